@@ -1,0 +1,156 @@
+"""Data held in memory as tensors, so that a shuffled batch is one indexing operation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from kdft_lib.data import batches
+from kdft_lib.data.batches import Batch
+
+
+class TensorData(Dataset[Batch]):
+    """Inputs and, where there are any, targets, a teacher's logits and a mask, row by row.
+
+    It cannot be changed: what adds or selects rows returns a new one, so cached teacher logits stay
+    with their samples.
+
+    Args:
+        inputs: ``(N, ...)``, or a mapping of such tensors for models that take keywords.
+        targets: ``(N, ...)``; ``-100`` means no label. By default there are none.
+        teacher_logits: ``(N, ..., C)``, as :func:`kdft_lib.teachers.cache` computes them.
+        mask: ``(N, ...)``, boolean, true where a position counts.
+        teacher: The fingerprint of the teacher whose logits these are.
+
+    Raises:
+        ValueError: If the lengths differ, or logits come without the teacher's fingerprint.
+
+    Example:
+        >>> data = TensorData(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 0]))
+        >>> data[torch.tensor([2, 0])].targets
+        tensor([0, 0])
+        >>> [len(batch["inputs"]) for batch in data.batches(2)]
+        [2, 1]
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor | Mapping[str, Tensor],
+        targets: Tensor | None = None,
+        *,
+        teacher_logits: Tensor | None = None,
+        mask: Tensor | None = None,
+        teacher: str | None = None,
+    ):
+        if (teacher_logits is None) != (teacher is None):
+            raise ValueError(
+                "teacher_logits and teacher go together: the fingerprint says whose logits they are;"
+                " kdft_lib.teachers.cache(teacher, data) gives both"
+            )
+        columns: Batch = {"inputs": dict(inputs) if isinstance(inputs, Mapping) else inputs}
+        others = {"targets": targets, "teacher_logits": teacher_logits, "mask": mask}
+        columns |= {name: column for name, column in others.items() if column is not None}
+        lengths = {name: len(column) for name, column in _flat(columns)}
+        if len(set(lengths.values())) != 1:
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(f"{counts} rows; all columns must have the same number")
+        self._columns = columns
+        self.teacher = teacher
+
+    @property
+    def inputs(self) -> Any:
+        return self._columns["inputs"]
+
+    @property
+    def targets(self) -> Tensor | None:
+        return self._columns.get("targets")
+
+    @property
+    def teacher_logits(self) -> Tensor | None:
+        return self._columns.get("teacher_logits")
+
+    @property
+    def mask(self) -> Tensor | None:
+        return self._columns.get("mask")
+
+    @property
+    def device(self) -> torch.device:
+        return next(column.device for _, column in _flat(self._columns))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(column.nbytes for _, column in _flat(self._columns))
+
+    def __len__(self) -> int:
+        return batches.size(self._columns)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {tuple(column.shape)}" for name, column in _flat(self._columns))
+        return f"TensorData({shapes})"
+
+    def __getitem__(self, rows: Any) -> Any:
+        """One row as a dict for an integer; a :class:`TensorData` for a slice, list or tensor."""
+        if isinstance(rows, int):
+            return batches.apply(self._columns, lambda column: column[rows])
+        return self._with(batches.apply(self._columns, lambda column: column[rows]))
+
+    def to(self, device: torch.device | str) -> TensorData:
+        """The same rows on another device."""
+        return self._with(batches.apply(self._columns, lambda column: column.to(device)))
+
+    def without_labels(self) -> TensorData:
+        """The same inputs as transfer data: no targets."""
+        return self._with({key: column for key, column in self._columns.items() if key != "targets"})
+
+    def with_teacher_logits(self, teacher_logits: Tensor, teacher: str) -> TensorData:
+        """The same rows with a teacher's logits and its fingerprint."""
+        return TensorData(self.inputs, self.targets, teacher_logits=teacher_logits, mask=self.mask, teacher=teacher)
+
+    def rows(self, indices: Tensor) -> Batch:
+        """The batch made of these rows. ``indices`` is on the data's device."""
+        return batches.apply(self._columns, lambda column: column.index_select(0, indices))
+
+    def batches(
+        self, batch_size: int, *, shuffle: bool = False, generator: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """Every row once, in batches of ``batch_size`` (the last may be smaller).
+
+        Args:
+            batch_size: 1 or more.
+            shuffle: In a random order.
+            generator: On the CPU; orders the shuffle. By default, torch's own.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+        if not shuffle:
+            for start in range(0, len(self), batch_size):
+                yield batches.apply(self._columns, lambda column, at=start: column[at : at + batch_size])
+            return
+        order = torch.randperm(len(self), generator=generator).to(self.device)
+        for indices in order.split(batch_size):
+            yield self.rows(indices)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the columns that a teacher or a loss would see: inputs, targets and mask."""
+        digest = hashlib.sha256()
+        for name, column in _flat(self._columns):
+            if name != "teacher_logits":
+                digest.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
+                digest.update(column.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _with(self, columns: Batch) -> TensorData:
+        return TensorData(**columns, teacher=self.teacher)
+
+
+def _flat(columns: Batch) -> Iterator[tuple[str, Tensor]]:
+    for name, column in columns.items():
+        if isinstance(column, Mapping):
+            yield from ((f"{name}.{key}", value) for key, value in column.items())
+        else:
+            yield name, column

@@ -1,0 +1,169 @@
+"""How good, how sure, how alike, how big and how fast."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdft_lib import models
+from kdft_lib.data import UNLABELLED
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> float:
+    """The share of labelled samples whose highest logit is the target's.
+
+    Args:
+        logits: ``(N, C)``.
+        targets: ``(N,)``, int64; −100 is no label.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        ValueError: If the shapes do not match or nothing is labelled.
+
+    Example:
+        >>> accuracy(torch.eye(2), torch.tensor([0, 0]))
+        0.5
+    """
+    logits, targets = _labelled(logits, targets)
+    return (logits.argmax(dim=-1) == targets).double().mean().item()
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> float:
+    """The mean negative log-likelihood of the labelled samples, in nats.
+
+    Args:
+        logits: ``(N, C)``.
+        targets: ``(N,)``, int64; −100 is no label.
+
+    Raises:
+        ValueError: If the shapes do not match or nothing is labelled.
+
+    Example:
+        >>> round(cross_entropy(torch.zeros(1, 2), torch.tensor([1])), 4)
+        0.6931
+    """
+    logits, targets = _labelled(logits, targets)
+    return F.cross_entropy(logits.double(), targets).item()
+
+
+def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
+    """The expected calibration error: how far confidence and accuracy are apart, averaged over bins
+    of confidence (Guo et al., 2017, eq. 3, whose 15 bins are the default).
+
+    Args:
+        logits: ``(N, C)``.
+        targets: ``(N,)``, int64; −100 is no label.
+        bins: Of equal width.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        ValueError: If the shapes do not match or nothing is labelled.
+
+    Example:
+        >>> round(calibration_error(torch.tensor([[100.0, 0.0]]), torch.tensor([1])), 4)
+        1.0
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    logits, targets = _labelled(logits, targets)
+    probabilities = logits.double().softmax(dim=-1)
+    return multiclass_calibration_error(probabilities, targets, logits.shape[-1], n_bins=bins).item()
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
+    """The share of samples on which student and teacher decide alike, right or wrong.
+
+    Args:
+        student_logits: ``(N, C)``.
+        teacher_logits: ``(N, C)``.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        ValueError: If the shapes differ or are empty.
+
+    Example:
+        >>> agreement(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        0.5
+    """
+    if student_logits.shape != teacher_logits.shape or student_logits.numel() == 0:
+        raise ValueError(
+            f"student_logits has shape {tuple(student_logits.shape)} and teacher_logits"
+            f" {tuple(teacher_logits.shape)}; both must be the same (N, C), with N of 1 or more"
+        )
+    return (student_logits.argmax(dim=-1) == teacher_logits.argmax(dim=-1)).double().mean().item()
+
+
+def parameters(model: nn.Module) -> int:
+    """The number of parameters, each counted once.
+
+    Example:
+        >>> parameters(nn.Linear(3, 2))
+        8
+    """
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class Latency(NamedTuple):
+    """Milliseconds for one call."""
+
+    median: float
+    percentile95: float
+
+
+def latency(model: nn.Module, inputs: models.Inputs, *, repeats: int = 50) -> Latency:
+    """How long one call takes, after five calls to warm up, in evaluation mode.
+
+    Args:
+        model: Where it is, there it computes.
+        inputs: On the model's device; with one sample, the latency a user meets.
+        repeats: Calls to time.
+
+    Returns:
+        Median and 95th percentile in milliseconds.
+
+    Raises:
+        ValueError: If ``repeats`` is less than 2.
+
+    Example:
+        >>> latency(nn.Linear(3, 2), torch.zeros(1, 3)).median > 0
+        True
+    """
+    if repeats < 2:
+        raise ValueError(f"repeats is {repeats}; it must be 2 or more")
+    times = []
+    with models.evaluation_mode(model):
+        for _ in range(5 + repeats):
+            _wait()
+            start = time.perf_counter()
+            models.logits(model, inputs)
+            _wait()
+            times.append(1000 * (time.perf_counter() - start))
+    times = times[5:]
+    return Latency(statistics.median(times), statistics.quantiles(times, n=20)[-1])
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _labelled(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    if logits.dim() != 2 or targets.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits has shape {tuple(logits.shape)} and targets {tuple(targets.shape)}; wanted (N, C) and (N,)"
+        )
+    counted = targets != UNLABELLED
+    if not counted.any():
+        raise ValueError("targets holds no label; there is nothing to score")
+    return logits[counted], targets[counted]

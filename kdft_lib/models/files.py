@@ -1,0 +1,118 @@
+"""Keep a model with what made it: weights in safetensors, and a card in JSON beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdft_lib.models.small import ConvNet, ResNet
+
+_OURS: dict[str, type[nn.Module]] = {"ConvNet": ConvNet, "ResNet": ResNet}
+
+
+def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = None) -> Path:
+    """Write ``path`` (safetensors) and its card, ``path`` with the suffix ``.json``.
+
+    Both are written in full under another name and then renamed, so that a full disk or an
+    interruption leaves what was there before.
+
+    Args:
+        model: Any module. One of :mod:`kdft_lib.models` can be loaded again by its card alone.
+        path: A name that ends in ``.safetensors``.
+        card: What a person should know: data, recipe, accuracy, licence. Plain JSON values.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: If the name ends otherwise, or the card is not JSON.
+
+    Example:
+        >>> path = save(ConvNet(width=2), Path(tempfile.mkdtemp()) / "student.safetensors")
+        >>> load(path).arguments["width"]
+        2
+    """
+    from safetensors.torch import save_model
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path is {path}; the name must end in .safetensors")
+    described = {"model": type(model).__name__, "arguments": getattr(model, "arguments", None)} | dict(card or {})
+    try:
+        text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise ValueError(f"card cannot be written as JSON ({error}); use plain numbers, texts and lists") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        weights, notes = Path(folder, "weights"), Path(folder, "card")
+        save_model(model, str(weights))
+        notes.write_text(text, encoding="utf-8")
+        os.replace(notes, path.with_suffix(".json"))
+        os.replace(weights, path)
+    return path
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """Read what :func:`save` wrote.
+
+    Args:
+        path: The ``.safetensors`` file.
+        model: Where the weights go. Without it, the card names one of :mod:`kdft_lib.models`, which
+            is built from the arguments noted there.
+
+    Returns:
+        The model, in training mode as a new one is, with its card as the attribute ``card``.
+
+    Raises:
+        FileNotFoundError: If the weights or, without ``model``, the card are missing.
+        ValueError: If the card names no model of ours, or the weights do not fit the model.
+
+    Example:
+        >>> load(resources.files("kdft_lib") / "assets/weights/fashion_teacher.safetensors").arguments["width"]
+        20
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    path = Path(str(path))
+    notes = path.with_suffix(".json")
+    card = json.loads(notes.read_text(encoding="utf-8")) if model is None or notes.exists() else {}
+    if model is None:
+        if card.get("model") not in _OURS or not isinstance(card.get("arguments"), dict):
+            raise ValueError(
+                f"{notes} names the model {card.get('model')!r}, which is not one of"
+                f" {', '.join(_OURS)}; pass the model to load into: load(path, model)"
+            )
+        model = _OURS[card["model"]](**card["arguments"])
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; save(model, path) writes it")
+    try:
+        load_model(model, str(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{path} does not hold the weights of this {type(model).__name__}: {error}") from None
+    model.card = card  # type: ignore[assignment]
+    return model
+
+
+def fashion_teacher() -> nn.Module:
+    """The book's teacher for Fashion-MNIST, with the weights that ship in the package.
+
+    A :class:`ResNet` of width 20, trained with labels on the 55,000 training images that are not
+    the validation set of :func:`kdft_lib.data.fashion_mnist`. ``make teacher`` trains it again; the
+    card ``assets/weights/fashion_teacher.json`` says how, and how well it does.
+
+    Returns:
+        The model, in evaluation mode, taking what :func:`kdft_lib.data.fashion_mnist` gives.
+
+    Example:
+        >>> fashion_teacher()(torch.zeros(1, 1, 28, 28)).shape
+        torch.Size([1, 10])
+    """
+    return load(Path(str(resources.files("kdft_lib") / "assets/weights/fashion_teacher.safetensors"))).eval()

@@ -1,0 +1,221 @@
+"""The book's figures, in one style: quiet, direct labels, intervals wherever there are means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy
+import torch
+from matplotlib.axes import Axes
+from scipy import stats
+from torch import Tensor
+
+from kdft_lib.experiments import Comparison
+
+if TYPE_CHECKING:
+    from IPython.display import SVG
+
+    from kdft_lib.training import History
+
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7",
+)  # fmt: skip
+GREY = "#6b6b6b"
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+"""Okabe and Ito's colours, which differ for every kind of colour vision; yellow is left out, since
+it cannot be read on white."""
+
+
+def use_style() -> None:
+    """Make matplotlib draw as the book does: call it once, in a notebook's first cell."""
+    matplotlib.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.4),
+            "figure.dpi": 120,
+            "savefig.dpi": 120,
+            "savefig.bbox": "tight",
+            "figure.facecolor": "white",
+            "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#e4e4e4",
+            "grid.linewidth": 0.8,
+            "axes.edgecolor": GREY,
+            "axes.labelsize": 11,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "font.size": 11,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "svg.fonttype": "none",
+        }
+    )
+
+
+def diagram(name: str) -> SVG:
+    """One of the book's drawings, as a notebook shows it.
+
+    Args:
+        name: Of a file in ``assets/diagrams``, without its ending.
+
+    Raises:
+        FileNotFoundError: If there is none of that name; the message lists those that exist.
+
+    Example:
+        >>> "<svg" in diagram("soft-targets").data
+        True
+    """
+    from IPython.display import SVG
+
+    folder = resources.files("kdft_lib") / "assets/diagrams"
+    file = folder / f"{name}.svg"
+    if not file.is_file():
+        known = sorted(entry.name.removesuffix(".svg") for entry in folder.iterdir())
+        raise FileNotFoundError(f"no diagram {name!r}; there are {', '.join(known)}")
+    return SVG(file.read_text(encoding="utf-8"))
+
+
+def intervals(comparison: Comparison, ax: Axes | None = None, *, colors: Mapping[str, str] | None = None) -> Axes:
+    """Test accuracies of a comparison: each seed a dot, each mean a bar with its 95 % interval.
+
+    Args:
+        comparison: Drawn from top to bottom in its order.
+        ax: Where to draw; by default a new figure.
+        colors: For some methods, a colour; the others are grey.
+
+    Returns:
+        The axes.
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 0.45 * len(comparison.test) + 1.0))[1]
+    for row, (method, scores) in enumerate(comparison.test.items()):
+        color = (colors or {}).get(method, GREY)
+        mean, low, high = mean_interval(100 * numpy.asarray(scores)[:, None])
+        ax.plot([low[0], high[0]], [row, row], color=color, linewidth=6, alpha=0.3, solid_capstyle="butt")
+        ax.plot(100 * numpy.asarray(scores), [row] * len(scores), "o", color=color, markersize=3.5, alpha=0.8)
+        ax.plot(mean, [row], "|", color=color, markersize=16, markeredgewidth=2.5)
+        ax.annotate(f"{mean[0]:.1f}", (max(high[0], 100 * max(scores)), row), (6, 0), textcoords="offset points",
+                    va="center", color=color)  # fmt: skip
+    ax.set_yticks(range(len(comparison.test)), list(comparison.test))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.spines["left"].set_visible(False)
+    ax.margins(x=0.12)
+    ax.set_ylim(len(comparison.test) - 0.5, -0.5)
+    ax.set_xlabel("test accuracy, %")
+    return ax
+
+
+def curve(
+    x: Sequence[float], scores: Any, ax: Axes, *, label: str, color: str, at: int = -1, offset: tuple[int, int] = (6, 0)
+) -> None:
+    """A line of means with its 95 % interval as a band, labelled where it is.
+
+    Args:
+        x: ``(X,)``.
+        scores: ``(seeds, X)``.
+        ax: Where to draw.
+        label: Stands beside the point ``at``, moved by ``offset`` points.
+        color: Of line, band and label.
+        at: Index into ``x``.
+        offset: In points.
+    """
+    mean, low, high = mean_interval(numpy.asarray(scores))
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+    ax.plot(x, mean, color=color, marker="o", markersize=4)
+    ax.annotate(label, (x[at], mean[at]), offset, textcoords="offset points", color=color, va="center")
+
+
+def mean_interval(scores: Any) -> tuple[Any, Any, Any]:
+    """Mean and 95 % interval (Student's t) over the first dimension.
+
+    Args:
+        scores: ``(seeds, ...)``, two seeds or more.
+
+    Returns:
+        Mean, lower and upper end, each ``(...)``.
+
+    Example:
+        >>> mean, low, high = mean_interval(numpy.array([[1.0], [2.0], [3.0]]))
+        >>> float(mean[0]), round(float(high[0] - low[0]), 2)
+        (2.0, 4.97)
+    """
+    count = len(scores)
+    mean = scores.mean(axis=0)
+    half = stats.t.ppf(0.975, count - 1) * scores.std(axis=0, ddof=1) / count**0.5
+    return mean, mean - half, mean + half
+
+
+def images(pictures: Tensor, captions: Sequence[str], *, columns: int = 5) -> matplotlib.figure.Figure:
+    """Small grey pictures with a caption under each.
+
+    Args:
+        pictures: ``(N, 1, H, W)``.
+        captions: N of them.
+        columns: In each row.
+
+    Returns:
+        The figure.
+    """
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(6.4, 1.6 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, picture, caption in zip(axes.flat, pictures, captions, strict=False):
+        ax.imshow(picture[0], cmap="gray_r")
+        ax.set_title(caption, fontsize=9, y=-0.22)
+    return figure
+
+
+def probabilities(
+    rows: Mapping[str, Tensor], classes: Sequence[str], ax: Axes | None = None, *, log: bool = False
+) -> Axes:
+    """Distributions over the same classes side by side.
+
+    Args:
+        rows: For each label, probabilities ``(C,)``.
+        classes: Their C names.
+        ax: Where to draw; by default a new figure.
+        log: Whether the axis is logarithmic, to show what is small.
+
+    Returns:
+        The axes.
+    """
+    ax = ax or plt.subplots()[1]
+    width = 0.8 / len(rows)
+    for index, (label, values) in enumerate(rows.items()):
+        place = numpy.arange(len(classes)) + (index - (len(rows) - 1) / 2) * width
+        ax.bar(place, torch.as_tensor(values).detach().cpu().numpy(), width, label=label, color=PALETTE[index])
+    ax.set_xticks(range(len(classes)), list(classes), rotation=35, ha="right", rotation_mode="anchor")
+    ax.grid(axis="x", visible=False)
+    ax.set_ylabel("probability")
+    if log:
+        ax.set_yscale("log")
+    ax.legend()
+    return ax
+
+
+def history(record: History, ax: Axes | None = None) -> Axes:
+    """The loss and its parts over the steps of a run.
+
+    Args:
+        record: What :func:`kdft_lib.training.fit` returned.
+        ax: Where to draw; by default a new figure.
+
+    Returns:
+        The axes.
+    """
+    ax = ax or plt.subplots()[1]
+    steps = [step["step"] for step in record.steps]
+    for name in record.steps[0]:
+        if name not in ("step", "epoch", "lr"):
+            ax.plot(steps, [step[name] for step in record.steps], label=name, linewidth=1.2)
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.legend()
+    return ax

@@ -1,0 +1,8 @@
+"""The one loop, and what it leaves behind."""
+
+from kdft_lib.training.history import History
+from kdft_lib.training.inference import evaluate, predict
+from kdft_lib.training.loop import fit
+from kdft_lib.training.schedules import SCHEDULES, constant, cosine, one_cycle
+
+__all__ = ["SCHEDULES", "History", "constant", "cosine", "evaluate", "fit", "one_cycle", "predict"]

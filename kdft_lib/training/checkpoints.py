@@ -1,0 +1,64 @@
+"""Checkpoints that are whole or absent: plain tensors and numbers in one file, written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = "checkpoint.pt"
+
+
+def write(folder: Path, state: dict[str, Any]) -> None:
+    """Replace the folder's checkpoint by this one, or leave the old one as it was.
+
+    Raises:
+        OSError: If it cannot be written; the message says where and why.
+    """
+    path = folder / _NAME
+    temporary = folder / f"{_NAME}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(f"checkpoint_dir is {folder}, and nothing can be written there ({error})") from error
+
+
+def read(folder: Path, arguments: dict[str, str]) -> dict[str, Any] | None:
+    """The folder's checkpoint, if it has one, provided that it belongs to a run with these arguments.
+
+    Raises:
+        ValueError: If it was made with other arguments, or is damaged.
+    """
+    path = folder / _NAME
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        before = state["arguments"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({reason}); delete it to start anew, or use another checkpoint_dir"
+        ) from None
+    changed = [
+        f"{name} was {before.get(name, 'not given')}, now {arguments.get(name, 'not given')}"
+        for name in sorted(before.keys() | arguments.keys())
+        if before.get(name) != arguments.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{path} belongs to another run: {'; '.join(changed)}."
+            " Use the arguments of that run (only the budget may grow), or another checkpoint_dir"
+        )
+    return state

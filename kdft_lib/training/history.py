@@ -1,0 +1,51 @@
+"""What happened in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import pandas
+
+
+@dataclass
+class History:
+    """The record that :func:`kdft_lib.training.fit` returns.
+
+    Attributes:
+        steps: One dict for each optimiser step: ``step`` (from 1), ``epoch`` (from 0), ``lr`` (the
+            highest of the groups), ``loss`` and its unweighted parts.
+        epochs: One dict for each epoch: ``epoch``, ``step``, the means of ``loss`` and its parts,
+            and ``val_accuracy`` and ``val_loss`` where there was validation data.
+        best_epoch: The epoch (from 0) of highest validation accuracy, the earliest of equals, or
+            ``None`` without validation data.
+        seconds: Of training and validation, over all sittings.
+        ledger: What the run consumed: ``labels``, ``unlabelled`` inputs, ``steps`` and ``seconds``.
+    """
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    ledger: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        described = f"{len(self.steps):,} steps, {len(self.epochs)} epochs, {self.seconds:.1f} s"
+        if self.epochs:
+            last = {key: value for key, value in self.epochs[-1].items() if key not in ("epoch", "step")}
+            described += "; at the end " + ", ".join(f"{key} {value:.4g}" for key, value in last.items())
+        return f"History({described})"
+
+    def table(self) -> pandas.DataFrame:
+        """One row for each epoch."""
+        import pandas
+
+        return pandas.DataFrame(self.epochs).set_index("epoch")
+
+    def plot(self, ax: matplotlib.axes.Axes | None = None) -> matplotlib.axes.Axes:
+        """The loss and its parts over the steps."""
+        from kdft_lib import plots
+
+        return plots.history(self, ax)

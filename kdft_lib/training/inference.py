@@ -1,0 +1,83 @@
+"""Ask a model without changing it: predictions and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdft_lib import metrics, models
+from kdft_lib.data import Batch, TensorData, as_batch, batches
+
+
+def predict(model: nn.Module, data: TensorData | Iterable[Any], *, batch_size: int = 512) -> Tensor:
+    """The logits for each sample, in evaluation mode.
+
+    Args:
+        model: Where it is, there it computes. Its modes, gradients and the random state stay.
+        data: In memory, or a loader of batches.
+        batch_size: Of the model's calls, for data in memory.
+
+    Returns:
+        ``(N, ..., C)`` on the CPU, in the data's order.
+
+    Raises:
+        ValueError: If the data is empty.
+
+    Example:
+        >>> predict(nn.Linear(3, 2), TensorData(torch.zeros(5, 3))).shape
+        torch.Size([5, 2])
+    """
+    return torch.cat([logits for logits, _ in _answers(model, data, batch_size)])
+
+
+def evaluate(
+    model: nn.Module, data: TensorData | Iterable[Any], *, batch_size: int = 512, class_dim: int = -1
+) -> dict[str, float]:
+    """Accuracy and cross-entropy on the labelled samples.
+
+    Args:
+        model: Where it is, there it computes. Its modes, gradients and the random state stay.
+        data: With targets, in memory or as a loader; −100 is no label.
+        batch_size: Of the model's calls, for data in memory.
+        class_dim: The dimension of the classes in the logits.
+
+    Returns:
+        ``accuracy``, from 0 to 1, and ``loss``, the mean cross-entropy in nats.
+
+    Raises:
+        ValueError: If the data is empty or has no targets.
+
+    Example:
+        >>> data = TensorData(torch.eye(2), torch.tensor([0, 1]))
+        >>> evaluate(nn.Identity(), data)["accuracy"]
+        1.0
+    """
+    answers = _answers(model, data, batch_size)
+    if any("targets" not in batch for _, batch in answers):
+        raise ValueError("data has no targets; evaluate needs labels, predict does not")
+    logits = torch.cat([logits.movedim(class_dim, -1).flatten(0, -2) for logits, _ in answers])
+    targets = torch.cat([batch["targets"].cpu().flatten() for _, batch in answers])
+    return {
+        "accuracy": metrics.accuracy(logits, targets),
+        "loss": metrics.cross_entropy(logits, targets),
+    }
+
+
+def _answers(
+    model: nn.Module, data: TensorData | Iterable[Any], batch_size: int
+) -> list[tuple[Tensor, Batch]]:
+    """Logits in float32 and their batch, all on the CPU."""
+    first = next(iter([*model.parameters(), *model.buffers()]), None)
+    device = first.device if first is not None else torch.device("cpu")
+    answers = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), models.evaluation_mode(model):
+        for raw in data.batches(batch_size) if isinstance(data, TensorData) else data:
+            batch = as_batch(raw)
+            inputs = batches.apply({"inputs": batch["inputs"]}, lambda column: column.to(device))["inputs"]
+            answers.append((models.logits(model, inputs).float().cpu(), batch))
+    if not answers:
+        raise ValueError("data is empty; there is nothing to ask the model")
+    return answers

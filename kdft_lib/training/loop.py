@@ -1,0 +1,167 @@
+"""The loop: four choices in, a trained model and its history out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kdft_lib.data import Batch, TensorData
+from kdft_lib.objectives import Objective
+from kdft_lib.strategies import Strategy
+from kdft_lib.training.history import History
+from kdft_lib.training.inference import evaluate
+from kdft_lib.training.run import Run
+from kdft_lib.training.schedules import SCHEDULES, Schedule
+
+
+def fit(
+    model: nn.Module,
+    train_data: TensorData | Iterable[Any],
+    *,
+    objective: Objective,
+    strategy: Strategy,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int = 128,
+    transfer_data: TensorData | Iterable[Any] | None = None,
+    val_data: TensorData | Iterable[Any] | None = None,
+    augment: Callable[[Any], Any] | None = None,
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW,
+    schedule: Literal["one_cycle", "cosine", "constant"] | Schedule = "one_cycle",
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    seed: int = 0,
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    keep_best: bool = False,
+    log_dir: str | Path | None = None,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    progress: bool | None = None,
+) -> History:
+    """Train a model in place.
+
+    The model is where it starts; ``train_data`` and ``transfer_data`` are on which inputs;
+    ``objective`` is what it learns from; ``strategy`` is what may move. Only weights and buffers
+    change: training modes, ``requires_grad`` and torch's random state are afterwards as before.
+
+    It runs on one CPU, one GPU, or in several processes under ``torchrun``, with the same call.
+
+    Args:
+        model: The student. On a GPU where there is one, it ends there, and so does the teacher.
+        train_data: In memory (shuffled batches of ``batch_size``), or a loader with a length.
+        objective: See :mod:`kdft_lib.objectives`.
+        strategy: See :mod:`kdft_lib.strategies`; it holds the learning rate.
+        epochs: Passes over ``train_data``; what does not fill a batch is left out of a pass, and
+            every pass is shuffled anew. Either this or ``steps``.
+        steps: Optimiser steps. Either this or ``epochs``.
+        batch_size: Samples in a step, over all processes and accumulated parts, for data in memory;
+            all samples where there are fewer. ``transfer_data`` adds as many again.
+        transfer_data: Without labels. Each step draws a batch from both: cross-entropy sees the
+            labelled rows, distillation all of them.
+        val_data: Scored after each epoch; for choosing, never the test set.
+        augment: A function of a batch of inputs, drawn anew at each step; student and teacher see
+            the same view.
+        optimizer: Makes one from parameter groups: a class such as ``torch.optim.AdamW``, or a
+            ``functools.partial`` of one.
+        schedule: The learning rate's course: a name of :mod:`kdft_lib.training.schedules`, or a
+            function of the progress, from 0 to 1, to a factor of the strategy's rates.
+        clip_norm: The largest norm of the whole gradient.
+        accumulate: Into how many parts a step's batch is cut, to save memory.
+        seed: Of the order, the views and dropout. The initialisation is the caller's.
+        precision: Of the forward pass; ``"float16"`` needs a GPU.
+        keep_best: End with the weights of the epoch of highest validation accuracy.
+        log_dir: For TensorBoard.
+        checkpoint_dir: Keeps what an interrupted run needs to resume and end bit for bit as if it
+            had not been interrupted: call again with the same arguments. Others than before are an
+            error, a larger budget excepted.
+        checkpoint_every: Steps between checkpoints; there is one at the end of each epoch too.
+        progress: A progress bar; by default where a person watches.
+
+    Returns:
+        :class:`~kdft_lib.training.History`.
+
+    Raises:
+        ValueError: If an argument is out of range or two do not fit together.
+        FloatingPointError: If the loss is not finite; the weights are those before that step.
+        OSError: If ``checkpoint_dir`` cannot be written.
+
+    Example:
+        >>> from kdft_lib.objectives import Supervised
+        >>> from kdft_lib.strategies import FullFineTuning
+        >>> data = TensorData(torch.eye(2).repeat(8, 1), torch.tensor([0, 1]).repeat(8))
+        >>> history = fit(nn.Linear(2, 2), data, objective=Supervised(), strategy=FullFineTuning(0.1), steps=3)
+        >>> [step["step"] for step in history.steps]
+        [1, 2, 3]
+    """
+    _check_budget(epochs, steps, batch_size=batch_size, accumulate=accumulate, checkpoint_every=checkpoint_every)
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm is {clip_norm}; it must be positive, or None for no clipping")
+    if isinstance(schedule, str) and schedule not in SCHEDULES:
+        raise ValueError(f"schedule is {schedule!r}; choose {', '.join(SCHEDULES)}, or give a function")
+    if keep_best and val_data is None:
+        raise ValueError("keep_best needs val_data to choose by")
+    run = Run(
+        model, objective, strategy, train_data, transfer_data, epochs=epochs, steps=steps, batch_size=batch_size,
+        augment=augment, optimizer=optimizer, schedule=SCHEDULES[schedule] if isinstance(schedule, str) else schedule,
+        clip_norm=clip_norm, accumulate=accumulate, seed=seed, precision=precision, log_dir=log_dir,
+        checkpoint_dir=checkpoint_dir, progress=progress,
+    )  # fmt: skip
+    with run:
+        for epoch in run.epochs_to_go():
+            model.train()
+            strategy.before_epoch(model, epoch)
+            objective.before_epoch(epoch, run.epochs)
+            for parts in run.batches_of(epoch):
+                run.set_learning_rate()
+                run.record_step(epoch, _train_step(run, parts, clip_norm))
+                if checkpoint_every and run.step % checkpoint_every == 0 and run.step < run.last_step(epoch):
+                    run.write_checkpoint()
+            run.synchronise_buffers()
+            run.record_epoch(epoch, evaluate(model, val_data) if val_data is not None else {})
+            run.write_checkpoint()
+        if keep_best:
+            run.restore_best()
+        strategy.finish(model)
+    return run.history
+
+
+def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[str, float]:
+    """One step of the optimiser, from the parts of one batch; the losses, each a mean over the batch."""
+    totals: dict[str, float] = {}
+    for index, batch in enumerate(parts):
+        last = index == len(parts) - 1
+        with contextlib.nullcontext() if last else run.accelerator.no_sync(run.wrapped):
+            losses = run.objective(run.wrapped, batch)
+            values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
+            _check_finite(values, run.step + 1)
+            run.accelerator.backward(losses["loss"] * run.accelerator.num_processes)
+        totals = {name: totals.get(name, 0.0) + value for name, value in values.items()}
+    if clip_norm is not None:
+        run.accelerator.clip_grad_norm_(run.wrapped.parameters(), clip_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    return totals
+
+
+def _check_finite(values: dict[str, float], step: int) -> None:
+    broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise FloatingPointError(
+            f"at step {step} the loss is not finite: {', '.join(broken[1:] or broken)}."
+            " The weights are still those before this step; try a lower learning rate, clip_norm, or look at the batch"
+        )
+
+
+def _check_budget(epochs: int | None, steps: int | None, **counts: int | None) -> None:
+    if (epochs is None) == (steps is None):
+        raise ValueError(f"epochs is {epochs} and steps is {steps}; give exactly one of them")
+    for name, count in {"epochs": epochs, "steps": steps, **counts}.items():
+        if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
+            raise ValueError(f"{name} is {count}; it must be a whole number of 1 or more")

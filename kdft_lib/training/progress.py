@@ -1,0 +1,25 @@
+"""A progress bar where a person watches, and none elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def progress_bar(total: int, unit: str, wanted: bool | None, initial: int = 0) -> Any:
+    """tqdm's bar: as wanted, or by default in a terminal and in a notebook's kernel, where the
+    environment variable ``TQDM_DISABLE=1`` hides it for runs that nobody watches.
+    """
+    from tqdm.auto import tqdm
+
+    disable: dict[str, bool | None] = {"disable": None if wanted is None else not wanted}
+    if wanted is None and _in_notebook():
+        disable = {}
+    return tqdm(total=total, initial=initial, unit=unit, leave=False, **disable)
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kdft_lib.data import Splits, TensorData, fashion_mnist
+
+
+class NormalisedNet(nn.Module):
+    """Has all that can leak: batch normalisation, dropout, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        return self.head(self.body(inputs))
+
+
+@pytest.fixture
+def net():
+    return NormalisedNet
+
+
+@pytest.fixture
+def blobs():
+    """120 samples in four dimensions, of three classes that a linear model can tell apart."""
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.arange(120) % 3
+    inputs = torch.randn(120, 4, generator=generator)
+    inputs[torch.arange(120), targets] += 3.0
+    return TensorData(inputs, targets)
+
+
+@pytest.fixture
+def blob_splits(blobs):
+    return lambda seed: Splits(blobs[:60], blobs[60:90].without_labels(), blobs[60:90], blobs[90:])
+
+
+@pytest.fixture(scope="session")
+def fashion():
+    return fashion_mnist(labelled=1000)
+
+
+def state_bytes(module):
+    """A copy of all that a module holds, to compare bit for bit."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same_bits(before, after):
+    assert before.keys() == after.keys()
+    for name in before:
+        assert torch.equal(before[name], after[name]), f"{name} changed"
+
+
+@pytest.fixture(name="state_bytes")
+def _state_bytes():
+    return state_bytes
+
+
+@pytest.fixture(name="assert_same_bits")
+def _assert_same_bits():
+    return assert_same_bits

@@ -1,0 +1,195 @@
+"""Interrupted runs end bit for bit like uninterrupted ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from kdft_lib.data import TensorData
+from kdft_lib.objectives import SoftTargets, Supervised
+from kdft_lib.strategies import FullFineTuning, HeadOnly
+from kdft_lib.training import fit
+
+WORKER = Path(__file__).parent / "workers" / "resumable.py"
+
+
+class Interrupted(Exception):
+    pass
+
+
+def run(net, data, folder, *, stop_after=None, **keywords):
+    """Train, or stop in the middle as an exception would."""
+    torch.manual_seed(9)
+    model, calls = net(), []
+    if stop_after is not None:
+
+        def stop(*_):
+            calls.append(1)
+            if len(calls) > stop_after:
+                raise Interrupted
+
+        model.register_forward_pre_hook(stop)
+    arguments = {
+        "objective": Supervised(), "strategy": FullFineTuning(1e-2), "epochs": 5, "batch_size": 32, "val_data": data,
+        "keep_best": True, "checkpoint_dir": folder, "checkpoint_every": 2, "seed": 4,
+        "augment": lambda inputs: inputs + 0.1 * torch.randn_like(inputs),
+    }  # fmt: skip
+    try:
+        history = fit(model, data, **arguments | keywords)
+    except Interrupted:
+        return model, None
+    return model, history
+
+
+@pytest.mark.parametrize("kind", ["memory", "loader", "loader with a generator", "transfer"])
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 9])
+def test_resumed_runs_end_alike(net, blobs, tmp_path, state_bytes, assert_same_bits, kind, stop_after):
+    dataset = TensorDataset(blobs.inputs, blobs.targets)
+
+    def data():
+        own = torch.Generator().manual_seed(7) if "generator" in kind else None
+        return DataLoader(dataset, batch_size=40, shuffle=True, generator=own) if "loader" in kind else blobs
+
+    more = {}
+    if kind == "transfer":
+        torch.manual_seed(1)
+        more = {"transfer_data": blobs[40:].without_labels(), "objective": SoftTargets(net())}
+    whole, history = run(net, data(), tmp_path / "whole", **more)
+    _, nothing = run(net, data(), tmp_path / "cut", stop_after=stop_after, **more)
+    assert nothing is None
+    resumed, again = run(net, data(), tmp_path / "cut", **more)
+    assert_same_bits(state_bytes(whole), state_bytes(resumed))
+    assert history.steps == again.steps
+    assert history.epochs == again.epochs
+    assert history.best_epoch == again.best_epoch
+
+
+def test_a_finished_run_is_read_back_and_may_go_on(net, blobs, tmp_path, state_bytes, assert_same_bits):
+    first, history = run(net, blobs, tmp_path, keep_best=False)
+    again, same = run(net, blobs, tmp_path, keep_best=False)
+    assert_same_bits(state_bytes(first), state_bytes(again))
+    assert same.steps == history.steps
+    _, longer = run(net, blobs, tmp_path, keep_best=False, epochs=7)
+    assert len(longer.epochs) == 7
+    assert longer.steps[:15] == history.steps
+    with pytest.raises(ValueError, match="is at step 21, past the budget of 15"):
+        run(net, blobs, tmp_path, keep_best=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"batch_size": 16}, "batch_size was 32, now 16"),
+        ({"seed": 5}, "seed was 4, now 5"),
+        ({"strategy": FullFineTuning(1e-3)}, "strategy was FullFineTuning.*now FullFineTuning"),
+        ({"strategy": HeadOnly("head", 1e-2)}, "strategy was .*now HeadOnly"),
+        ({"objective": Supervised(label_smoothing=0.1)}, "objective was"),
+        ({"schedule": "cosine"}, "schedule was"),
+        ({"optimizer": torch.optim.SGD}, "optimizer was"),
+        ({"clip_norm": 1.0}, "clip_norm was None, now 1.0"),
+        ({"precision": "bfloat16"}, "precision was float32, now bfloat16"),
+        ({"augment": None}, "augment was"),
+    ],
+)
+def test_other_arguments_than_at_the_start_are_an_error(net, blobs, tmp_path, changed, message):
+    run(net, blobs, tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=f"belongs to another run: {message}"):
+        run(net, blobs, tmp_path, **changed)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_other_data_or_another_model_is_an_error(net, blobs, tmp_path):
+    run(net, blobs, tmp_path)
+    with pytest.raises(ValueError, match="train_data was TensorData"):
+        run(net, TensorData(blobs.inputs + 1, blobs.targets), tmp_path)
+
+    class NormalisedNet(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 3)
+
+    with pytest.raises(ValueError, match="holds another model"):
+        run(NormalisedNet, blobs, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(net, blobs, tmp_path):
+    run(net, blobs, tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be read as a checkpoint .*delete it to start anew"):
+            run(net, blobs, tmp_path)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(net, blobs, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "harm"),))
+
+    torch.save({"arguments": {}, "step": Code()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        run(net, blobs, tmp_path)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(net, blobs, tmp_path, monkeypatch):
+    run(net, blobs, tmp_path, epochs=1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"checkpoint_dir is {tmp_path}, and nothing can be written there.*No space left"):
+        run(net, blobs, tmp_path, epochs=2)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(net, blobs, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="nothing can be written there"):
+        run(net, blobs, tmp_path / "file" / "folder")
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_end_bit_for_bit_alike(tmp_path):
+    """Each kill is a SIGKILL at a random moment of a run that was resumed; 10 runs, one kill or more each."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(folder, seed):
+        command = [sys.executable, str(WORKER), str(folder), str(seed)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    chance, kills = random.Random(20), 0
+    for seed in range(2):
+        whole = start(tmp_path / f"whole{seed}", seed)
+        assert whole.stdout.readline() == "training\n"
+        began = time.perf_counter()
+        expected = whole.communicate()[0]
+        duration = time.perf_counter() - began
+        for trial in range(5):
+            folder = tmp_path / f"killed{seed}-{trial}"
+            killed = start(folder, seed)
+            assert killed.stdout.readline() == "training\n"
+            time.sleep(chance.uniform(0.05, 0.9) * duration)
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+            assert killed.returncode == -signal.SIGKILL
+            kills += 1
+            resumed = start(folder, seed)
+            assert resumed.communicate()[0].removeprefix("training\n") == expected
+            assert resumed.returncode == 0
+    print(f"\n{kills} kills survived, bit for bit")
+    assert kills == 10
