@@ -35,9 +35,7 @@ class Objective(nn.Module):
 
     name: str
 
-    def __init__(
-        self, weights: dict[str, Weight], teacher: nn.Module | Teacher | None = None, class_dim: int = -1
-    ):
+    def __init__(self, weights: dict[str, Weight], teacher: nn.Module | Teacher | None = None, class_dim: int = -1):
         super().__init__()
         self.teacher = None if teacher is None else Teacher(teacher)
         self.class_dim = class_dim

@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy
 import torch
+from cycler import cycler
 from matplotlib.axes import Axes
 from scipy import stats
 from torch import Tensor
@@ -39,7 +40,7 @@ def use_style() -> None:
             "savefig.dpi": 120,
             "savefig.bbox": "tight",
             "figure.facecolor": "white",
-            "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+            "axes.prop_cycle": cycler(color=PALETTE),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,

@@ -47,10 +47,10 @@ class Strategy(ABC):
         ]
         return [group for group in groups if group["params"]]
 
-    def before_epoch(self, model: nn.Module, epoch: int) -> None:
+    def before_epoch(self, model: nn.Module, epoch: int) -> None:  # noqa: B027
         """Called after every ``model.train()``: what is frozen goes back to evaluation mode."""
 
-    def finish(self, model: nn.Module) -> None:
+    def finish(self, model: nn.Module) -> None:  # noqa: B027
         """Called once, after the last step."""
 
     def __repr__(self) -> str:
@@ -120,5 +120,7 @@ def _module(model: nn.Module, name: str) -> nn.Module:
             f" such as {', '.join(map(repr, near[:20])) or '(it has none)'}"
         )
     if not any(True for _ in modules[name].parameters()):
-        raise ValueError(f"head is {name!r}, a {type(modules[name]).__name__} without parameters; nothing could be trained")
+        raise ValueError(
+            f"head is {name!r}, a {type(modules[name]).__name__} without parameters; nothing could be trained"
+        )
     return modules[name]

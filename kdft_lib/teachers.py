@@ -39,11 +39,10 @@ class Teacher:
     """
 
     def __init__(self, model: nn.Module | Teacher):
-        if isinstance(model, Teacher):
-            model = model.model
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"the teacher is a {type(model).__name__}; it must be a torch.nn.Module")
-        self.model = model.eval()
+        asked = model.model if isinstance(model, Teacher) else model
+        if not isinstance(asked, nn.Module):
+            raise TypeError(f"the teacher is a {type(asked).__name__}; it must be a torch.nn.Module")
+        self.model: nn.Module = asked.eval()
 
     def __call__(self, inputs: models.Inputs) -> Tensor:
         """The logits for a batch of inputs, in evaluation mode and without gradient."""

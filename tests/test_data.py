@@ -22,6 +22,10 @@ def files():
     return module._folder(None)
 
 
+def unpacked(path):
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """A folder with the four files, the only place to look."""
@@ -50,7 +54,6 @@ def test_classes_are_balanced_and_inputs_normalised(fashion):
     assert abs(everything.std() - 1) < 2e-3
     assert everything.min().item() == pytest.approx(module.BACKGROUND, abs=1e-4)
     assert len(FASHION_CLASSES) == 10
-
 
 
 def test_validation_is_the_same_for_every_seed_and_the_draw_is_not(fashion):
@@ -96,12 +99,14 @@ def test_counts_out_of_range_are_named(arguments, message):
 def test_a_damaged_file_is_named(copied, form, damage):
     name = "t10k-labels-idx1-ubyte"
     path = next(copied.glob(f"{name}*"))
-    content = bytearray(gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes())
+    content = bytearray(unpacked(path))
     content = {"truncated": content[:-1], "altered": content[:-1] + b"\x63", "longer": content + b"\0"}[damage]
     path.unlink()
     path = copied / (f"{name}.gz" if form == "packed" else name)
     path.write_bytes(gzip.compress(content) if form == "packed" else content)
-    with pytest.raises(ValueError, match=rf"{path} holds .* bytes .*expected 10,008 bytes with SHA-256 0402a96d.*Delete"):
+    with pytest.raises(
+        ValueError, match=rf"{path} holds .* bytes .*expected 10,008 bytes with SHA-256 0402a96d.*Delete"
+    ):
         fashion_mnist()
 
 
@@ -131,7 +136,9 @@ def test_offline_and_absent_is_one_clear_sentence(tmp_path, monkeypatch):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", unreachable)
-    with pytest.raises(FileNotFoundError, match=r"could not be downloaded \(Error downloading.*dataset-fashion-mnist.*KDFT_DATA"):
+    with pytest.raises(
+        FileNotFoundError, match=r"could not be downloaded \(Error downloading.*dataset-fashion-mnist.*KDFT_DATA"
+    ):
         fashion_mnist(root=tmp_path / "empty")
 
 
@@ -160,8 +167,7 @@ def test_a_pass_takes_a_fiftieth_of_the_usual_loader(tmp_path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for path in files().glob("*-ubyte*"):
-        content = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
-        (raw / path.name.removesuffix(".gz")).write_bytes(content)
+        (raw / path.name.removesuffix(".gz")).write_bytes(unpacked(path))
     change = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.2860, 0.3530)])
     loader = DataLoader(datasets.FashionMNIST(str(tmp_path), transform=change), batch_size=128, shuffle=True)
     data = fashion_mnist(labelled=None).train
@@ -198,7 +204,9 @@ def test_tensor_data_rejects_columns_of_different_lengths():
 
 
 def test_tensor_data_takes_a_dict_of_inputs():
-    data = TensorData({"input_ids": torch.arange(6).view(3, 2), "attention_mask": torch.ones(3, 2)}, torch.tensor([0, 1, 2]))
+    data = TensorData(
+        {"input_ids": torch.arange(6).view(3, 2), "attention_mask": torch.ones(3, 2)}, torch.tensor([0, 1, 2])
+    )
     assert len(data[1:]) == 2
     assert data[1]["inputs"]["input_ids"].tolist() == [2, 3]
     assert next(data.batches(2, shuffle=True))["inputs"]["input_ids"].shape == (2, 2)

@@ -31,7 +31,9 @@ def test_two_processes_end_where_one_does(tmp_path):
         assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
     for method in one:
-        gaps = [(one[method]["model"][key] - two[method]["model"][key]).abs().max().item() for key in one[method]["model"]]
+        gaps = [
+            (one[method]["model"][key] - two[method]["model"][key]).abs().max().item() for key in one[method]["model"]
+        ]
         losses = (one[method]["losses"] - two[method]["losses"]).abs().max().item()
         print(f"\n{method}: largest difference of a weight {max(gaps):.1e}, of a loss {losses:.1e}")
         assert max(gaps) < 1e-5

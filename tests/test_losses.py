@@ -213,7 +213,7 @@ def test_bad_masks_are_named():
     logits = torch.zeros(2, 3, 5)
     with pytest.raises(ValueError, match=r"mask has shape \(2,\).*\(2, 3\)"):
         soft_target_loss(logits, logits, mask=torch.ones(2, dtype=torch.bool))
-    with pytest.raises(ValueError, match="dtype torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype torch\.float32"):
         soft_target_loss(logits, logits, mask=torch.ones(2, 3))
     with pytest.raises(ValueError, match="counts no position"):
         soft_target_loss(logits, logits, mask=torch.zeros(2, 3, dtype=torch.bool))

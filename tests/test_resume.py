@@ -128,7 +128,9 @@ def test_a_damaged_checkpoint_is_named(net, blobs, tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be read as a checkpoint .*delete it to start anew"):
+        with pytest.raises(
+            ValueError, match=r"checkpoint\.pt cannot be read as a checkpoint .*delete it to start anew"
+        ):
             run(net, blobs, tmp_path)
 
 
@@ -151,7 +153,9 @@ def test_a_failed_write_leaves_the_old_checkpoint(net, blobs, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=rf"checkpoint_dir is {tmp_path}, and nothing can be written there.*No space left"):
+    with pytest.raises(
+        OSError, match=rf"checkpoint_dir is {tmp_path}, and nothing can be written there.*No space left"
+    ):
         run(net, blobs, tmp_path, epochs=2)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -46,7 +46,10 @@ def test_a_head_may_lie_deep_and_hold_dropout():
     strategy.prepare(model)
     model.train()
     strategy.before_epoch(model, 0)
-    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == ["1.1.1.weight", "1.1.1.bias"]
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == [
+        "1.1.1.weight",
+        "1.1.1.bias",
+    ]
     assert model[1][1][0].training
     assert not model[1][0].training
 

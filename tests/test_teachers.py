@@ -111,7 +111,9 @@ def test_cached_logits_and_new_views_are_refused(net, blobs):
             net(), cache(teacher, blobs), objective=SoftTargets(teacher), strategy=FullFineTuning(1e-2), epochs=1,
             augment=lambda inputs: inputs + 1,
         )  # fmt: skip
-    fit(net(), cache(teacher, blobs), objective=Supervised(), strategy=FullFineTuning(1e-2), epochs=1, augment=torch.neg)
+    fit(
+        net(), cache(teacher, blobs), objective=Supervised(), strategy=FullFineTuning(1e-2), epochs=1, augment=torch.neg
+    )
 
 
 def test_a_file_of_logits_is_for_one_teacher_and_one_data_set(net, blobs, tmp_path):
@@ -126,7 +128,7 @@ def test_a_file_of_logits_is_for_one_teacher_and_one_data_set(net, blobs, tmp_pa
     with pytest.raises(ValueError, match="was made by another teacher"):
         cache(net(), blobs, path=path)
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match="cannot be read .*delete it"):
+    with pytest.raises(ValueError, match=r"cannot be read .*delete it"):
         cache(teacher, blobs, path=path)
     assert [file.name for file in tmp_path.iterdir()] == ["logits.safetensors"]
 

@@ -26,12 +26,15 @@ def linear():
 def trained(make, data, **keywords):
     torch.manual_seed(5)
     model = make()
-    history = fit(model, data, **{"objective": Supervised(), "strategy": FULL, "epochs": 4, "batch_size": 32} | keywords)
+    history = fit(
+        model, data, **{"objective": Supervised(), "strategy": FULL, "epochs": 4, "batch_size": 32} | keywords
+    )
     return model, history
 
 
 def distance(a, b):
-    return max((x.double() - y.double()).abs().max().item() for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return max((x.double() - y.double()).abs().max().item() for x, y in pairs)
 
 
 def test_it_learns(blobs):
@@ -81,7 +84,11 @@ def test_what_was_lent_comes_back_but_for_the_weights(net, blobs):
 
 
 def test_budgets_are_steps_or_epochs(blobs):
-    for keywords, steps, epochs in (({"epochs": 2}, 6, 2), ({"steps": 7, "epochs": None}, 7, 3), ({"batch_size": 500}, 4, 4)):
+    for keywords, steps, epochs in (
+        ({"epochs": 2}, 6, 2),
+        ({"steps": 7, "epochs": None}, 7, 3),
+        ({"batch_size": 500}, 4, 4),
+    ):
         _, history = trained(linear, blobs, **keywords)
         assert [step["step"] for step in history.steps] == list(range(1, steps + 1))
         assert [row["epoch"] for row in history.epochs] == list(range(epochs))
@@ -220,9 +227,16 @@ def test_the_best_epoch_is_kept(blobs):
 
 
 def test_rates_follow_the_schedule(blobs):
-    for name, course in (("constant", constant), ("cosine", cosine), ("one_cycle", one_cycle), (lambda p: p, lambda p: p)):
+    for name, course in (
+        ("constant", constant),
+        ("cosine", cosine),
+        ("one_cycle", one_cycle),
+        (lambda p: p, lambda p: p),
+    ):
         _, history = trained(linear, blobs, schedule=name)
-        assert [step["lr"] for step in history.steps] == pytest.approx([1e-2 * course((i + 0.5) / 12) for i in range(12)])
+        assert [step["lr"] for step in history.steps] == pytest.approx(
+            [1e-2 * course((i + 0.5) / 12) for i in range(12)]
+        )
 
 
 def test_one_cycle_is_torchs():

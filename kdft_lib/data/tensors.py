@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -129,7 +130,7 @@ class TensorData(Dataset[Batch]):
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         if not shuffle:
             for start in range(0, len(self), batch_size):
-                yield batches.apply(self._columns, lambda column, at=start: column[at : at + batch_size])
+                yield batches.apply(self._columns, operator.itemgetter(slice(start, start + batch_size)))
             return
         order = torch.randperm(len(self), generator=generator).to(self.device)
         for indices in order.split(batch_size):

@@ -58,9 +58,7 @@ def soft_target_loss(
     return _reduce(_SoftTargets.apply(student, teacher, temperature), mask, reduction)
 
 
-def hard_target_loss(
-    student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean"
-) -> Tensor:
+def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""Cross-entropy with the teacher's decision, :math:`-\log \sigma(z_s)_{\arg\max z_t}`.
 
     The decision alone is kept; how sure the teacher was, and what else it considered, is lost.
@@ -125,9 +123,7 @@ def _logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             " both must be (..., classes) with the same classes in the same order"
         )
     if student.dim() == 0 or student.numel() == 0:
-        raise ValueError(
-            f"student_logits has shape {tuple(student.shape)}; it needs at least one sample and one class"
-        )
+        raise ValueError(f"student_logits has shape {tuple(student.shape)}; it needs at least one sample and one class")
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(dtype), teacher.detach().to(dtype)
 

@@ -66,9 +66,7 @@ def evaluate(
     }
 
 
-def _answers(
-    model: nn.Module, data: TensorData | Iterable[Any], batch_size: int
-) -> list[tuple[Tensor, Batch]]:
+def _answers(model: nn.Module, data: TensorData | Iterable[Any], batch_size: int) -> list[tuple[Tensor, Batch]]:
     """Logits in float32 and their batch, all on the CPU."""
     first = next(iter([*model.parameters(), *model.buffers()]), None)
     device = first.device if first is not None else torch.device("cpu")

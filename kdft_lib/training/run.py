@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -94,7 +96,8 @@ class Run:
         self._attributes = set(vars(model))
         self._random = torch.random.fork_rng([device] if device.type == "cuda" else [])
         self._random.__enter__()
-        self._bar = self._writer = None
+        self._bar: Any = None
+        self._writer: Any = None
         try:
             torch.manual_seed(self._seed)
             model.to(device)
@@ -195,7 +198,7 @@ class Run:
             return values
         kind = torch.float64 if any(isinstance(value, float) for value in values) else torch.int64
         reduced = self.accelerator.reduce(torch.tensor(values, dtype=kind, device=self.accelerator.device), "sum")
-        return reduced.tolist()  # type: ignore[no-any-return, union-attr]
+        return reduced.tolist()
 
     def _to_device(self, column: Tensor) -> Tensor:
         return column.to(self.accelerator.device, non_blocking=True)
@@ -376,10 +379,7 @@ def _cut(batch: Batch, parts: int) -> list[Batch]:
     if rows < parts:
         raise ValueError(f"a batch of {rows} samples cannot be cut into {parts} parts; raise batch_size")
     edges = [rows * part // parts for part in range(parts + 1)]
-    return [
-        batches.apply(batch, lambda column, a=start, b=end: column[a:b])
-        for start, end in zip(edges, edges[1:], strict=False)
-    ]
+    return [batches.apply(batch, operator.itemgetter(slice(start, end))) for start, end in itertools.pairwise(edges)]
 
 
 def _count_labels(data: Any) -> tuple[int, int]:

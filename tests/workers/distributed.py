@@ -35,7 +35,15 @@ for name, objective, strategy, more in (
 ):
     model = net()
     history = fit(
-        model, data, objective=objective, strategy=strategy, steps=30, batch_size=31, val_data=data, keep_best=True, **more
+        model,
+        data,
+        objective=objective,
+        strategy=strategy,
+        steps=30,
+        batch_size=31,
+        val_data=data,
+        keep_best=True,
+        **more,
     )
     ends[name] = {"model": model.state_dict(), "losses": torch.tensor([step["loss"] for step in history.steps])}
 if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:

@@ -1,0 +1,68 @@
+# kdft: `make book` builds the site, `make test` checks everything; `make` alone lists the targets.
+#
+# PYTHON       the interpreter for the virtual environment (3.11 or newer)
+# TORCH_INDEX  PyTorch's CPU index, where the plain build with CUDA is too large; its address is on
+#              https://pytorch.org/get-started/locally (for Linux, pip, CPU: what follows --index-url)
+# KDFT_DATA    a folder with Fashion-MNIST's four files, if they are somewhere unusual
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+# Outputs of runs that nobody watches have no progress bars.
+export TQDM_DISABLE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks results teacher figures serve lint clean data
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+book: data ## build the site into _build/html
+	@$(BIN)/python tools/check_notebooks.py
+	$(BIN)/jupyter-book build book --path-output . --config $(CURDIR)/_config.yml --toc $(CURDIR)/_toc.yml -W -n --keep-going
+	@$(BIN)/python tools/check_pages.py
+
+test: data ## check everything: lint, types, unit tests, doctests, the book, every notebook
+	@$(MAKE) --no-print-directory lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/python tools/run_nbval.py
+	@echo "Passed: ruff, mypy, unit tests, doctests, the checks of the book, and nbval on every notebook."
+
+notebooks: data ## execute every notebook anew, in place
+	$(BIN)/jupyter execute --inplace book/*.ipynb
+
+results: data ## run the long experiments again and record them (about an hour on two cores)
+	$(BIN)/python recipes/soft_targets.py
+	$(BIN)/python recipes/figures.py
+
+figures: $(INSTALLED) ## draw the intro's figure again from the recorded results
+	$(BIN)/python recipes/figures.py
+
+teacher: data ## train the shipped teacher again (about ten minutes on two cores)
+	$(BIN)/python recipes/fashion_teacher.py
+
+serve: book ## build, then show the site at http://localhost:8000
+	$(BIN)/python -m http.server --directory _build/html 8000
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove what was built, the virtual environment included
+	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+data: $(INSTALLED)
+	@$(BIN)/python tools/find_data.py
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is older; choose another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv; } || \
+	  { echo "Python's venv is missing; install it (on Debian and Ubuntu: apt install python3-venv) and call make again"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,book,test]'
+	@touch $@

@@ -1,0 +1,151 @@
+"""What can be compared: a recipe for a network, or a classical method beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.objectives import Objective
+from kdft_lib.strategies import Strategy
+from kdft_lib.training import History, fit, predict
+
+UNKNOWN = "unknown"
+
+
+@dataclass
+class Trained:
+    """What a method leaves behind for one seed.
+
+    Attributes:
+        decide: From data to decided classes, int64 ``(N,)``.
+        ledger: What was consumed.
+        model: The network, or whatever decides.
+        history: Of the run, for networks.
+    """
+
+    decide: Callable[[TensorData], Tensor]
+    ledger: dict[str, Any]
+    model: Any
+    history: History | None = None
+
+
+class Method(Protocol):
+    """Anything that can be trained on splits with a seed."""
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Learn from everything but ``splits.test``."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The four choices and a budget: one call of :func:`kdft_lib.training.fit`.
+
+    Attributes:
+        model: Makes the student; torch's generator is seeded before.
+        objective: What it learns from.
+        strategy: What may move.
+        steps: Optimiser steps.
+        train_data: Which part of the splits to learn from, a function of them.
+        transfer_data: Which part to use without labels, if any.
+        batch_size: See :func:`~kdft_lib.training.fit`, as the following.
+        augment: A function of the inputs.
+        optimizer: Makes one from parameter groups.
+        schedule: Of the learning rate.
+        pretraining: What the student, or its teacher, knew before, in words for the ledger.
+
+    Example:
+        >>> from kdft_lib.models import ConvNet
+        >>> from kdft_lib.objectives import Supervised
+        >>> from kdft_lib.strategies import FullFineTuning
+        >>> labels = Recipe(ConvNet, Supervised(), FullFineTuning(1e-2), steps=400)
+        >>> labels.but(objective=Supervised(label_smoothing=0.1)).steps
+        400
+    """
+
+    model: Callable[[], nn.Module]
+    objective: Objective
+    strategy: Strategy
+    steps: int
+    train_data: Callable[[Splits], TensorData] = operator.attrgetter("train")
+    transfer_data: Callable[[Splits], TensorData] | None = None
+    batch_size: int = 128
+    augment: Callable[[Any], Any] | None = None
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW
+    schedule: Any = "one_cycle"
+    pretraining: str = "none"
+
+    def but(self, **changes: Any) -> Recipe:
+        """The same with one choice changed, or several."""
+        return dataclasses.replace(self, **changes)
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Make the student and train it; one seed sets the initialisation and the order."""
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            model = self.model()
+        transfer = self.transfer_data(splits) if self.transfer_data is not None else None
+        history = fit(
+            model, self.train_data(splits), objective=self.objective, strategy=self.strategy, steps=self.steps,
+            transfer_data=transfer, batch_size=self.batch_size, augment=self.augment, optimizer=self.optimizer,
+            schedule=self.schedule, seed=seed, progress=False,
+        )  # fmt: skip
+        ledger = history.ledger | {"teacher_labels": self._teacher_labels(), "pretraining": self.pretraining}
+        return Trained(lambda data: predict(model, data).argmax(dim=-1), ledger, model, history)
+
+    def _teacher_labels(self) -> int | str:
+        teacher = self.objective.teacher
+        return 0 if teacher is None else getattr(teacher.model, "card", {}).get("labels", UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A scikit-learn classifier on the inputs as they are, flattened to rows: what a practitioner
+    would try first.
+
+    Attributes:
+        estimator: Unfitted; each seed fits a clone, with ``random_state`` set where it has one.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
+        >>> splits = Splits(data, data.without_labels(), data, data)
+        >>> Classical(LogisticRegression()).train(splits, seed=0).decide(data)[:2]
+        tensor([0, 1])
+    """
+
+    estimator: Any
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Fit a clone to the labelled images."""
+        from sklearn.base import clone
+
+        estimator = clone(self.estimator)
+        if "random_state" in estimator.get_params():
+            estimator.set_params(random_state=seed)
+        targets = splits.train.targets
+        if targets is None:
+            raise ValueError("train has no targets; a classical method needs labels")
+        started = time.perf_counter()
+        estimator.fit(splits.train.inputs.flatten(1).numpy(), targets.numpy())
+        ledger = {
+            "labels": len(splits.train),
+            "unlabelled": 0,
+            "steps": 0,
+            "seconds": time.perf_counter() - started,
+            "teacher_labels": 0,
+            "pretraining": "none",
+        }
+
+        def decide(data: TensorData) -> Tensor:
+            return torch.from_numpy(estimator.predict(data.inputs.flatten(1).numpy()))
+
+        return Trained(decide, ledger, estimator)

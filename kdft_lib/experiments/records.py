@@ -1,0 +1,81 @@
+"""Results that take too long for a notebook, kept with what they were made by."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdft_lib.experiments.comparison import Comparison
+
+
+class Recorded(dict[str, Comparison]):
+    """Comparisons by name, read from a file, and ``about``: command, date, versions and hardware."""
+
+    def __init__(self, comparisons: Mapping[str, Comparison], about: dict[str, Any]):
+        super().__init__(comparisons)
+        self.about = about
+
+
+def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, seconds: float) -> Path:
+    """Write comparisons that take too long for a notebook to ``assets/results/NAME.json``.
+
+    Args:
+        name: Of the result.
+        comparisons: By name.
+        command: What runs it again.
+        seconds: How long it took.
+
+    Returns:
+        The path written.
+    """
+    about = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "minutes": round(seconds / 60, 1),
+        "hardware": _hardware(),
+        "python": platform.python_version(),
+        "versions": {package: metadata.version(package) for package in ("torch", "accelerate", "numpy")},
+    }
+    content = {"about": about, "comparisons": {key: value.to_dict() for key, value in comparisons.items()}}
+    path = Path(str(resources.files("kdft_lib") / "assets/results")) / f"{name}.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def recorded(name: str) -> Recorded:
+    """Comparisons that :func:`record` wrote and the package ships.
+
+    Args:
+        name: Of the result.
+
+    Raises:
+        FileNotFoundError: If there is none of that name; the message lists those that exist.
+    """
+    folder = resources.files("kdft_lib") / "assets/results"
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        known = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
+        raise FileNotFoundError(f"no result {name!r} is recorded; there are {', '.join(known) or 'none'}")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return Recorded({key: Comparison(**value) for key, value in content["comparisons"].items()}, content["about"])
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = named[0].split(":", 1)[1].strip() if named else processor
+    return f"{processor}, {torch.get_num_threads()} threads"
