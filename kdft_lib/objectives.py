@@ -114,14 +114,17 @@ class Objective(nn.Module):
             label_smoothing=label_smoothing,
             reduction="none",
         )
-        return values.sum() / max(batch.get("totals", {}).get("labelled", int(labelled.sum())), 1)
+        count = batch["totals"]["labelled"] if "totals" in batch else int(labelled.sum())
+        return values.sum() / max(count, 1)
 
     def _mean(self, values: Tensor, batch: Batch) -> Tensor:
         """Mean over samples, or over the positions that the batch's mask counts."""
-        totals, mask = batch.get("totals", {}), batch.get("mask")
+        totals, mask = batch.get("totals"), batch.get("mask")
         if mask is not None:
-            return values.masked_fill(~mask, 0.0).sum() / max(totals.get("counted", int(mask.sum())), 1)
-        return values.sum() / (values.numel() / len(values) * totals.get("samples", len(values)))
+            count = totals["counted"] if totals else int(mask.sum())
+            return values.masked_fill(~mask, 0.0).sum() / max(count, 1)
+        samples = totals["samples"] if totals else len(values)
+        return values.sum() / (values.numel() / len(values) * samples)
 
 
 class Supervised(Objective):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from kdft_lib.data import RandomShiftFlip, Splits, fashion_mnist
+from kdft_lib.data import RandomShiftFlip, Splits, TensorData, fashion_mnist
 from kdft_lib.data.fashion import BACKGROUND
 from kdft_lib.experiments import Classical, Comparison, Recipe, compare, record
 from kdft_lib.models import ConvNet, fashion_teacher
@@ -22,7 +22,6 @@ from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import cache
 
 TEACHER = fashion_teacher()
-RATES = (1e-2, 3e-2, 1e-1)
 
 
 def student() -> ConvNet:
@@ -34,6 +33,16 @@ def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed, with the teacher's logits."""
     splits = fashion_mnist(labelled=1000, seed=seed)
     return splits._replace(train=cache(TEACHER, splits.train))
+
+
+def uncached(splits: Splits) -> TensorData:
+    """The labelled images without the logits: the teacher must see each new view."""
+    return TensorData(splits.train.inputs, splits.train.targets)
+
+
+def views(padding: float) -> RandomShiftFlip:
+    """Shifted by up to so many pixels, half of them mirrored."""
+    return RandomShiftFlip(int(padding), fill=BACKGROUND)
 
 
 @functools.cache
@@ -49,17 +58,21 @@ def all_labels(seed: int) -> Splits:
 
 def thousand() -> dict[str, Comparison]:
     """Nine settings for each method, chosen on validation."""
+    rates = (3e-2, 1e-1, 3e-1)
     base = Recipe(student, Supervised(), FullFineTuning(1e-2), steps=400)
 
     def tuned(make: Callable[[float], Recipe], values: tuple[float, ...]) -> list[Recipe]:
-        return [make(value).but(strategy=FullFineTuning(rate)) for rate in RATES for value in values]
+        return [make(value).but(strategy=FullFineTuning(rate)) for rate in rates for value in values]
 
     methods = {
-        "labels": [base.but(strategy=FullFineTuning(lr, weight_decay=wd)) for lr in RATES for wd in (0.01, 0.1, 0.5)],
-        "label smoothing": tuned(lambda e: base.but(objective=Supervised(label_smoothing=e)), (0.05, 0.1, 0.2)),
-        "augmentation": tuned(lambda p: base.but(augment=RandomShiftFlip(int(p), fill=BACKGROUND)), (1, 2, 3)),
+        "labels": [base.but(strategy=FullFineTuning(lr, weight_decay=wd)) for lr in rates for wd in (0.1, 0.5, 1.0)],
+        "label smoothing": tuned(lambda e: base.but(objective=Supervised(label_smoothing=e)), (0.1, 0.2, 0.4)),
+        "augmentation": tuned(lambda p: base.but(augment=views(p)), (0, 1, 2)),
         "hard targets": tuned(lambda w: base.but(objective=HardTargets(TEACHER, w, 1 - w)), (0.5, 0.9, 1.0)),
         "soft targets": tuned(lambda t: base.but(objective=SoftTargets(TEACHER, temperature=t)), (2.0, 4.0, 8.0)),
+        "soft targets + augmentation": tuned(
+            lambda p: base.but(objective=SoftTargets(TEACHER), augment=views(p), train_data=uncached), (0, 1, 2)
+        ),
         "logistic regression": [Classical(LogisticRegression(C=10.0**power, max_iter=1000)) for power in range(-6, 3)],
         "SVM": [Classical(SVC(C=c, gamma=gamma)) for c in (1, 5, 25) for gamma in (5e-4, "scale", 4e-3)],
     }
@@ -68,7 +81,7 @@ def thousand() -> dict[str, Comparison]:
 
 def sensitivity() -> dict[str, Comparison]:
     """Temperature and weight of the soft targets, on validation, at 1,000 labels."""
-    base = Recipe(student, Supervised(), FullFineTuning(3e-2), steps=400)
+    base = Recipe(student, Supervised(), FullFineTuning(1e-1), steps=400)
     settings = [
         base.but(objective=SoftTargets(TEACHER, temperature, weight, round(1 - weight, 1)))
         for temperature in (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -81,12 +94,13 @@ def sensitivity() -> dict[str, Comparison]:
 
 def everything() -> dict[str, Comparison]:
     """All labels: the rate of each method is chosen at six epochs and kept at sixty."""
+    rates = (1e-2, 3e-2, 1e-1)
     steps = 55_000 // 128
     labels = Recipe(student, Supervised(), FullFineTuning(1e-2), steps=6 * steps)
     soft = labels.but(objective=SoftTargets(TEACHER))
     short = compare(
         {
-            name: [method.but(strategy=FullFineTuning(rate)) for rate in RATES]
+            name: [method.but(strategy=FullFineTuning(rate)) for rate in rates]
             for name, method in {"labels": labels, "soft targets": soft}.items()
         },
         all_labels,
@@ -94,7 +108,7 @@ def everything() -> dict[str, Comparison]:
     )
     long = compare(
         {
-            name: method.but(strategy=FullFineTuning(RATES[short.chosen[name]]), steps=60 * steps)
+            name: method.but(strategy=FullFineTuning(rates[short.chosen[name]]), steps=60 * steps)
             for name, method in {"labels": labels, "soft targets": soft}.items()
         },
         all_labels,

@@ -64,10 +64,20 @@ def broken_links(site: Path) -> Iterator[str]:
                 yield f"{page.relative_to(site)} links to {target}, and there is no such place on that page"
 
 
+def missing_launch_buttons(site: Path) -> Iterator[str]:
+    """Notebooks whose page has no button that opens this very file on Colab."""
+    address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    colab = address.replace("https://github.com", "https://colab.research.google.com/github")
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        page = Links((site / f"{path.stem}.html").read_text(encoding="utf-8"))
+        if page.targets.count(f"{colab}/blob/main/book/{path.name}") < 2:  # the button, and the line under the title
+            yield f"{path.stem}.html has no launch button to {colab}/blob/main/book/{path.name}"
+
+
 def main() -> int:
     site = (ROOT / "_build" / "html").resolve()
-    missing = [f"{name}.html was not built" for name in pages() if not (site / f"{name}.html").exists()]
-    found = missing + list(broken_links(site))
+    found = [f"{name}.html was not built" for name in pages() if not (site / f"{name}.html").exists()]
+    found = found or [*broken_links(site), *missing_launch_buttons(site)]
     if found:
         print("\n".join(found), file=sys.stderr)
         return 1

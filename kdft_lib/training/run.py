@@ -186,11 +186,12 @@ class Run:
         """What a mean is over: counts for the whole step, all parts and processes together."""
         counts = {"samples": sum(batches.size(part) for part in parts), "labelled": 0, "counted": 0}
         for part in parts:
-            everywhere = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
-            mask = part.get("mask", everywhere)
-            if "targets" in part:
-                counts["labelled"] += int(((part["targets"] != UNLABELLED) & mask).sum())
-            counts["counted"] += int(mask.sum())
+            labelled = part["targets"] != UNLABELLED if "targets" in part else None
+            if "mask" in part:
+                counts["counted"] += int(part["mask"].sum())
+                labelled = labelled & part["mask"] if labelled is not None else None
+            if labelled is not None:
+                counts["labelled"] += int(labelled.sum())
         return dict(zip(counts, self._over_processes([*counts.values()]), strict=True))
 
     def _over_processes(self, values: list[Any]) -> list[Any]:

@@ -1,0 +1,198 @@
+"""The book as it is stored: pages, notebooks, references and links. The built site is checked by `make book`."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+PAGES = sorted([*NOTEBOOKS, *BOOK.glob("*.md")])
+sys.path.insert(0, str(ROOT / "tools"))
+
+import check_notebooks  # noqa: E402
+import check_pages  # noqa: E402
+import run_nbval  # noqa: E402
+
+
+def address():
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+
+
+def prose(path):
+    """The Markdown of a page or notebook."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def code(path):
+    """The code of a notebook, without the lines that are IPython's."""
+    cells = nbformat.read(path, as_version=4).cells
+    source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
+
+
+def test_every_page_is_in_the_table_of_contents_and_back():
+    assert sorted(check_pages.pages()) == sorted(path.stem for path in PAGES)
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_are_stored_as_they_should_be(path):
+    assert list(check_notebooks.problems(path)) == []
+    nbformat.validate(nbformat.read(path, as_version=4))
+
+
+def test_all_notebooks_together_keep_their_time():
+    spent = [
+        check_notebooks.seconds([c for c in nbformat.read(path, 4).cells if c.cell_type == "code"])
+        for path in NOTEBOOKS
+    ]
+    assert sum(spent) < 18 * 60
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_first_cells_say_what_and_how(path):
+    cells = nbformat.read(path, as_version=4).cells
+    first, second = prose(path).split("\n")[0], cells[0].source + cells[1].source
+    assert first.startswith("# ")
+    colab = address().replace("https://github.com", "https://colab.research.google.com/github")
+    assert f"{colab}/blob/main/book/{path.name}" in second
+    assert "seconds" in second
+    assert "data" in second.lower()
+    set_up = next(cell.source for cell in cells if cell.cell_type == "code")
+    assert re.search(rf'"kdft-lib\[[\w,]+\] @ git\+{re.escape(address())}"', set_up)
+    assert "torch" not in re.findall(r"%pip install(.*)", set_up)[0].split()
+    assert "import kdft_lib" in set_up
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_import_only_what_the_wheel_brings(path):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.search(
+        r'"kdft-lib\[([\w,]+)\]', code(path) + prose(path) + path.read_text(encoding="utf-8").replace("\\", "")
+    )
+    wanted = [
+        *project["dependencies"],
+        *(e for name in extras[1].split(",") for e in project["optional-dependencies"][name]),
+    ]
+    distributions = {re.match(r"[\w-]+", entry)[0].lower() for entry in wanted}
+    named = {"sklearn": "scikit-learn", "kdft_lib": None}
+    modules = {
+        (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]
+        for node in ast.walk(ast.parse(code(path)))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    for module in modules - set(sys.stdlib_module_names):
+        distribution = named.get(module, module)
+        assert distribution is None or distribution in distributions, module
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_something_is_compared_exactly_and_something_asserted(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert any("nbval-check-output" in cell.metadata.get("tags", []) for cell in cells)
+    assert "assert " in code(path)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_citations_exist_and_links_inside_the_book_lead_somewhere(path):
+    keys = set(re.findall(r"^@\w+\{([\w-]+),", (BOOK / "references.bib").read_text(encoding="utf-8"), flags=re.M))
+    text = prose(path)
+    for cited in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text):
+        assert set(re.split(r",\s*", cited)) <= keys, cited
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text) + re.findall(
+        r"\{doc\}`(?:[^`<]*<)?([\w./-]+)", text
+    ):
+        file = BOOK / target
+        assert file.exists() or list(BOOK.glob(f"{target}.*")), target
+
+
+def test_each_reference_is_used_and_complete():
+    from pybtex.database import parse_file
+
+    library = parse_file(BOOK / "references.bib")
+    used = {
+        key
+        for path in PAGES
+        for cited in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", prose(path))
+        for key in re.split(r",\s*", cited)
+    }
+    assert set(library.entries) == used
+    for key, entry in library.entries.items():
+        assert entry.persons["author"], key
+        assert entry.fields["title"], key
+        assert re.fullmatch(r"\d{4}", entry.fields["year"]), key
+
+
+def test_the_intros_figure_shows_the_recorded_numbers():
+    from kdft_lib.experiments import recorded
+
+    drawn = re.findall(r">([^<>]+)</text>", (BOOK / "images/intro.svg").read_text(encoding="utf-8"))
+    for method, scores in recorded("soft-targets-thousand")["1,000 labels"].test.items():
+        assert method in drawn
+        assert f"{100 * sum(scores) / len(scores):.1f}" in drawn
+
+
+def test_nothing_names_a_place_on_the_authors_machine():
+    for path in [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("kdft_lib/**/*.py"), *ROOT.glob("kdft_lib/assets/**/*.json")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"/(home|root|tmp|work)/", text), path
+
+
+@pytest.mark.slow
+def test_a_changed_number_in_a_tagged_output_fails(tmp_path):
+    """On a copy, cut after its first tagged cell."""
+    source = nbformat.read(NOTEBOOKS[0], as_version=4)
+    tagged = next(i for i, cell in enumerate(source.cells) if "nbval-check-output" in cell.metadata.get("tags", []))
+    source.cells = source.cells[: tagged + 1]
+    copy = tmp_path / "copy.ipynb"
+    nbformat.write(source, copy)
+    site = ROOT  # the working tree serves as the wheel does
+    assert run_nbval.run(copy, site).returncode == 0
+    (output,) = source.cells[tagged].outputs
+    holder, key = (output, "text") if output.output_type == "stream" else (output.data, "text/plain")
+    holder[key], changes = re.subn(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), holder[key])
+    assert changes == 1
+    nbformat.write(source, copy)
+    done = run_nbval.run(copy, site)
+    assert done.returncode != 0
+    assert "mismatch" in done.stdout
+
+
+def test_a_stored_error_without_its_tag_is_found(tmp_path):
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+    nbformat.write(notebook, tmp_path / "copy.ipynb")
+    assert "cell 1 stores an error and has no tag raises-exception" in list(
+        check_notebooks.problems(tmp_path / "copy.ipynb")
+    )
+
+
+def test_broken_links_of_a_site_are_found(tmp_path):
+    (tmp_path / "index.html").write_text(
+        '<a href="there.html#no"></a><a href="gone.html"></a><a href="https://example.org">'
+    )
+    (tmp_path / "there.html").write_text('<p id="yes">')
+    assert list(check_pages.broken_links(tmp_path)) == [
+        "index.html links to there.html#no, and there is no such place on that page",
+        "index.html links to gone.html, which does not exist",
+    ]
+
+
+def test_the_notebooks_are_checked_before_the_build():
+    done = subprocess.run([sys.executable, ROOT / "tools/check_notebooks.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

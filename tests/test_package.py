@@ -1,0 +1,178 @@
+"""The package as a whole: its floors, its weight, its wheel, and the files around it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import kdft_lib
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "kdft_lib"
+FLOORS = [
+    "losses",
+    "data",
+    "models",
+    "metrics",
+    "teachers",
+    "objectives",
+    "strategies",
+    "training",
+    "experiments",
+    "plots",
+]
+"""From the ground up: a module imports only from those before it."""
+
+
+def imported(path):
+    """Modules of kdft_lib that a file imports when it is loaded, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "kdft_lib":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kdft_lib."):
+            yield node.module.split(".")[1]
+
+
+def test_modules_import_only_from_below():
+    for place, name in enumerate(FLOORS):
+        files = [*PACKAGE.glob(f"{name}.py"), *PACKAGE.glob(f"{name}/*.py")]
+        assert files, name
+        allowed = {*FLOORS[: place + 1]} | ({"plots"} if name == "training" else set())  # History.plot, when called
+        for path in files:
+            assert set(imported(path)) <= allowed, f"{path.name} imports {set(imported(path)) - allowed}"
+    assert {path.stem for path in PACKAGE.iterdir()} <= {*FLOORS, "__init__", "py", "assets", "__pycache__"}
+
+
+def test_no_file_is_longer_than_it_should_be():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path
+
+
+def test_the_import_costs_little_more_than_torchs():
+    def seconds(statement):
+        code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+        runs = [
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)
+        ]
+        return min(float(run.stdout) for run in runs)
+
+    ours, torchs = seconds("import torch, kdft_lib"), seconds("import torch")
+    print(f"\nimport kdft_lib: {ours:.2f} s, import torch: {torchs:.2f} s")
+    assert ours < torchs + 0.1
+
+
+def test_heavy_libraries_load_where_they_are_used():
+    heavy = ["torchvision", "torchmetrics", "matplotlib", "pandas", "sklearn", "scipy", "accelerate", "tensorboard"]
+    code = (
+        "import sys, torch; before = set(sys.modules);"
+        "import kdft_lib.training, kdft_lib.teachers, kdft_lib.experiments;"
+        f"print([name for name in {heavy!r} if name in sys.modules and name not in before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_names_its_modules():
+    assert sorted(kdft_lib.__all__) == sorted(FLOORS)
+    for name in kdft_lib.__all__:
+        assert getattr(kdft_lib, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'distill'; it has data"):
+        _ = kdft_lib.distill
+
+
+def test_public_names_are_documented_with_an_example():
+    """Every public function and class says what it does; every function shows it."""
+    for name in kdft_lib.__all__:
+        module = getattr(kdft_lib, name)
+        for public in getattr(module, "__all__", []):
+            thing = getattr(module, public)
+            if callable(thing) and getattr(thing, "__module__", "").startswith("kdft_lib"):
+                assert thing.__doc__, f"{name}.{public}"
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_all_that_the_book_shows(tmp_path):
+    sys.path.insert(0, str(ROOT / "tools"))
+    import run_nbval
+
+    site = run_nbval.install_wheel(tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tracked = {
+        str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in tracked if not name.endswith(".part")} <= names
+    assert not [name for name in names if name.startswith(("tests", "book", "recipes", "tools"))]
+    assert wheel.stat().st_size < 2**20
+    code = "import kdft_lib, kdft_lib.models as m; print(kdft_lib.__file__, m.fashion_teacher().card['labels'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+    )
+    assert done.stdout.split() == [str(site / "kdft_lib/__init__.py"), "55000"]
+    print(f"\nthe wheel: {wheel.stat().st_size / 1024:.0f} KiB")
+
+
+def test_readmes_ten_lines_run():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) <= 10
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 0.78
+
+
+def test_conda_agrees_with_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = sorted(entry for entry in environment if isinstance(entry, str) and entry not in ("pip",))
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
+    renamed = {"torch": "pytorch"}
+    expected = [re.sub(r"^[A-Za-z0-9_-]+", lambda found: renamed.get(found[0], found[0]), entry) for entry in wanted]
+    assert conda == sorted([*expected, f"python{project['requires-python']}"])
+    extras = ",".join(project["optional-dependencies"])
+    assert environment[-1] == {"pip": [f"-e .[{extras}]"]}
+
+
+def test_versions_and_addresses_agree():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == kdft_lib.__version__
+    assert f"## [{kdft_lib.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert citation["repository-code"] == project["urls"]["Homepage"] == address
+    for name in ("README.md", "book/intro.md"):
+        found = set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", (ROOT / name).read_text(encoding="utf-8")))
+        assert found == {address}, name
+
+
+def test_workflows_are_valid_and_pinned():
+    workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    done = subprocess.run([*command, *map(str, workflows)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    uses = re.findall(r"uses: (\S+)(.*)", "\n".join(path.read_text() for path in workflows))
+    assert uses
+    for action, comment in uses:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action), action
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
+    tested = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["test"]["strategy"]["matrix"][
+        "python"
+    ]
+    assert tested == ["3.11", "3.12", "3.13", "3.14"]
+
+
+def test_make_lists_its_targets():
+    done = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("make ")}
+    assert {"book", "test", "notebooks", "results", "teacher", "serve", "lint", "clean"} <= listed

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy
+import pytest
+import torch
+from scipy import stats
+
+from kdft_lib import plots
+from kdft_lib.experiments import Comparison
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def comparison():
+    scores = {"labels": [0.70, 0.72, 0.71], "soft targets": [0.80, 0.83, 0.81]}
+    return Comparison(
+        test=scores,
+        val={name: [values] for name, values in scores.items()},
+        chosen=dict.fromkeys(scores, 0),
+        ledgers={},
+        seeds=[0, 1, 2],
+        reference="labels",
+    )
+
+
+def test_intervals_shows_every_seed_its_mean_and_its_interval(comparison):
+    ax = plots.intervals(comparison, colors={"soft targets": plots.VERMILION})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["labels", "soft targets"]
+    assert [text.get_text() for text in ax.texts] == ["71.0", "81.3"]
+    drawn = [line.get_xdata() for line in ax.get_lines()]
+    for row, scores in enumerate(comparison.test.values()):
+        percent = 100 * numpy.array(scores)
+        low, high = stats.t.interval(0.95, 2, loc=percent.mean(), scale=stats.sem(percent))
+        assert drawn[3 * row] == pytest.approx([low, high])
+        assert drawn[3 * row + 1] == pytest.approx(percent)
+    plt.close("all")
+
+
+def test_curves_are_labelled_where_they_are():
+    ax = plt.subplots()[1]
+    plots.curve([1, 2], numpy.array([[1.0, 2.0], [3.0, 4.0]]), ax, label="here", color=plots.BLUE)
+    assert [text.get_text() for text in ax.texts] == ["here"]
+    assert ax.get_lines()[0].get_ydata() == pytest.approx([2.0, 3.0])
+    plt.close("all")
+
+
+def test_pictures_and_distributions_are_drawn():
+    figure = plots.images(torch.zeros(3, 1, 8, 8), ["a", "b", "c"], columns=2)
+    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c", ""]
+    ax = plots.probabilities({"T = 1": torch.tensor([0.2, 0.8])}, ["x", "y"], log=True)
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([0.2, 0.8])
+    assert ax.get_yscale() == "log"
+    plt.close("all")
+
+
+def test_diagrams_have_text_as_text_and_a_description():
+    for path in (plots.resources.files("kdft_lib") / "assets/diagrams").iterdir():
+        drawing = plots.diagram(path.name.removesuffix(".svg")).data
+        root = ElementTree.fromstring(drawing)
+        names = [element.tag.split("}")[1] for element in root.iter()]
+        assert {"title", "desc", "text"} <= set(names)
+        assert not re.search(r"(href|url)\s*[=(]\s*[\"']?https?:", drawing)
+    with pytest.raises(FileNotFoundError, match="no diagram 'missing'; there are soft-targets"):
+        plots.diagram("missing")
+
+
+def test_the_palette_is_told_apart_in_grey():
+    def lightness(color):
+        red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    assert abs(lightness(plots.BLUE) - lightness(plots.ORANGE)) > 0.2
+    assert len(set(plots.PALETTE)) == 7
+    plots.use_style()
+    assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"] == list(plots.PALETTE)
