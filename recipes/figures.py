@@ -17,7 +17,7 @@ def intro() -> None:
     plots.use_style()
     matplotlib.rcParams["svg.hashsalt"] = "kdft"
     comparison = recorded("soft-targets-thousand")["1,000 labels"]
-    comparison.test = dict(sorted(comparison.test.items(), key=lambda item: sum(item[1])))
+    comparison.test = dict(sorted(comparison.test.items(), key=lambda item: sum(item[1]), reverse=True))
     colors = {"soft targets": plots.VERMILION, "labels": plots.BLUE, "SVM": plots.BLACK}
     ax = plots.intervals(comparison, colors=colors)
     ax.set_xlabel("test accuracy with 1,000 labels, %")

@@ -49,7 +49,8 @@ class Links(HTMLParser):
 
 def broken_links(site: Path) -> Iterator[str]:
     """Links inside the site that lead nowhere, a sentence each."""
-    read = {path: Links(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+    built = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.relative_to(site).parts]
+    read = {path: Links(path.read_text(encoding="utf-8")) for path in built}
     for page, links in read.items():
         for target in links.targets:
             parts = urlsplit(target)

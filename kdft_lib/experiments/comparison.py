@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Candidates: TypeAlias = Method | Sequence[Method]
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """Test accuracies of several methods on the same seeds. A notebook shows both tables.
 
@@ -104,7 +104,7 @@ class Comparison:
             f"{self.ledger().to_html(border=0)}"
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.table().to_string()}\n\n{self.ledger().to_string()}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -110,8 +110,8 @@ def fit(
     run = Run(
         model, objective, strategy, train_data, transfer_data, epochs=epochs, steps=steps, batch_size=batch_size,
         augment=augment, optimizer=optimizer, schedule=SCHEDULES[schedule] if isinstance(schedule, str) else schedule,
-        clip_norm=clip_norm, accumulate=accumulate, seed=seed, precision=precision, log_dir=log_dir,
-        checkpoint_dir=checkpoint_dir, progress=progress,
+        clip_norm=clip_norm, accumulate=accumulate, seed=seed, precision=precision, keep_best=keep_best,
+        log_dir=log_dir, checkpoint_dir=checkpoint_dir, progress=progress,
     )  # fmt: skip
     with run:
         for epoch in run.epochs_to_go():
@@ -126,8 +126,7 @@ def fit(
             run.synchronise_buffers()
             run.record_epoch(epoch, evaluate(model, val_data) if val_data is not None else {})
             run.write_checkpoint()
-        if keep_best:
-            run.restore_best()
+        run.restore_best()
         strategy.finish(model)
     return run.history
 

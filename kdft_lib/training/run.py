@@ -54,6 +54,7 @@ class Run:
         accumulate: int,
         seed: int,
         precision: str,
+        keep_best: bool,
         log_dir: str | Path | None,
         checkpoint_dir: str | Path | None,
         progress: bool | None,
@@ -76,16 +77,17 @@ class Run:
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.step = 0
         self.history = History()
+        self._keep_best = keep_best
         self._best: dict[str, Tensor] | None = None
-        arguments = {
-            "model": type(model).__name__, "objective": objective, "strategy": strategy, "batch_size": batch_size,
-            "augment": augment, "optimizer": optimizer, "schedule": schedule, "clip_norm": clip_norm,
-            "accumulate": accumulate, "seed": seed, "precision": precision,
-            "processes": self.accelerator.num_processes,
-        }  # fmt: skip
+        self._arguments: dict[str, str] = {}
         if self._folder is not None:
-            arguments |= {name: _described(data) for name, data in given.items()}
-        self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
+            arguments = {
+                "model": type(model).__name__, "objective": objective, "strategy": strategy, "batch_size": batch_size,
+                "augment": augment, "optimizer": optimizer, "schedule": schedule, "clip_norm": clip_norm,
+                "accumulate": accumulate, "seed": seed, "precision": precision, "keep_best": keep_best,
+                "processes": self.accelerator.num_processes,
+            } | {name: _described(data) for name, data in given.items()}  # fmt: skip
+            self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
 
     # Lending the model ---------------------------------------------------------------------------
 
@@ -134,8 +136,7 @@ class Run:
     def _prepare(self) -> None:
         """Make the optimiser, and let Accelerate wrap what it must."""
         self.strategy.prepare(self.model)
-        first = {key: value for key, value in next(self._streams[0].batches(0)).items() if key != "totals"}
-        self.objective.prepare(self.model, batches.apply(first, self._to_device))
+        self.objective.prepare(self.model, batches.apply(next(self._streams[0].batches(0)), self._to_device))
         groups = self.strategy.param_groups(self.model)
         if not groups:
             raise ValueError(
@@ -244,7 +245,8 @@ class Run:
         best = max((row["val_accuracy"] for row in self.history.epochs if "val_accuracy" in row), default=-1.0)
         if scores and scores["accuracy"] > best:
             self.history.best_epoch = epoch
-            self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            if self._keep_best:
+                self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.history.epochs.append(row)
         self.history.seconds = time.perf_counter() - self._started
         if self._writer is not None:
