@@ -160,7 +160,39 @@ class Supervised(Objective):
         return f"label_smoothing={self.label_smoothing}, {super().extra_repr()}"
 
 
-class SoftTargets(Objective):
+class LogitObjective(Objective):
+    """Learn from a teacher's logits, and from labels where there are any.
+
+    The parts are ``kd``, the mean of :meth:`divergence` over all samples, and ``ce``, the
+    cross-entropy over those with a label; a part whose weight is 0 is left out. A new method of this
+    kind is a subclass with :meth:`divergence`.
+
+    Args:
+        teacher: Any classifier with the student's classes; it is never trained.
+        kd_weight: Of the divergence: a number or a schedule.
+        ce_weight: Of the cross-entropy: a number or a schedule.
+        class_dim: The dimension of the classes in the logits.
+    """
+
+    def __init__(self, teacher: nn.Module | Teacher, kd_weight: Weight, ce_weight: Weight, class_dim: int):
+        super().__init__({"kd": kd_weight, "ce": ce_weight}, teacher, class_dim)
+
+    @abstractmethod
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None) -> Tensor:
+        """How far the student is from the teacher, for each position: ``(...)``."""
+
+    def parts(self, student_logits: Tensor, teacher_logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
+        parts = {}
+        if self.weights["kd"]:
+            assert teacher_logits is not None
+            values = self.divergence(student_logits, teacher_logits, batch.get("mask"))
+            parts["kd"] = self._mean(values, batch)
+        if self.weights["ce"]:
+            parts["ce"] = self._cross_entropy(student_logits, batch)
+        return parts
+
+
+class SoftTargets(LogitObjective):
     """Learn from the teacher's distribution (Hinton, Vinyals and Dean, 2015), and from labels where
     there are any: parts ``soft_targets/kd`` and ``soft_targets/ce``.
 
@@ -194,26 +226,17 @@ class SoftTargets(Objective):
     ):
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"temperature is {temperature}; it must be positive and finite")
-        super().__init__({"kd": kd_weight, "ce": ce_weight}, teacher, class_dim)
+        super().__init__(teacher, kd_weight, ce_weight, class_dim)
         self.temperature = temperature
 
-    def parts(self, student_logits: Tensor, teacher_logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
-        parts = {}
-        if self.weights["kd"]:
-            assert teacher_logits is not None
-            values = losses.soft_target_loss(
-                student_logits, teacher_logits, self.temperature, mask=batch.get("mask"), reduction="none"
-            )
-            parts["kd"] = self._mean(values, batch)
-        if self.weights["ce"]:
-            parts["ce"] = self._cross_entropy(student_logits, batch)
-        return parts
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None) -> Tensor:
+        return losses.soft_target_loss(student_logits, teacher_logits, self.temperature, mask=mask, reduction="none")
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, {super().extra_repr()}"
 
 
-class HardTargets(Objective):
+class HardTargets(LogitObjective):
     """Learn from the teacher's decisions, and from labels where there are any: parts
     ``hard_targets/kd`` and ``hard_targets/ce``.
 
@@ -243,17 +266,10 @@ class HardTargets(Objective):
         *,
         class_dim: int = -1,
     ):
-        super().__init__({"kd": kd_weight, "ce": ce_weight}, teacher, class_dim)
+        super().__init__(teacher, kd_weight, ce_weight, class_dim)
 
-    def parts(self, student_logits: Tensor, teacher_logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
-        parts = {}
-        if self.weights["kd"]:
-            assert teacher_logits is not None
-            values = losses.hard_target_loss(student_logits, teacher_logits, reduction="none")
-            parts["kd"] = self._mean(values, batch)
-        if self.weights["ce"]:
-            parts["ce"] = self._cross_entropy(student_logits, batch)
-        return parts
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None) -> Tensor:
+        return losses.hard_target_loss(student_logits, teacher_logits, reduction="none")
 
 
 def _check_targets(targets: Tensor, labelled: Tensor, logits: Tensor) -> None:

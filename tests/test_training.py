@@ -226,6 +226,16 @@ def test_the_best_epoch_is_kept(blobs):
     assert list(history.table().columns)[-2:] == ["val_accuracy", "val_loss"]
 
 
+def test_dense_outputs_train_and_validate():
+    images = torch.randn(24, 2, 5, 5)
+    data = TensorData(images, images.argmax(1))
+    model = nn.Conv2d(2, 2, 1)
+    history = fit(
+        model, data, objective=Supervised(class_dim=1), strategy=FullFineTuning(0.1), epochs=20, val_data=data
+    )
+    assert history.epochs[-1]["val_accuracy"] > 0.95
+
+
 def test_rates_follow_the_schedule(blobs):
     for name, course in (
         ("constant", constant),

@@ -124,7 +124,8 @@ def fit(
                 if checkpoint_every and run.step % checkpoint_every == 0 and run.step < run.last_step(epoch):
                     run.write_checkpoint()
             run.synchronise_buffers()
-            run.record_epoch(epoch, evaluate(model, val_data) if val_data is not None else {})
+            scores = {} if val_data is None else evaluate(model, val_data, class_dim=objective.class_dim)
+            run.record_epoch(epoch, scores)
             run.write_checkpoint()
         run.restore_best()
         strategy.finish(model)
