@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -12,10 +13,10 @@ def progress_bar(total: int, unit: str, wanted: bool | None, initial: int = 0) -
     """
     from tqdm.auto import tqdm
 
-    disable: dict[str, bool | None] = {"disable": None if wanted is None else not wanted}
     if wanted is None and _in_notebook():
-        disable = {}
-    return tqdm(total=total, initial=initial, unit=unit, leave=False, **disable)
+        wanted = os.environ.get("TQDM_DISABLE") != "1"
+    disable = None if wanted is None else not wanted
+    return tqdm(total=total, initial=initial, unit=unit, leave=False, disable=disable)
 
 
 def _in_notebook() -> bool:
