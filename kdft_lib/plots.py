@@ -168,7 +168,7 @@ def images(pictures: Tensor, captions: Sequence[str], *, columns: int = 5) -> ma
     for ax in axes.flat:
         ax.axis("off")
     for ax, picture, caption in zip(axes.flat, pictures, captions, strict=False):
-        ax.imshow(picture[0], cmap="gray_r")
+        ax.imshow(picture[0].cpu().numpy(), cmap="gray_r")
         ax.set_title(caption, fontsize=9, y=-0.22)
     return figure
 

@@ -231,7 +231,7 @@ def test_dense_outputs_train_and_validate():
     data = TensorData(images, images.argmax(1))
     model = nn.Conv2d(2, 2, 1)
     history = fit(
-        model, data, objective=Supervised(class_dim=1), strategy=FullFineTuning(0.1), epochs=20, val_data=data
+        model, data, objective=Supervised(class_dim=1), strategy=FullFineTuning(0.1), epochs=80, val_data=data
     )
     assert history.epochs[-1]["val_accuracy"] > 0.95
 
