@@ -122,7 +122,6 @@ class Run:
             self._bar.close()
         if self._writer is not None:
             self._writer.close()
-        self.accelerator.free_memory()
         for name in set(vars(self.model)) - self._attributes:
             delattr(self.model, name)
         for parameter, required in self._required:
