@@ -108,6 +108,7 @@ class Run:
                 self.objective.teacher.to(device)
             self._prepare()
             self._resume()
+            self._sources = [source.batches(self.step) for source in self._streams]
             self._started = time.perf_counter() - self.history.seconds
             self._watch()
         except BaseException:
@@ -166,9 +167,8 @@ class Run:
 
     def batches_of(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of an epoch that are left, each cut into the parts of this process."""
-        sources = [source.batches(self.step) for source in self._streams]
         while self.step < self.last_step(epoch):
-            shares = [self._share(next(source)) for source in sources]
+            shares = [self._share(next(source)) for source in self._sources]
             pieces = [_cut(share, self._accumulate) for share in shares]
             joined = [batches.join(*both) if len(both) == 2 else both[0] for both in zip(*pieces, strict=True)]
             parts = [batches.apply(part, self._to_device) for part in joined]
