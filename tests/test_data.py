@@ -133,7 +133,7 @@ def test_offline_and_absent_is_one_clear_sentence(tmp_path, monkeypatch):
     import torchvision
 
     def unreachable(*_, **__):
-        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nTried a mirror, got:\nnothing\n")
 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", unreachable)
     with pytest.raises(

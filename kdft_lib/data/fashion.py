@@ -181,7 +181,7 @@ def _download(place: Path) -> str | None:
     try:
         FashionMNIST(str(place), download=True)
     except (URLError, RuntimeError, OSError) as error:
-        return str(error) or type(error).__name__
+        return (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
     finally:
         socket.setdefaulttimeout(before)
     return None
