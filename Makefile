@@ -33,7 +33,7 @@ test: data ## check everything: lint, types, unit tests, doctests, the book, eve
 notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb
 
-results: data ## run the long experiments again and record them (about an hour on two cores)
+results: data ## run the long experiments again and record them (about an hour and a half on two cores)
 	$(BIN)/python recipes/soft_targets.py
 	$(BIN)/python recipes/figures.py
 
