@@ -1,5 +1,37 @@
 """What a student can be asked to match: pure functions, student first, teacher second."""
 
-from kdft_lib.losses.logits import hard_target_loss, soft_target_loss
+from kdft_lib.losses.dist import dist_loss
+from kdft_lib.losses.features import (
+    attention_transfer_loss,
+    cosine_loss,
+    hint_loss,
+    relational_angle_loss,
+    relational_distance_loss,
+    similarity_preserving_loss,
+)
+from kdft_lib.losses.logits import (
+    decoupled_kd_loss,
+    hard_target_loss,
+    jensen_shannon_loss,
+    logit_mse_loss,
+    reverse_kl_loss,
+    soft_target_loss,
+    standardize_logits,
+)
 
-__all__ = ["hard_target_loss", "soft_target_loss"]
+__all__ = [
+    "attention_transfer_loss",
+    "cosine_loss",
+    "decoupled_kd_loss",
+    "dist_loss",
+    "hard_target_loss",
+    "hint_loss",
+    "jensen_shannon_loss",
+    "logit_mse_loss",
+    "relational_angle_loss",
+    "relational_distance_loss",
+    "reverse_kl_loss",
+    "similarity_preserving_loss",
+    "soft_target_loss",
+    "standardize_logits",
+]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-Reduction: TypeAlias = Literal["mean", "sum", "none"]
+from kdft_lib.losses import rows
+from kdft_lib.losses.checks import Reduction, check_mask, check_targets, logit_pair, positive, reduced, wide_pair
 
 
 def soft_target_loss(
@@ -28,6 +28,9 @@ def soft_target_loss(
     The factor :math:`T^2` keeps the gradient's order of magnitude when the temperature changes, so
     that its weight against the cross-entropy keeps its meaning. A class that both sides mask with
     ``-inf`` takes no part; one that only the student masks costs an infinite loss.
+
+    Value and gradient are computed together, block by block, and only the gradient is kept: beyond
+    it, memory grows by at most a quarter of the logits.
 
     Args:
         student_logits: ``(..., C)``, unnormalised.
@@ -50,12 +53,133 @@ def soft_target_loss(
         >>> soft_target_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), temperature=1.0)
         tensor(1.5232)
     """
-    student, teacher = _logit_pair(student_logits, teacher_logits)
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature is {temperature}; it must be positive and finite")
-    if mask is not None:
-        student, teacher = _blank(student, teacher, mask)
-    return _reduce(_SoftTargets.apply(student, teacher, temperature), mask, reduction)
+    return _divergence(rows.forward_kl, student_logits, teacher_logits, temperature, mask, reduction)
+
+
+def reverse_kl_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    *,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""The divergence the other way round, as for language models (Gu et al., 2024, MiniLLM, eq. 1).
+
+    .. math:: T^2 \cdot \mathrm{KL}\big(\sigma(z_s / T) \,\|\, \sigma(z_t / T)\big)
+
+    It costs the student little to leave out what the teacher finds possible, and much to say what the
+    teacher finds impossible: a small student keeps to some of the modes. A class that both sides mask
+    with ``-inf`` takes no part; one that only the teacher masks costs an infinite loss.
+
+    Args:
+        student_logits: ``(..., C)``, unnormalised.
+        teacher_logits: ``(..., C)``; receives no gradient.
+        temperature: Positive; 1 by default, as in the paper.
+        mask: ``(...)``, boolean, true where a position counts; the others may hold anything.
+        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+
+    Returns:
+        A scalar in nats times :math:`T^2`, or ``(...)`` where ``reduction="none"`` (0 where masked).
+
+    Raises:
+        ValueError: As :func:`soft_target_loss`.
+
+    Example:
+        >>> reverse_kl_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor(0.8287)
+    """
+    return _divergence(rows.reverse_kl, student_logits, teacher_logits, temperature, mask, reduction)
+
+
+def jensen_shannon_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    *,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""The generalised Jensen–Shannon divergence, between forward and reverse (Agarwal et al., 2024, GKD, eq. 1).
+
+    .. math:: T^2 \big(\beta\,\mathrm{KL}(p \,\|\, m) + (1 - \beta)\,\mathrm{KL}(q \,\|\, m)\big),
+        \quad m = \beta p + (1 - \beta) q
+
+    with p the teacher's and q the student's distribution at the temperature. It is bounded, and
+    finite where one side masks a class that the other does not.
+
+    Args:
+        student_logits: ``(..., C)``, unnormalised.
+        teacher_logits: ``(..., C)``; receives no gradient.
+        beta: Between 0 and 1, both excluded; near 0 it goes like the forward divergence, near 1
+            like the reverse one.
+        temperature: Positive; 1 by default, as in the paper.
+        mask: ``(...)``, boolean, true where a position counts; the others may hold anything.
+        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+
+    Returns:
+        A scalar in nats times :math:`T^2`, or ``(...)`` where ``reduction="none"`` (0 where masked).
+
+    Raises:
+        ValueError: As :func:`soft_target_loss`, and if ``beta`` is out of range.
+
+    Example:
+        >>> jensen_shannon_loss(torch.tensor([[50.0, 0.0]]), torch.tensor([[0.0, 50.0]]))
+        tensor(0.6931)
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"beta is {beta}; it must lie between 0 and 1, both excluded")
+    kernel = functools.partial(rows.jensen_shannon, beta=beta)
+    return _divergence(kernel, student_logits, teacher_logits, temperature, mask, reduction)
+
+
+def decoupled_kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+    *,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""Distil the target class and the others apart (Zhao et al., 2022, eq. 7).
+
+    .. math:: T^2 \big(\alpha\,\mathrm{KL}(b_t \,\|\, b_s) + \beta\,\mathrm{KL}(\hat p_t \,\|\, \hat p_s)\big)
+
+    b is the pair (target class, all others), p̂ the distribution over the others alone. Plain
+    distillation is the case :math:`\alpha = 1`, β the teacher's probability of the others: where the
+    teacher is sure, it hardly teaches them.
+
+    Args:
+        student_logits: ``(..., C)``, unnormalised.
+        teacher_logits: ``(..., C)``; receives no gradient.
+        targets: ``(...)``, int64, from 0 to C − 1.
+        alpha: Of the target class; 0 or more. The defaults are the authors' on CIFAR-100.
+        beta: Of the other classes; 0 or more.
+        temperature: Positive.
+        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+
+    Returns:
+        A scalar in nats times :math:`T^2`, or ``(...)`` where ``reduction="none"``.
+
+    Raises:
+        ValueError: As :func:`soft_target_loss`, and if ``targets`` holds something else than classes,
+            or a weight is negative.
+
+    Example:
+        >>> student, teacher = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[4.0, 2.0, 0.0]])
+        >>> decoupled_kd_loss(student, teacher, torch.tensor([0]))
+        tensor(16.7777)
+    """
+    student, teacher = logit_pair(student_logits, teacher_logits)
+    for name, weight in (("alpha", alpha), ("beta", beta)):
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise ValueError(f"{name} is {weight}; it must be 0 or more and finite")
+    check_targets(targets, student)
+    kernel = functools.partial(rows.decoupled, alpha=alpha, beta=beta, temperature=positive("temperature", temperature))
+    return reduced(rows.divergence(kernel, student, teacher, targets, reduce=reduction == "mean"), reduction, "mean")
 
 
 def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -80,75 +204,86 @@ def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reductio
         >>> hard_target_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.1, 0.3]]))
         tensor(2.1269)
     """
-    student, teacher = _logit_pair(student_logits, teacher_logits)
+    student, teacher = wide_pair(student_logits, teacher_logits)
     log_student = F.log_softmax(student, dim=-1)
     decision = teacher.argmax(dim=-1, keepdim=True)
-    return _reduce(-log_student.gather(-1, decision).squeeze(-1), None, reduction)
+    return reduced(-log_student.gather(-1, decision).squeeze(-1), reduction)
 
 
-class _SoftTargets(torch.autograd.Function):
-    """T² · KL(p ‖ q) of each row, with its gradient T · (q − p).
+def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    r"""Match the logits themselves, :math:`\|z_s - z_t\|^2` (Ba and Caruana, 2014, eq. 1; there halved).
 
-    The sum of p · (−u) over classes, u = log(q / p), loses its digits where both distributions are
-    close, and T² magnifies what is lost. Since the sum of q − p is 0, each term may have it added:
-    p · (eᵘ − 1 − u) is never negative and, through ``expm1``, exact for small u.
+    A sum over classes, like every loss here: ``F.mse_loss`` would divide by their number. A class that
+    both sides mask with ``-inf`` takes no part.
+
+    Args:
+        student_logits: ``(..., C)``, unnormalised.
+        teacher_logits: ``(..., C)``; receives no gradient.
+        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+
+    Returns:
+        A scalar, or ``(...)`` where ``reduction="none"``. Computed and returned in float32, in float64
+        if either input is.
+
+    Raises:
+        ValueError: If the shapes differ, the batch is empty, or ``reduction`` is unknown.
+
+    Example:
+        >>> logit_mse_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor(5.)
     """
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        log_q = F.log_softmax(student / temperature, dim=-1)
-        log_p = F.log_softmax(teacher / temperature, dim=-1)
-        p, q = log_p.exp(), log_q.exp()
-        gap = q - p
-        ctx.save_for_backward(temperature * gap)
-        u = (log_q - log_p).masked_fill(p == 0, 0.0)
-        terms = torch.where(u.abs() < 1, p * (torch.expm1(u) - u), gap - p * u)
-        return temperature**2 * torch.where(p == 0, q, terms).sum(dim=-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return upstream[0].unsqueeze(-1) * gradient, None, None
+    student, teacher = wide_pair(student_logits, teacher_logits)
+    masked = (student == -torch.inf) & (teacher == -torch.inf)
+    gap = student.masked_fill(masked, 0.0) - teacher.masked_fill(masked, 0.0)
+    return reduced(gap.square().sum(-1), reduction)
 
 
-def _logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Check a pair of logits and bring both to one precision, the teacher's without gradient."""
-    for name, logits in (("student_logits", student), ("teacher_logits", teacher)):
-        if not logits.is_floating_point():
-            raise ValueError(f"{name} has dtype {logits.dtype}; logits are floating-point numbers")
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"student_logits has shape {tuple(student.shape)} and teacher_logits {tuple(teacher.shape)};"
-            " both must be (..., classes) with the same classes in the same order"
-        )
-    if student.dim() == 0 or student.numel() == 0:
-        raise ValueError(f"student_logits has shape {tuple(student.shape)}; it needs at least one sample and one class")
-    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return student.to(dtype), teacher.detach().to(dtype)
+def standardize_logits(logits: Tensor) -> Tensor:
+    r"""Zero mean and unit standard deviation over the classes (Sun et al., 2024, algorithm 1).
+
+    .. math:: (z - \bar z) \,/\, \sqrt{\tfrac 1 C \textstyle\sum_j (z_j - \bar z)^2}
+
+    The paper's formula divides by C; its authors' code, with ``torch.std``, by C − 1. A row that is
+    constant becomes 0 and passes no gradient, instead of one that is without bound. A class masked
+    with ``-inf`` stays so and does not count.
+
+    Args:
+        logits: ``(..., C)``.
+
+    Returns:
+        ``(..., C)``, in float32, or in float64 if that came in.
+
+    Raises:
+        ValueError: If there is no class, or the logits are not floating-point numbers.
+
+    Example:
+        >>> standardize_logits(torch.tensor([[1.0, 3.0], [5.0, 5.0]]))
+        tensor([[-1.,  1.],
+                [ 0.,  0.]])
+    """
+    logits, _ = wide_pair(logits, logits)
+    masked = logits == -torch.inf
+    count = (~masked).sum(-1, keepdim=True).clamp(min=1)
+    visible = logits.masked_fill(masked, 0.0)
+    centred = (visible - visible.sum(-1, keepdim=True) / count).masked_fill(masked, 0.0)
+    variance = centred.square().sum(-1, keepdim=True) / count
+    rounding = (torch.finfo(logits.dtype).eps * visible.detach().abs().amax(-1, keepdim=True)).square()
+    constant = variance <= rounding
+    scaled = centred * variance.masked_fill(constant, 1.0).rsqrt()
+    return scaled.masked_fill(constant, 0.0).masked_fill(masked, -torch.inf)
 
 
-def _blank(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Put zeros where nothing counts, so that neither value nor gradient can come from there."""
-    if mask.shape != student.shape[:-1] or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask has shape {tuple(mask.shape)} and dtype {mask.dtype};"
-            f" it must be boolean, {tuple(student.shape[:-1])}, one entry for each position"
-        )
-    if not mask.any():
-        raise ValueError("mask counts no position; leave a batch without any out")
-    blank = ~mask.unsqueeze(-1)
-    return student.masked_fill(blank, 0.0), teacher.masked_fill(blank, 0.0)
-
-
-def _reduce(values: Tensor, mask: Tensor | None, reduction: Reduction) -> Tensor:
+def _divergence(
+    kernel: rows.Kernel,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    mask: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    student, teacher = logit_pair(student_logits, teacher_logits)
     if mask is not None:
-        values = values.masked_fill(~mask, 0.0)
-    match reduction:
-        case "none":
-            return values
-        case "sum":
-            return values.sum()
-        case "mean":
-            return values.mean() if mask is None else values.sum() / mask.sum()
-    raise ValueError(f'reduction is {reduction!r}; choose "mean", "sum" or "none"')
+        check_mask(mask, student)
+    kernel = functools.partial(kernel, temperature=positive("temperature", temperature))
+    values = rows.divergence(kernel, student, teacher, mask=mask, reduce=reduction == "mean")
+    return reduced(values, reduction, "mean")
