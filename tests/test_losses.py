@@ -403,7 +403,7 @@ def test_decoupled_kd_is_kd_taken_apart(logits, temperature):
     whole = soft_target_loss(student, teacher, temperature, reduction="none")
     torch.testing.assert_close(target_part + rest * other_part, whole, **CLOSE)
     if student.shape[1] == 2:
-        assert (other_part < 1e-15).all()
+        assert (other_part < 1e-12).all()
     torch.testing.assert_close(part(student, teacher, targets, 2.0, 5.0), 2 * target_part + 5 * other_part, **CLOSE)
 
 

@@ -100,8 +100,8 @@ def attention_transfer_loss(
             " attention needs positions: both must be maps (N, C, H, W) or tokens (N, L, D) of the same samples"
         )
     if student.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
-        size = [min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True)]
-        student, teacher = (F.adaptive_avg_pool2d(features, size) for features in (student, teacher))
+        height, width = (min(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True))
+        student, teacher = (F.adaptive_avg_pool2d(features, (height, width)) for features in (student, teacher))
     channels = 1 if student.dim() == 4 else 2
     ours, theirs = (features.square().mean(channels).flatten(1) for features in (student, teacher))
     if ours.shape != theirs.shape:

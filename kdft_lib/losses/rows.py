@@ -70,7 +70,8 @@ class _Rows(torch.autograd.Function):
             raise RuntimeError("this loss has no second derivative; leave create_graph=True out")
         found, ctx.found = ctx.found, None
         student, teacher, *columns = ctx.saved_tensors
-        slope, factor = found or _in_blocks(student, teacher, *ctx.how, columns)[1:]
+        kernel, masked = ctx.how
+        slope, factor = found or _in_blocks(student, teacher, kernel, masked, columns)[1:]
         factor = (factor * upstream[0]).div_(ctx.count)
         return slope.mul_(factor.unsqueeze(-1)), *[None] * (4 + len(columns))
 
