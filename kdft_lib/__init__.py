@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "data",
     "experiments",
+    "features",
     "losses",
     "metrics",
     "models",
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kdft_lib import (
         data,
         experiments,
+        features,
         losses,
         metrics,
         models,

@@ -132,7 +132,7 @@ def test_means_use_the_totals_of_the_whole_step(student, teacher, batch):
         (lambda teacher: SoftTargets(teacher, temperature=0), "temperature is 0; it must be positive"),
         (lambda teacher: SoftTargets(teacher, kd_weight=-1), "kd_weight is -1.0 at epoch 0; it must be 0 or more"),
         (lambda teacher: HardTargets(teacher, ce_weight=math.nan), "ce_weight is nan"),
-        (lambda teacher: HardTargets(teacher, 0, 0), "kd_weight and ce_weight are 0 at epoch 0; nothing"),
+        (lambda teacher: HardTargets(teacher, 0, 0), "kd_weight and ce_weight are 0; nothing"),
         (lambda teacher: Supervised(label_smoothing=1.0), "label_smoothing is 1.0; it must be from 0 to below 1"),
     ],
 )
@@ -156,7 +156,7 @@ def test_bad_targets_are_named(student, targets, message):
 
 
 def test_missing_labels_and_other_classes_are_named(student, batch):
-    with pytest.raises(ValueError, match=r"Supervised counts labels .* but the batch has no targets"):
+    with pytest.raises(ValueError, match=r"Supervised counts labels, but the batch has no targets"):
         Supervised()(student, {"inputs": batch["inputs"]})
     with pytest.raises(ValueError, match=r"student_logits has shape \(8, 3\) and teacher_logits \(8, 4\)"):
         SoftTargets(nn.Linear(4, 4))(student, batch)

@@ -22,6 +22,7 @@ FLOORS = [
     "data",
     "models",
     "metrics",
+    "features",
     "teachers",
     "objectives",
     "strategies",

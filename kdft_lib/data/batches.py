@@ -52,6 +52,12 @@ def as_batch(raw: Any) -> Batch:
     )
 
 
+def has_label(targets: Tensor) -> Tensor:
+    """Where a label is: for each position of class indices, for each row of multi-label targets."""
+    present = targets != UNLABELLED
+    return present.all(-1) if targets.is_floating_point() else present
+
+
 def size(batch: Batch) -> int:
     """Number of samples."""
     inputs = batch["inputs"]

@@ -24,7 +24,8 @@ class TensorData(Dataset[Batch]):
     Args:
         inputs: ``(N, ...)``, or a mapping of such tensors for models that take keywords.
         targets: ``(N, ...)``; ``-100`` means no label. By default there are none.
-        teacher_logits: ``(N, ..., C)``, as :func:`kdft_lib.teachers.cache` computes them.
+        teacher_logits: ``(N, ..., C)``, or the columns of the highest alone, as
+            :func:`kdft_lib.teachers.cache` computes them.
         mask: ``(N, ...)``, boolean, true where a position counts.
         teacher: The fingerprint of the teacher whose logits these are.
 
@@ -44,7 +45,7 @@ class TensorData(Dataset[Batch]):
         inputs: Tensor | Mapping[str, Tensor],
         targets: Tensor | None = None,
         *,
-        teacher_logits: Tensor | None = None,
+        teacher_logits: Tensor | Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
         teacher: str | None = None,
     ):
@@ -53,9 +54,12 @@ class TensorData(Dataset[Batch]):
                 "teacher_logits and teacher go together: the fingerprint says whose logits they are;"
                 " kdft_lib.teachers.cache(teacher, data) gives both"
             )
-        columns: Batch = {"inputs": dict(inputs) if isinstance(inputs, Mapping) else inputs}
-        others = {"targets": targets, "teacher_logits": teacher_logits, "mask": mask}
-        columns |= {name: column for name, column in others.items() if column is not None}
+        given = {"inputs": inputs, "targets": targets, "teacher_logits": teacher_logits, "mask": mask}
+        columns: Batch = {
+            name: dict(column) if isinstance(column, Mapping) else column
+            for name, column in given.items()
+            if column is not None
+        }
         lengths = {name: len(column) for name, column in _flat(columns)}
         if len(set(lengths.values())) != 1:
             counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
@@ -72,7 +76,7 @@ class TensorData(Dataset[Batch]):
         return self._columns.get("targets")
 
     @property
-    def teacher_logits(self) -> Tensor | None:
+    def teacher_logits(self) -> Tensor | dict[str, Tensor] | None:
         return self._columns.get("teacher_logits")
 
     @property
@@ -108,7 +112,11 @@ class TensorData(Dataset[Batch]):
         """The same inputs as transfer data: no targets."""
         return self._with({key: column for key, column in self._columns.items() if key != "targets"})
 
-    def with_teacher_logits(self, teacher_logits: Tensor, teacher: str) -> TensorData:
+    def with_inputs(self, inputs: Tensor) -> TensorData:
+        """The same rows with other inputs; a teacher's logits, which belong to the old ones, stay."""
+        return self._with(self._columns | {"inputs": inputs})
+
+    def with_teacher_logits(self, teacher_logits: Tensor | Mapping[str, Tensor], teacher: str) -> TensorData:
         """The same rows with a teacher's logits and its fingerprint."""
         return TensorData(self.inputs, self.targets, teacher_logits=teacher_logits, mask=self.mask, teacher=teacher)
 
@@ -140,7 +148,7 @@ class TensorData(Dataset[Batch]):
         """SHA-256 of the columns that a teacher or a loss would see: inputs, targets and mask."""
         digest = hashlib.sha256()
         for name, column in _flat(self._columns):
-            if name != "teacher_logits":
+            if not name.startswith("teacher_logits"):
                 digest.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
                 digest.update(column.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()

@@ -102,8 +102,8 @@ class Recipe:
         return Trained(lambda data: predict(model, data).argmax(dim=-1), ledger, model, history)
 
     def _teacher_labels(self) -> int | str:
-        teacher = self.objective.teacher
-        return 0 if teacher is None else getattr(teacher.model, "card", {}).get("labels", UNKNOWN)
+        counts = [getattr(teacher.model, "card", {}).get("labels", UNKNOWN) for teacher in self.objective.teachers()]
+        return UNKNOWN if UNKNOWN in counts else max(counts, default=0)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,20 @@
 """The one loop, and what it leaves behind."""
 
+from kdft_lib.training.averaging import interpolate, interpolation_curve
 from kdft_lib.training.history import History
 from kdft_lib.training.inference import evaluate, predict
 from kdft_lib.training.loop import fit
 from kdft_lib.training.schedules import SCHEDULES, constant, cosine, one_cycle
 
-__all__ = ["SCHEDULES", "History", "constant", "cosine", "evaluate", "fit", "one_cycle", "predict"]
+__all__ = [
+    "SCHEDULES",
+    "History",
+    "constant",
+    "cosine",
+    "evaluate",
+    "fit",
+    "interpolate",
+    "interpolation_curve",
+    "one_cycle",
+    "predict",
+]

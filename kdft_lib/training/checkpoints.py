@@ -13,6 +13,21 @@ import torch
 _NAME = "checkpoint.pt"
 
 
+def check(folder: Path) -> None:
+    """Find out before the training, not after its first epoch, that nothing can be written.
+
+    Raises:
+        OSError: If so; the message says where and why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{_NAME}.part", "wb"):
+            pass
+        (folder / f"{_NAME}.part").unlink()
+    except OSError as error:
+        raise OSError(f"checkpoint_dir is {folder}, and nothing can be written there ({error})") from error
+
+
 def write(folder: Path, state: dict[str, Any]) -> None:
     """Replace the folder's checkpoint by this one, or leave the old one as it was.
 

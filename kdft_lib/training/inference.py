@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import metrics, models
@@ -45,7 +46,9 @@ def evaluate(
         class_dim: The dimension of the classes in the logits.
 
     Returns:
-        ``accuracy``, from 0 to 1, and ``loss``, the mean cross-entropy in nats.
+        ``accuracy``, from 0 to 1, and ``loss``, the mean cross-entropy in nats. Of multi-label targets
+        (floating-point, of the logits' shape), the share of right answers over all classes, and the mean
+        binary cross-entropy.
 
     Raises:
         ValueError: If the data is empty or has no targets.
@@ -59,10 +62,28 @@ def evaluate(
     if any("targets" not in batch for _, batch in answers):
         raise ValueError("data has no targets; evaluate needs labels, predict does not")
     logits = torch.cat([logits.movedim(class_dim, -1).flatten(0, -2) for logits, _ in answers])
-    targets = torch.cat([batch["targets"].cpu().flatten() for _, batch in answers])
+    targets = torch.cat([batch["targets"].cpu() for _, batch in answers])
+    if targets.is_floating_point():
+        return _multi_label_scores(logits, targets)
+    targets = targets.flatten()
     return {
         "accuracy": metrics.accuracy(logits, targets),
         "loss": metrics.cross_entropy(logits, targets),
+    }
+
+
+def _multi_label_scores(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    if targets.dim() < 2 or targets.flatten(0, -2).shape != logits.shape:
+        raise ValueError(
+            f"targets has dtype {targets.dtype} and shape {tuple(targets.shape)}; class indices are int64, and"
+            f" multi-label targets have the logits' shape, {tuple(logits.shape)}"
+        )
+    targets = targets.flatten(0, -2)
+    labelled = batches.has_label(targets)
+    logits, targets = logits[labelled], targets[labelled]
+    return {
+        "accuracy": ((logits > 0) == (targets > 0.5)).double().mean().item(),
+        "loss": F.binary_cross_entropy_with_logits(logits, targets).item(),
     }
 
 

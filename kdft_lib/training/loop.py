@@ -40,6 +40,7 @@ def fit(
     seed: int = 0,
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
     keep_best: bool = False,
+    ema_decay: float | None = None,
     log_dir: str | Path | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int | None = None,
@@ -50,6 +51,7 @@ def fit(
     The model is where it starts; ``train_data`` and ``transfer_data`` are on which inputs;
     ``objective`` is what it learns from; ``strategy`` is what may move. Only weights and buffers
     change: training modes, ``requires_grad`` and torch's random state are afterwards as before.
+    An exception, Ctrl-C included, leaves the weights as they were at that step.
 
     It runs on one CPU, one GPU, or in several processes under ``torchrun``, with the same call.
 
@@ -68,8 +70,8 @@ def fit(
         val_data: Scored after each epoch; for choosing, never the test set.
         augment: A function of a batch of inputs, drawn anew at each step; student and teacher see
             the same view.
-        optimizer: Makes one from parameter groups: a class such as ``torch.optim.AdamW``, or a
-            ``functools.partial`` of one.
+        optimizer: Makes one from parameter groups: a class such as ``torch.optim.AdamW`` or
+            ``timm.optim.Lamb``, or a ``functools.partial`` of one.
         schedule: The learning rate's course: a name of :mod:`kdft_lib.training.schedules`, or a
             function of the progress, from 0 to 1, to a factor of the strategy's rates.
         clip_norm: The largest norm of the whole gradient.
@@ -77,6 +79,9 @@ def fit(
         seed: Of the order, the views and dropout. The initialisation is the caller's.
         precision: Of the forward pass; ``"float16"`` needs a GPU.
         keep_best: End with the weights of the epoch of highest validation accuracy.
+        ema_decay: Keep an exponential moving average of weights and running statistics, validate it, and
+            end with it: 0.999, or 0.9999 for long runs. At step t the decay is (1 + t) / (10 + t) where that
+            is less, so that the start is soon forgotten.
         log_dir: For TensorBoard.
         checkpoint_dir: Keeps what an interrupted run needs to resume and end bit for bit as if it
             had not been interrupted: call again with the same arguments. Others than before are an
@@ -107,28 +112,28 @@ def fit(
         raise ValueError(f"schedule is {schedule!r}; choose {', '.join(SCHEDULES)}, or give a function")
     if keep_best and val_data is None:
         raise ValueError("keep_best needs val_data to choose by")
+    if ema_decay is not None and not 0 < ema_decay < 1:
+        raise ValueError(f"ema_decay is {ema_decay}; it must lie between 0 and 1, or be None for no average")
     run = Run(
         model, objective, strategy, train_data, transfer_data, epochs=epochs, steps=steps, batch_size=batch_size,
         augment=augment, optimizer=optimizer, schedule=SCHEDULES[schedule] if isinstance(schedule, str) else schedule,
         clip_norm=clip_norm, accumulate=accumulate, seed=seed, precision=precision, keep_best=keep_best,
-        log_dir=log_dir, checkpoint_dir=checkpoint_dir, progress=progress,
+        ema_decay=ema_decay, log_dir=log_dir, checkpoint_dir=checkpoint_dir, progress=progress,
     )  # fmt: skip
     with run:
         for epoch in run.epochs_to_go():
-            model.train()
-            strategy.before_epoch(model, epoch)
-            objective.before_epoch(epoch, run.epochs)
+            run.begin_epoch(epoch)
             for parts in run.batches_of(epoch):
                 run.set_learning_rate()
                 run.record_step(epoch, _train_step(run, parts, clip_norm))
                 if checkpoint_every and run.step % checkpoint_every == 0 and run.step < run.last_step(epoch):
                     run.write_checkpoint()
             run.synchronise_buffers()
-            scores = {} if val_data is None else evaluate(model, val_data, class_dim=objective.class_dim)
-            run.record_epoch(epoch, scores)
+            with run.averaged():
+                scores = {} if val_data is None else evaluate(model, val_data, class_dim=objective.class_dim)
+                run.record_epoch(epoch, scores)
             run.write_checkpoint()
-        run.restore_best()
-        strategy.finish(model)
+        run.choose_weights()
     return run.history
 
 
@@ -138,7 +143,7 @@ def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[s
     for index, batch in enumerate(parts):
         last = index == len(parts) - 1
         with contextlib.nullcontext() if last else run.accelerator.no_sync(run.wrapped):
-            losses = run.objective(run.wrapped, batch)
+            losses = run.wrapped(batch)
             values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
             _check_finite(values, run.step + 1)
             run.accelerator.backward(losses["loss"] * run.accelerator.num_processes)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import math
-import operator
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kdft_lib.data import UNLABELLED, Batch, TensorData, batches
+from kdft_lib.data import Batch, TensorData, batches
 from kdft_lib.objectives import Objective
 from kdft_lib.strategies import Strategy
 from kdft_lib.training import checkpoints
+from kdft_lib.training.averaging import MovingAverage
 from kdft_lib.training.history import History
 from kdft_lib.training.progress import progress_bar
 from kdft_lib.training.schedules import Schedule
+from kdft_lib.training.sources import check_teachers, count_labels, cut, described
 from kdft_lib.training.streams import stream
 
 if TYPE_CHECKING:
@@ -55,11 +57,12 @@ class Run:
         seed: int,
         precision: str,
         keep_best: bool,
+        ema_decay: float | None,
         log_dir: str | Path | None,
         checkpoint_dir: str | Path | None,
         progress: bool | None,
     ):
-        _check_teacher(model, objective, [train_data, transfer_data], augment)
+        check_teachers(model, objective, [train_data, transfer_data], augment)
         self.model, self.objective, self.strategy = model, objective, strategy
         self.accelerator = _accelerator(precision)
         self._augment, self._make_optimizer, self._schedule = augment, optimizer, schedule
@@ -77,7 +80,7 @@ class Run:
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.step = 0
         self.history = History()
-        self._keep_best = keep_best
+        self._keep_best, self._ema_decay = keep_best, ema_decay
         self._best: dict[str, Tensor] | None = None
         self._arguments: dict[str, str] = {}
         if self._folder is not None:
@@ -85,8 +88,9 @@ class Run:
                 "model": type(model).__name__, "objective": objective, "strategy": strategy, "batch_size": batch_size,
                 "augment": augment, "optimizer": optimizer, "schedule": schedule, "clip_norm": clip_norm,
                 "accumulate": accumulate, "seed": seed, "precision": precision, "keep_best": keep_best,
+                "ema_decay": ema_decay,
                 "processes": self.accelerator.num_processes,
-            } | {name: _described(data) for name, data in given.items()}  # fmt: skip
+            } | {name: described(data) for name, data in given.items()}  # fmt: skip
             self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
 
     # Lending the model ---------------------------------------------------------------------------
@@ -95,7 +99,6 @@ class Run:
         model, device = self.model, self.accelerator.device
         self._required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         self._modes = [(module, module.training) for module in model.modules()]
-        self._attributes = set(vars(model))
         self._random = torch.random.fork_rng([device] if device.type == "cuda" else [])
         self._random.__enter__()
         self._bar: Any = None
@@ -104,8 +107,10 @@ class Run:
             torch.manual_seed(self._seed)
             model.to(device)
             self.objective.to(device)
-            if self.objective.teacher is not None:
-                self.objective.teacher.to(device)
+            for teacher in self.objective.teachers():
+                teacher.to(device)
+            if self._folder is not None:
+                checkpoints.check(self._folder)
             self._prepare()
             self._resume()
             self._sources = [source.batches(self.step) for source in self._streams]
@@ -123,8 +128,7 @@ class Run:
             self._bar.close()
         if self._writer is not None:
             self._writer.close()
-        for name in set(vars(self.model)) - self._attributes:
-            delattr(self.model, name)
+        self.strategy.finish(self.model)
         for parameter, required in self._required:
             parameter.requires_grad_(required)
             parameter.grad = None
@@ -142,8 +146,23 @@ class Run:
             raise ValueError(
                 f"strategy is {self.strategy!r}, which leaves nothing of {type(self.model).__name__} to train"
             )
-        self._peaks = [group["lr"] for group in groups]
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, self._make_optimizer(groups))
+        highest = max(group["lr"] for group in groups)
+        self._adapters = [
+            {"params": params, "lr": highest, "weight_decay": decay}
+            for decay, params in (
+                (self.strategy.weight_decay, [p for p in self.objective.parameters() if p.dim() >= 2]),
+                (0.0, [p for p in self.objective.parameters() if p.dim() < 2]),
+            )
+            if params
+        ]
+        self.optimizer = self.accelerator.prepare_optimizer(self._make_optimizer([*groups, *self._adapters]))
+        self._average = MovingAverage(self.model, self._ema_decay) if self._ema_decay is not None else None
+        self._wrap()
+
+    def _wrap(self) -> None:
+        """Model and objective as one module, for autocast and, between processes, for mean gradients."""
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.wrapped = self.accelerator.prepare_model(_Step(self.model, self.objective))
 
     def _watch(self) -> None:
         """A bar for a person and a log for TensorBoard, each on the main process alone."""
@@ -152,7 +171,10 @@ class Run:
         if self._log_dir is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._log_dir), purge_step=self.step + 1)
+            try:
+                self._writer = SummaryWriter(str(self._log_dir), purge_step=self.step + 1)
+            except OSError as error:
+                raise OSError(f"log_dir is {self._log_dir}, and nothing can be written there ({error})") from error
         self._bar = progress_bar(self.total_steps, "step", self._progress, initial=self.step)
 
     # Batches -------------------------------------------------------------------------------------
@@ -169,7 +191,7 @@ class Run:
         """The batches of an epoch that are left, each cut into the parts of this process."""
         while self.step < self.last_step(epoch):
             shares = [self._share(next(source)) for source in self._sources]
-            pieces = [_cut(share, self._accumulate) for share in shares]
+            pieces = [cut(share, self._accumulate) for share in shares]
             joined = [batches.join(*both) if len(both) == 2 else both[0] for both in zip(*pieces, strict=True)]
             parts = [batches.apply(part, self._to_device) for part in joined]
             if self._augment is not None:
@@ -180,13 +202,13 @@ class Run:
     def _share(self, batch: Batch) -> Batch:
         """The rows of a batch that are this process's."""
         processes = self.accelerator.num_processes
-        return batch if processes == 1 else _cut(batch, processes)[self.accelerator.process_index]
+        return batch if processes == 1 else cut(batch, processes)[self.accelerator.process_index]
 
     def _totals(self, parts: list[Batch]) -> dict[str, int]:
         """What a mean is over: counts for the whole step, all parts and processes together."""
         counts = {"samples": sum(batches.size(part) for part in parts), "labelled": 0, "counted": 0}
         for part in parts:
-            labelled = part["targets"] != UNLABELLED if "targets" in part else None
+            labelled = batches.has_label(part["targets"]) if "targets" in part else None
             if "mask" in part:
                 counts["counted"] += int(part["mask"].sum())
                 labelled = labelled & part["mask"] if labelled is not None else None
@@ -214,15 +236,33 @@ class Run:
 
     # Steps and epochs ----------------------------------------------------------------------------
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Modes, rates and weights for an epoch, whether it is begun or resumed."""
+        self.model.train()
+        self.strategy.before_epoch(self.model, epoch)
+        self.objective.before_epoch(epoch, self.epochs)
+        groups = [*self.strategy.param_groups(self.model), *self._adapters]
+        self._peaks = [group["lr"] for group in groups]
+        for held, group in zip(self.optimizer.param_groups, groups, strict=True):
+            held["weight_decay"] = group["weight_decay"]
+        first, last = self.strategy.phase(epoch, self.epochs)
+        self._course = first * self.steps_per_epoch, min(last * self.steps_per_epoch, self.total_steps)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if [*map(id, trained)] != [*map(id, self._trained)]:
+            self._wrap()
+
     def set_learning_rate(self) -> None:
         """Each group's rate for the coming step: its peak times the schedule's factor."""
-        factor = self._schedule((self.step + 0.5) / self.total_steps)
+        first, last = self._course
+        factor = self._schedule((self.step - first + 0.5) / (last - first))
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
     def record_step(self, epoch: int, losses: dict[str, float]) -> None:
         """Note a finished step."""
         self.step += 1
+        if self._average is not None:
+            self._average.update(self.model)
         losses = dict(zip(losses, self._over_processes([*losses.values()]), strict=True))
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         self.history.steps.append({"step": self.step, "epoch": epoch, "lr": rate, **losses})
@@ -252,25 +292,32 @@ class Run:
             for name, score in scores.items():
                 self._writer.add_scalar(f"val/{name}", score, self.step)
 
-    def restore_best(self) -> None:
-        """Put the weights of the best epoch back."""
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model with its averaged weights inside, if they are averaged."""
+        return contextlib.nullcontext() if self._average is None else self._average.applied(self.model)
+
+    def choose_weights(self) -> None:
+        """End with the weights of the best epoch, or with the average, if either is wanted."""
         if self._best is not None:
             self.model.load_state_dict(self._best)
+        elif self._average is not None:
+            self.model.load_state_dict(self._average.tensors)
 
     def synchronise_buffers(self) -> None:
         """Give every process the running statistics of the first."""
         if self.accelerator.num_processes > 1:
             from accelerate.utils import broadcast
 
-            for buffer in self.model.buffers():
+            averages = self._average.tensors.values() if self._average is not None else ()
+            for buffer in [*self.model.buffers(), *averages]:
                 buffer.copy_(broadcast(buffer))
 
     def _ledger(self) -> dict[str, Any]:
         train, transfer = self._data["train_data"], self._data.get("transfer_data")
-        labels, without = _count_labels(train)
+        labels, without = count_labels(train)
         return {
             "labels": labels,
-            "unlabelled": without + (sum(_count_labels(transfer)) if transfer is not None else 0),
+            "unlabelled": without + (sum(count_labels(transfer)) if transfer is not None else 0),
             "steps": self.step,
             "seconds": self.history.seconds,
         }
@@ -302,6 +349,7 @@ class Run:
                 "random": everywhere,
                 "history": {key: value for key, value in vars(self.history).items() if key != "ledger"},
                 "best": self._best,
+                "average": self._average.state_dict() if self._average is not None else {},
             }
             checkpoints.write(self._folder, state)
 
@@ -317,12 +365,16 @@ class Run:
                 f"{self._folder} is at step {state['step']}, past the budget of {self.total_steps};"
                 " give a budget that is as large or larger, or another checkpoint_dir"
             )
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise ValueError(f"{self._folder} holds another model: {error}") from None
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.objective.load_state_dict(state["objective"])
+        for name in ("model", "optimizer", "objective"):
+            try:
+                getattr(self, name).load_state_dict(state[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise ValueError(
+                    f"{self._folder} holds another {name}: {error}. Use the arguments of that run, or another"
+                    " checkpoint_dir"
+                ) from None
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self._best, self.history = state["step"], state["best"], History(**state["history"])
@@ -332,75 +384,29 @@ class Run:
             torch.cuda.set_rng_state(random[1])
 
 
+class _Step(nn.Module):
+    """What is run in each step: the objective on the model."""
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.objective(self.model, batch)
+
+
 def _accelerator(precision: str) -> Accelerator:
     if precision not in _PRECISIONS:
         raise ValueError(f"precision is {precision!r}; choose {', '.join(_PRECISIONS)}")
     if precision == "float16" and not torch.cuda.is_available():
         raise ValueError('precision is "float16", which needs a GPU; choose "float32" or "bfloat16" here')
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     # Accelerate keeps one precision for the whole process; runs in one notebook may differ in it.
     shared = AcceleratorState._shared_state
     if shared and AcceleratorState().mixed_precision != _PRECISIONS[precision]:
         AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=_PRECISIONS[precision])
-
-
-def _check_teacher(model: nn.Module, objective: Objective, sources: list[Any], augment: Any) -> None:
-    """Refuse a teacher that would be trained, and cached logits that would not be its own."""
-    if objective.teacher is not None:
-        own = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-        if any(id(tensor) in own for tensor in objective.teacher.tensors()):
-            raise ValueError(
-                "the teacher shares tensors with the model, so training would change it;"
-                " give the objective a copy: copy.deepcopy(model)"
-            )
-    cached = [data for data in sources if isinstance(data, TensorData) and data.teacher_logits is not None]
-    if not cached or objective.teacher is None:
-        return
-    if augment is not None:
-        raise ValueError(
-            "augment changes the inputs, and the data carries teacher logits of the unchanged ones;"
-            " give the data without cached logits, so that the teacher sees the same view"
-        )
-    wanted = objective.teacher.fingerprint()
-    for data in cached:
-        if data.teacher != wanted:
-            raise ValueError(
-                f"the data's cached logits are of another teacher (fingerprint {str(data.teacher)[:12]}) than the"
-                f" objective's ({wanted[:12]}); cache them anew with kdft_lib.teachers.cache"
-            )
-
-
-def _cut(batch: Batch, parts: int) -> list[Batch]:
-    """Consecutive pieces of a batch, as equal as can be."""
-    if parts == 1:
-        return [batch]
-    rows = batches.size(batch)
-    if rows < parts:
-        raise ValueError(f"a batch of {rows} samples cannot be cut into {parts} parts; raise batch_size")
-    edges = [rows * part // parts for part in range(parts + 1)]
-    return [batches.apply(batch, operator.itemgetter(slice(start, end))) for start, end in itertools.pairwise(edges)]
-
-
-def _count_labels(data: Any) -> tuple[int, int]:
-    """Samples with and without a label; of a loader, all are taken to have one."""
-    if not isinstance(data, TensorData):
-        dataset = getattr(data, "dataset", data)
-        return len(dataset), 0
-    if data.targets is None:
-        return 0, len(data)
-    labelled = int((data.targets != UNLABELLED).flatten(1).any(1).sum()) if data.targets.dim() > 1 else int(
-        (data.targets != UNLABELLED).sum()
-    )  # fmt: skip
-    return labelled, len(data) - labelled
-
-
-def _described(data: Any) -> str:
-    """A text that differs where the data differs, as far as that can be seen."""
-    if data is None:
-        return "none"
-    if isinstance(data, TensorData):
-        return f"TensorData {data.fingerprint()[:16]}"
-    return f"{type(data).__name__} of {len(data)} batches"
+    # An objective may leave layers out; running statistics are given out once an epoch.
+    distributed = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    return Accelerator(mixed_precision=_PRECISIONS[precision], kwargs_handlers=[distributed])

@@ -1,0 +1,314 @@
+"""What all objectives share: one call of the student, one of each teacher, weights that may follow a
+schedule, sums, and means over the whole step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdft_lib import features
+from kdft_lib.data import UNLABELLED, Batch, batches
+from kdft_lib.features import Outputs
+from kdft_lib.losses.checks import check_targets
+from kdft_lib.teachers import Teacher, expand
+
+Weight: TypeAlias = float | Callable[[int, int], float]
+"""A number, or a schedule: a function of the epoch (from 0) and the number of epochs."""
+
+
+class Objective(nn.Module):
+    """Runs the student once, its teacher at most once, and adds up weighted parts.
+
+    A new objective is a subclass with a ``name`` and :meth:`parts`; the rest is done here. Objectives
+    add with ``+`` and scale with ``*``, by a number or a schedule.
+
+    Args:
+        weights: For each part that :meth:`parts` may return, how much it counts.
+        teacher: Whom it learns from, if anyone. A batch that carries ``teacher_logits`` spares the call
+            where no features are asked for.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
+        student_layers: Whose outputs :meth:`parts` reads, as in ``model.named_modules()``.
+        teacher_layers: The same of the teacher.
+
+    Raises:
+        ValueError: If a weight is negative or not finite, or all are 0.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        weights: dict[str, Weight],
+        teacher: nn.Module | Teacher | None = None,
+        class_dim: int = -1,
+        student_layers: Sequence[str] = (),
+        teacher_layers: Sequence[str] = (),
+    ):
+        super().__init__()
+        self.teacher = None if teacher is None else Teacher(teacher)
+        self.class_dim = class_dim
+        self.student_layers, self.teacher_layers = tuple(student_layers), tuple(teacher_layers)
+        self.reads_logits = not self.teacher_layers
+        self._schedules = weights
+        self.weights: dict[str, float] = {}
+        self._follow(0, 1)
+        if not any(callable(weight) or weight for weight in weights.values()):
+            raise ValueError(f"{_named(weights)} are 0; nothing would be learned")
+
+    def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """The parts of the loss by name, unweighted, each a mean.
+
+        Args:
+            student: With ``logits``, ``(..., C)``, classes last and 0 where the batch's mask is false, the
+                ``features`` asked for, by layer, and the ``model``.
+            teacher: The same of the teacher, or ``None`` without one.
+            batch: The rest of the batch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no parts(student, teacher, batch)")
+
+    def forward(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The loss and its parts on one batch.
+
+        The student runs in the precision of the caller's autocast, teacher and losses in float32.
+
+        Args:
+            model: The student, called once.
+            batch: With ``inputs``; ``targets`` where labels count (−100 is no label).
+
+        Returns:
+            ``"loss"``, to be minimised, and each part unweighted, as ``"soft_targets/kd"``; of two
+            objectives with the same name, the second is ``"soft_targets_2/kd"``.
+        """
+        terms = list(self.terms())
+        student = _student_outputs(model, batch, [layer for _, term in terms for layer in term.student_layers])
+        with torch.autocast(student.logits.device.type, enabled=False):
+            taught = self._ask_teachers([term for _, term in terms], batch)
+            names: dict[str, int] = {}
+            weighted, found = [], {}
+            for factor, term in terms:
+                names[term.name] = names.get(term.name, 0) + 1
+                name = term.name if names[term.name] == 1 else f"{term.name}_{names[term.name]}"
+                teacher = taught[id(term.teacher.model)] if term.teacher is not None else None
+                theirs = None if teacher is None else term._seen(teacher, batch)
+                for part, value in term.parts(term._seen(student, batch), theirs, batch).items():
+                    weighted.append(factor * term.weights[part] * value)
+                    found[f"{name}/{part}"] = value
+            return {"loss": torch.stack(weighted).sum()} | found
+
+    def terms(self) -> Iterator[tuple[float, Objective]]:
+        """What it is the sum of, each with the factor that counts now."""
+        yield 1.0, self
+
+    def teachers(self) -> list[Teacher]:
+        """Those it learns from, each once."""
+        return list({id(term.teacher.model): term.teacher for _, term in self.terms() if term.teacher}.values())
+
+    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
+        """Called once, before the optimiser is made; model, random state and data stay as they are."""
+
+    def before_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each epoch, counted from 0; schedules of weights move here."""
+        self._follow(epoch, epochs)
+        if not any(factor and any(term.weights.values()) for factor, term in self.terms()):
+            names = " and ".join(_named(term.weights) for _, term in self.terms())
+            raise ValueError(f"{names} are 0 at epoch {epoch}; nothing would be learned")
+
+    def __add__(self, other: Objective) -> Sum:
+        return Sum([self, other]) if isinstance(other, Objective) else NotImplemented
+
+    def __mul__(self, factor: Weight) -> Sum:
+        return Sum([self], [factor]) if callable(factor) or isinstance(factor, int | float) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def extra_repr(self) -> str:
+        described = [f"teacher={self.teacher!r}"] if self.teacher is not None else []
+        described += [f"{name}_weight={schedule}" for name, schedule in self._schedules.items()]
+        return ", ".join([*described, f"class_dim={self.class_dim}"])
+
+    def _follow(self, epoch: int, epochs: int) -> None:
+        for name, schedule in self._schedules.items():
+            self.weights[name] = _weight_at(f"{name}_weight", schedule, epoch, epochs)
+
+    def _ask_teachers(self, terms: list[Objective], batch: Batch) -> dict[int, Outputs]:
+        """What each teacher gives, run once, or not at all where its logits came with the batch."""
+        taught = {}
+        cached = batch.get("teacher_logits")
+        for teacher in self.teachers():
+            asked = [term for term in terms if term.teacher is not None and term.teacher.model is teacher.model]
+            layers = list(dict.fromkeys(layer for term in asked for layer in term.teacher_layers))
+            answer = teacher.outputs(batch["inputs"], layers) if layers or cached is None else None
+            if cached is not None and any(term.reads_logits for term in asked):
+                logits = expand(cached) if isinstance(cached, dict) else cached
+                answer = Outputs(logits, answer.features if answer is not None else {})
+            if answer is not None:
+                taught[id(teacher.model)] = answer
+        return taught
+
+    def _seen(self, outputs: Outputs, batch: Batch) -> Outputs:
+        """Outputs with the classes last, and zeros where nothing counts, so that nothing comes from there."""
+        logits = outputs.logits.movedim(self.class_dim, -1)
+        mask = batch.get("mask")
+        if mask is not None and self.reads_logits:
+            if mask.shape != logits.shape[:-1]:
+                raise ValueError(
+                    f"mask has shape {tuple(mask.shape)}; it must be {tuple(logits.shape[:-1])}, one entry for each"
+                    " position of the logits"
+                )
+            logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return replace(outputs, logits=logits)
+
+    def _cross_entropy(
+        self, logits: Tensor, batch: Batch, label_smoothing: float = 0.0, multi_label: bool = False
+    ) -> Tensor:
+        """Mean cross-entropy over the labelled positions, binary for multi-label targets; 0 where a
+        batch has none."""
+        targets = self._targets(batch)
+        if "mask" in batch:
+            targets = targets.masked_fill(~batch["mask"], UNLABELLED)
+        self._check_kind(targets, logits, multi_label)
+        labelled = batches.has_label(targets)
+        if multi_label:
+            _check_multi_label(targets, labelled, logits)
+            values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
+            values = values.masked_fill(~labelled, 0.0)
+        else:
+            check_targets(targets, logits, labelled)
+            values = F.cross_entropy(
+                logits.movedim(-1, 1) if logits.dim() > 1 else logits,
+                targets,
+                ignore_index=UNLABELLED,
+                label_smoothing=label_smoothing,
+                reduction="none",
+            )
+        count = batch["totals"]["labelled"] if "totals" in batch else int(labelled.sum())
+        return values.sum() / max(count, 1)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        if batch.get("targets") is None:
+            raise ValueError(
+                f"{type(self).__name__} counts labels, but the batch has no targets;"
+                " give labelled data, or set ce_weight=0 to learn from a teacher alone"
+            )
+        return batch["targets"]
+
+    def _check_kind(self, targets: Tensor, logits: Tensor, multi_label: bool) -> None:
+        if not multi_label and targets.is_floating_point() and targets.shape == logits.shape:
+            raise ValueError(
+                f"targets has dtype {targets.dtype} and the logits' shape, as multi-label targets have, but"
+                f" {type(self).__name__} takes classes that exclude one another;"
+                " use Supervised(multi_label=True) or LogitMatching(teacher, multi_label=True)"
+            )
+
+    def _mean(self, values: Tensor, batch: Batch) -> Tensor:
+        """Mean over samples, or over the positions that the batch's mask counts."""
+        totals, mask = batch.get("totals"), batch.get("mask")
+        if mask is not None and mask.shape == values.shape:
+            count = totals["counted"] if totals else int(mask.sum())
+            return values.masked_fill(~mask, 0.0).sum() / max(count, 1)
+        samples = totals["samples"] if totals else len(values)
+        return values.sum() / (values.numel() / len(values) * samples)
+
+    def _once(self, value: Tensor, batch: Batch) -> Tensor:
+        """A value of the whole step, divided among the parts and processes that each add it."""
+        totals = batch.get("totals")
+        return value * (batches.size(batch) / totals["samples"]) if totals else value
+
+
+class Sum(Objective):
+    """Several objectives at once, as ``Hint(teacher, "body", "block3") + SoftTargets(teacher)`` makes it.
+
+    The student runs once, each teacher once, and the layers asked for are read in that one call.
+
+    Args:
+        objectives: What to add; sums among them are taken apart.
+        factors: Of each, a number or a schedule; 1 by default.
+
+    Raises:
+        ValueError: If a factor is negative or not finite.
+
+    Example:
+        >>> from kdft_lib.objectives import SoftTargets, Supervised
+        >>> objective = Supervised() + 0.5 * SoftTargets(nn.Linear(3, 2), ce_weight=0.0)
+        >>> batch = {"inputs": torch.zeros(4, 3), "targets": torch.tensor([0, 1, 0, 1])}
+        >>> sorted(objective(nn.Linear(3, 2), batch))
+        ['loss', 'soft_targets/kd', 'supervised/ce']
+    """
+
+    def __init__(self, objectives: Sequence[Objective], factors: Sequence[Weight] | None = None):
+        nn.Module.__init__(self)
+        self.objectives = nn.ModuleList()
+        self._factors: list[tuple[Weight, ...]] = []
+        for objective, factor in zip(objectives, factors or [1.0] * len(objectives), strict=True):
+            inner = (
+                zip(objective.objectives, objective._factors, strict=True)
+                if isinstance(objective, Sum)
+                else [(objective, ())]
+            )
+            for term, before in inner:
+                self.objectives.append(term)
+                self._factors.append((*before, factor))
+        self.class_dim = objectives[0].class_dim
+        self._now = [1.0] * len(self._factors)
+        self._follow(0, 1)
+
+    def terms(self) -> Iterator[tuple[float, Objective]]:
+        yield from zip(self._now, self.objectives, strict=True)
+
+    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
+        for _, term in self.terms():
+            term.prepare(model, first_batch)
+
+    def extra_repr(self) -> str:
+        return "factors=" + str([[str(factor) for factor in factors] for factors in self._factors])
+
+    def _follow(self, epoch: int, epochs: int) -> None:
+        self._now = [
+            math.prod(_weight_at("factor", factor, epoch, epochs) for factor in factors) for factors in self._factors
+        ]
+        for _, term in self.terms():
+            term._follow(epoch, epochs)
+
+
+def _student_outputs(model: nn.Module, batch: Batch, layers: list[str]) -> Outputs:
+    try:
+        return features.outputs(model, batch["inputs"], dict.fromkeys(layers))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "a batch of one sample reached batch normalisation in training, which needs two or more;"
+            " raise batch_size, lower accumulate, or let the loader drop its last batch (drop_last=True)"
+        ) from None
+
+
+def _check_multi_label(targets: Tensor, labelled: Tensor, logits: Tensor) -> None:
+    if not targets.is_floating_point() or targets.shape != logits.shape:
+        raise ValueError(
+            f"targets has dtype {targets.dtype} and shape {tuple(targets.shape)}; with multi_label=True it"
+            f" must be floating-point, {tuple(logits.shape)}, from 0 to 1 for each class"
+        )
+    outside = labelled.unsqueeze(-1) & ((targets < 0) | (targets > 1))
+    if outside.any():
+        raise ValueError(
+            f"targets holds {targets[outside][0]:g}; with multi_label=True it must be from 0 to 1,"
+            " or −100 in a whole row for no label"
+        )
+
+
+def _weight_at(name: str, schedule: Weight, epoch: int, epochs: int) -> float:
+    weight = float(schedule(epoch, epochs) if callable(schedule) else schedule)
+    if not (weight >= 0 and math.isfinite(weight)):
+        raise ValueError(f"{name} is {weight} at epoch {epoch}; it must be 0 or more and finite")
+    return weight
+
+
+def _named(weights: dict[str, Any]) -> str:
+    return " and ".join(f"{name}_weight" for name in weights)

@@ -1,0 +1,246 @@
+"""Learn from what a teacher computes on the way."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from kdft_lib import features, losses, models
+from kdft_lib.data import Batch, batches
+from kdft_lib.features import Outputs
+from kdft_lib.objectives.base import Objective, Weight
+from kdft_lib.objectives.processes import everywhere
+from kdft_lib.teachers import Teacher
+
+
+class FeatureObjective(Objective):
+    """Compare one layer of the student with one of the teacher; labels take no part: add
+    :class:`Supervised`.
+
+    A new method of this kind is a subclass with a ``name`` and :meth:`compare`.
+
+    Args:
+        teacher: Any module; it is never trained.
+        student_layer: A name as in ``model.named_modules()`` of the student.
+        teacher_layer: The same of the teacher.
+        weights: Of the parts that :meth:`compare` returns.
+
+    Raises:
+        ValueError: If the teacher has no such layer; in use, if the student has none, or if the
+            features do not go together.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        student_layer: str,
+        teacher_layer: str,
+        weights: dict[str, Weight],
+    ):
+        super().__init__(weights, teacher, student_layers=[student_layer], teacher_layers=[teacher_layer])
+        features.find(Teacher(teacher).model, teacher_layer, "teacher_layer")
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The parts of the loss by name, unweighted, each a mean over the whole step.
+
+        Args:
+            student: The student layer's output, in float32.
+            teacher: The teacher layer's output.
+            batch: The rest of the batch.
+        """
+
+    def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        assert teacher is not None
+        ours, theirs = student.features[self.student_layers[0]], teacher.features[self.teacher_layers[0]]
+        if ours.dtype in (torch.float16, torch.bfloat16):
+            ours = ours.float()
+        return self.compare(ours, theirs, batch)
+
+    def extra_repr(self) -> str:
+        return f"{self.student_layers[0]!r}, {self.teacher_layers[0]!r}, {super().extra_repr()}"
+
+
+class Hint(FeatureObjective):
+    """Match a layer of the teacher through a trained regressor: FitNets (Romero et al., 2015), part
+    ``hint/feature``.
+
+    The regressor goes from the student's channels to the teacher's, a 1×1 convolution on maps
+    ``(N, C, H, W)``, a linear layer on vectors ``(N, D)`` and tokens ``(N, L, D)``. Its sizes are found
+    by running both once, it starts anew with each :func:`~kdft_lib.training.fit`, is trained at the
+    strategy's highest rate, and is no part of the student.
+
+    The usual factor is 100 (Tian et al., 2020): ``Supervised() + 100 * Hint(teacher, "body.3", "block2")``.
+
+    Args:
+        teacher: Any module; it is never trained.
+        student_layer: The student's layer, as in ``model.named_modules()``.
+        teacher_layer: The teacher's layer.
+
+    Raises:
+        ValueError: If a layer does not exist; in use, if the two have different positions.
+
+    Example:
+        >>> student, teacher = (nn.Sequential(nn.Linear(3, size), nn.Linear(size, 2)) for size in (4, 6))
+        >>> objective = Hint(teacher, "0", "0")
+        >>> batch = {"inputs": torch.zeros(5, 3)}
+        >>> objective.prepare(student, batch)
+        >>> objective.regressor, sorted(objective(student, batch))
+        (Linear(in_features=4, out_features=6, bias=True), ['hint/feature', 'loss'])
+    """
+
+    name = "hint"
+
+    def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
+        super().__init__(teacher, student_layer, teacher_layer, {"feature": 1.0})
+        self.regressor: nn.Module | None = None
+
+    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
+        assert self.teacher is not None
+        few = batches.apply({"inputs": first_batch["inputs"]}, lambda column: column[:2])["inputs"]
+        device = next(iter(few.values()) if isinstance(few, dict) else iter([few])).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            with models.evaluation_mode(model):
+                ours = features.outputs(model, few, self.student_layers).features[self.student_layers[0]]
+            theirs = self.teacher.outputs(few, self.teacher_layers).features[self.teacher_layers[0]]
+            self._check_positions(ours, theirs)
+            self.regressor = (
+                nn.Conv2d(ours.shape[1], theirs.shape[1], 1)
+                if ours.dim() == 4
+                else nn.Linear(ours.shape[-1], theirs.shape[-1])
+            ).to(device)
+
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        if self.regressor is None:
+            raise ValueError("Hint has no regressor yet; fit makes it, or objective.prepare(model, batch)")
+        self._check_positions(student, teacher)
+        student = self.regressor(student)
+        mask = batch.get("mask")
+        if mask is not None and student.dim() == 3 and mask.shape == student.shape[:2]:
+            values = losses.hint_loss(student.flatten(0, 1), teacher.flatten(0, 1), reduction="none").view(mask.shape)
+        else:
+            values = losses.hint_loss(student, teacher, reduction="none")
+        return {"feature": self._mean(values, batch)}
+
+    def _check_positions(self, student: Tensor, teacher: Tensor) -> None:
+        channels = 1 if student.dim() == 4 else -1
+        places = [list(shape) for shape in (student.shape, teacher.shape)]
+        for place in places:
+            place[channels] = 0
+        if places[0] != places[1] or student.dim() < 2:
+            raise ValueError(
+                f"student_layer {self.student_layers[0]!r} gives {tuple(student.shape)} and teacher_layer"
+                f" {self.teacher_layers[0]!r} {tuple(teacher.shape)}; but for the channels both must be alike:"
+                " name layers of the same resolution"
+            )
+
+
+class AttentionTransfer(FeatureObjective):
+    """Match where a layer looks (Zagoruyko and Komodakis, 2017), part ``attention_transfer/attention``.
+
+    The usual factor is 1000, for a sum over layers: ``Supervised() + 1000 * (AttentionTransfer(teacher,
+    "body.1", "block1") + AttentionTransfer(teacher, "body.3", "block2"))``.
+
+    Args:
+        teacher: Any module; it is never trained.
+        student_layer: One that gives maps ``(N, C, H, W)`` or tokens ``(N, L, D)``.
+        teacher_layer: One of the same kind.
+
+    Raises:
+        ValueError: If a layer does not exist; in use, if there are no positions.
+
+    Example:
+        >>> student, teacher = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 5, 3)
+        >>> objective = AttentionTransfer(nn.Sequential(teacher), "0", "0")
+        >>> sorted(objective(nn.Sequential(student), {"inputs": torch.randn(4, 1, 5, 5)}))
+        ['attention_transfer/attention', 'loss']
+    """
+
+    name = "attention_transfer"
+
+    def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
+        super().__init__(teacher, student_layer, teacher_layer, {"attention": 1.0})
+
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        mask = batch.get("mask")
+        if mask is not None and student.dim() == teacher.dim() == 3 and mask.shape == student.shape[:2]:
+            student, teacher = (side.masked_fill(~mask.unsqueeze(-1), 0.0) for side in (student, teacher))
+        values = losses.attention_transfer_loss(student, teacher, reduction="none")
+        return {"attention": self._mean(values, batch)}
+
+
+class SimilarityPreserving(FeatureObjective):
+    """Match which samples of a batch excite a layer alike (Tung and Mori, 2019), part
+    ``similarity_preserving/similarity``.
+
+    A loss of the whole batch: of all processes together, and of each part where ``accumulate`` cuts the
+    batch. The usual factor is 3000 (Tian et al., 2020).
+
+    Args:
+        teacher: Any module; it is never trained.
+        student_layer: The student's layer, of any shape.
+        teacher_layer: The teacher's layer, of any shape.
+
+    Raises:
+        ValueError: If a layer does not exist; in use, for a batch of one.
+
+    Example:
+        >>> student, teacher = (nn.Sequential(nn.Linear(3, size)) for size in (4, 6))
+        >>> objective = SimilarityPreserving(teacher, "0", "0")
+        >>> sorted(objective(student, {"inputs": torch.randn(5, 3)}))
+        ['loss', 'similarity_preserving/similarity']
+    """
+
+    name = "similarity_preserving"
+
+    def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
+        super().__init__(teacher, student_layer, teacher_layer, {"similarity": 1.0})
+
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        value = losses.similarity_preserving_loss(everywhere(student), everywhere(teacher))
+        return {"similarity": self._once(value, batch)}
+
+
+class Relational(FeatureObjective):
+    """Match distances and angles between the samples of a batch: RKD (Park et al., 2019), parts
+    ``relational/distance`` and ``relational/angle``.
+
+    A loss of the whole batch: of all processes together, and of each part where ``accumulate`` cuts the
+    batch.
+
+    Args:
+        teacher: Any module; it is never trained.
+        student_layer: The student's layer, of any shape; a sample's elements form one vector.
+        teacher_layer: The teacher's layer, of any shape.
+        distance_weight: A number or a schedule. The defaults, 25 and 50, are the usual ones (Park et al.,
+            2019, section 4.3; Tian et al., 2020).
+        angle_weight: A number or a schedule.
+
+    Raises:
+        ValueError: If a layer does not exist or a weight is out of range; in use, for a batch of one.
+
+    Example:
+        >>> student, teacher = (nn.Sequential(nn.Linear(3, size)) for size in (4, 6))
+        >>> objective = Relational(teacher, "0", "0")
+        >>> sorted(objective(student, {"inputs": torch.randn(5, 3)}))
+        ['loss', 'relational/angle', 'relational/distance']
+    """
+
+    name = "relational"
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        student_layer: str,
+        teacher_layer: str,
+        distance_weight: Weight = 25.0,
+        angle_weight: Weight = 50.0,
+    ):
+        super().__init__(teacher, student_layer, teacher_layer, {"distance": distance_weight, "angle": angle_weight})
+
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        ours, theirs = everywhere(student), everywhere(teacher)
+        wanted = {"distance": losses.relational_distance_loss, "angle": losses.relational_angle_loss}
+        return {name: self._once(loss(ours, theirs), batch) for name, loss in wanted.items() if self.weights[name]}

@@ -1,0 +1,371 @@
+"""Learn from labels, and from a teacher's logits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdft_lib import losses
+from kdft_lib.data import UNLABELLED, Batch
+from kdft_lib.features import Outputs
+from kdft_lib.losses.checks import check_targets, positive
+from kdft_lib.objectives.base import Objective, Weight
+from kdft_lib.objectives.processes import everywhere
+from kdft_lib.teachers import Teacher
+
+
+class Supervised(Objective):
+    """Learn from the labels: cross-entropy, part ``supervised/ce``.
+
+    Args:
+        label_smoothing: How much of each label is spread evenly over all classes (Szegedy et al.,
+            2016, section 7), from 0 to below 1.
+        multi_label: Targets are floating-point, of the logits' shape, 0 or 1 for each class, and the loss is
+            binary cross-entropy, a mean over classes as in :class:`torch.nn.BCEWithLogitsLoss`.
+        class_dim: The dimension of the classes in the logits.
+
+    Raises:
+        ValueError: If ``label_smoothing`` is out of range; in use, if a batch has no targets, or a
+            target is no class.
+
+    Example:
+        >>> batch = {"inputs": torch.zeros(2, 3), "targets": torch.tensor([0, 1])}
+        >>> sorted(Supervised()(torch.nn.Linear(3, 2), batch))
+        ['loss', 'supervised/ce']
+    """
+
+    name = "supervised"
+
+    def __init__(self, label_smoothing: float = 0.0, *, multi_label: bool = False, class_dim: int = -1):
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to below 1")
+        if label_smoothing and multi_label:
+            raise ValueError("label_smoothing spreads one label over all classes; with multi_label=True it must be 0")
+        super().__init__({"ce": 1.0}, class_dim=class_dim)
+        self.label_smoothing, self.multi_label = label_smoothing, multi_label
+
+    def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        return {"ce": self._cross_entropy(student.logits, batch, self.label_smoothing, self.multi_label)}
+
+    def extra_repr(self) -> str:
+        return f"label_smoothing={self.label_smoothing}, multi_label={self.multi_label}, {super().extra_repr()}"
+
+
+class LogitObjective(Objective):
+    """Learn from a teacher's logits, and from labels where there are any.
+
+    The parts are ``kd``, the mean of :meth:`divergence` over all samples, and ``ce``, the
+    cross-entropy over those with a label; a part whose weight is 0 is left out. A new method of this
+    kind is a subclass with a ``name`` and :meth:`divergence`.
+
+    Args:
+        teacher: Any classifier with the student's classes; it is never trained.
+        kd_weight: Of the divergence: a number or a schedule.
+        ce_weight: Of the cross-entropy: a number or a schedule.
+        class_dim: The dimension of the classes in the logits.
+        options: Settings to keep as attributes and to show.
+    """
+
+    multi_label = False
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        kd_weight: Weight,
+        ce_weight: Weight,
+        class_dim: int,
+        **options: Any,
+    ):
+        super().__init__({"kd": kd_weight, "ce": ce_weight}, teacher, class_dim)
+        self._options = options
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    @abstractmethod
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        """How far the student is from the teacher, for each position: ``(...)``."""
+
+    def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        assert teacher is not None
+        parts = {}
+        if self.weights["kd"]:
+            targets = batch.get("targets")
+            if targets is not None:
+                self._check_kind(targets, student.logits, self.multi_label)
+            parts["kd"] = self._kd(student.logits, teacher.logits, batch)
+        if self.weights["ce"]:
+            parts["ce"] = self._cross_entropy(student.logits, batch, multi_label=self.multi_label)
+        return parts
+
+    def extra_repr(self) -> str:
+        return ", ".join([*(f"{name}={value}" for name, value in self._options.items()), super().extra_repr()])
+
+    def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return self._mean(self.divergence(student_logits, teacher_logits, batch), batch)
+
+
+class SoftTargets(LogitObjective):
+    """Learn from the teacher's distribution (Hinton, Vinyals and Dean, 2015), and from labels where
+    there are any: parts ``soft_targets/kd`` and ``soft_targets/ce``.
+
+    Args:
+        teacher: Any classifier with the student's classes; it is never trained.
+        temperature: Positive; see :func:`kdft_lib.losses.soft_target_loss`.
+        kd_weight: Of the distillation loss, on all samples: a number or a schedule. The defaults,
+            0.9 and 0.1, are the usual setting on CIFAR-100 (Tian et al., 2020).
+        ce_weight: Of the cross-entropy, on the samples with labels; 0 needs none.
+        standardize: Compare standardised logits (Sun et al., 2024; there with ``temperature=2``,
+            ``kd_weight=9``): the student need not find the teacher's scale.
+        class_dim: The dimension of the classes in the logits.
+
+    Raises:
+        ValueError: If the temperature or a weight is out of range; in use, if shapes do not match.
+
+    Example:
+        >>> objective = SoftTargets(torch.nn.Linear(3, 2), temperature=2.0, kd_weight=1.0, ce_weight=0.0)
+        >>> sorted(objective(torch.nn.Linear(3, 2), {"inputs": torch.zeros(4, 3)}))
+        ['loss', 'soft_targets/kd']
+    """
+
+    name = "soft_targets"
+    temperature: float
+    standardize: bool
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        temperature: float = 4.0,
+        kd_weight: Weight = 0.9,
+        ce_weight: Weight = 0.1,
+        *,
+        standardize: bool = False,
+        class_dim: int = -1,
+    ):
+        positive("temperature", temperature)
+        super().__init__(teacher, kd_weight, ce_weight, class_dim, temperature=temperature, standardize=standardize)
+
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        student, teacher = _standardized(student_logits, teacher_logits, self.standardize)
+        return losses.soft_target_loss(student, teacher, self.temperature, reduction="none")
+
+
+class HardTargets(LogitObjective):
+    """Learn from the teacher's decisions, and from labels where there are any: parts
+    ``hard_targets/kd`` and ``hard_targets/ce``.
+
+    Args:
+        teacher: Any classifier with the student's classes; it is never trained.
+        kd_weight: Of the cross-entropy with the teacher's decision, on all samples: a number or a
+            schedule. The defaults are those of :class:`SoftTargets`, so that the two compare.
+        ce_weight: Of the cross-entropy with the labels, on the samples that have one; 0 needs none.
+        class_dim: The dimension of the classes in the logits.
+
+    Raises:
+        ValueError: If a weight is out of range; in use, if shapes do not match.
+
+    Example:
+        >>> objective = HardTargets(torch.nn.Linear(3, 2), kd_weight=1.0, ce_weight=0.0)
+        >>> sorted(objective(torch.nn.Linear(3, 2), {"inputs": torch.zeros(4, 3)}))
+        ['hard_targets/kd', 'loss']
+    """
+
+    name = "hard_targets"
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        kd_weight: Weight = 0.9,
+        ce_weight: Weight = 0.1,
+        *,
+        class_dim: int = -1,
+    ):
+        super().__init__(teacher, kd_weight, ce_weight, class_dim)
+
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return losses.hard_target_loss(student_logits, teacher_logits, reduction="none")
+
+
+class LogitMatching(LogitObjective):
+    """Learn the teacher's logits themselves (Ba and Caruana, 2014), and labels where there are any:
+    parts ``logit_matching/kd`` and ``logit_matching/ce``.
+
+    Args:
+        teacher: Any model with the student's outputs; it is never trained.
+        kd_weight: Of the squared distance of the logits: a number or a schedule. As in the paper, labels
+            take no part by default.
+        ce_weight: Of the cross-entropy, on the samples with labels.
+        multi_label: Logits are of classes that do not exclude one another; the cross-entropy is that of
+            ``Supervised(multi_label=True)``.
+        class_dim: The dimension of the classes in the logits.
+
+    Raises:
+        ValueError: If a weight is out of range; in use, if shapes do not match.
+
+    Example:
+        >>> sorted(LogitMatching(torch.nn.Linear(3, 2))(torch.nn.Linear(3, 2), {"inputs": torch.zeros(4, 3)}))
+        ['logit_matching/kd', 'loss']
+    """
+
+    name = "logit_matching"
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        kd_weight: Weight = 1.0,
+        ce_weight: Weight = 0.0,
+        *,
+        multi_label: bool = False,
+        class_dim: int = -1,
+    ):
+        super().__init__(teacher, kd_weight, ce_weight, class_dim, multi_label=multi_label)
+
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return losses.logit_mse_loss(student_logits, teacher_logits, reduction="none")
+
+
+class DecoupledKD(LogitObjective):
+    """Distil the target class and the others apart (Zhao et al., 2022), and learn from labels: parts
+    ``decoupled_kd/kd`` and ``decoupled_kd/ce``.
+
+    Where a sample has no label, the teacher's decision takes the place of the target class; the paper
+    has labels everywhere.
+
+    Args:
+        teacher: Any classifier with the student's classes; it is never trained.
+        alpha: Of the target class; see :func:`kdft_lib.losses.decoupled_kd_loss` for the defaults.
+        beta: Of the other classes.
+        temperature: Positive.
+        kd_weight: Of the distillation loss: a number or a schedule.
+        ce_weight: Of the cross-entropy, on the samples with labels; 0 needs none.
+        warmup_epochs: ``kd_weight`` grows to its value in so many epochs, evenly, as in the authors' code,
+            where they are 20 of 240; 0 is no warm-up.
+        standardize: Compare standardised logits (Sun et al., 2024).
+        class_dim: The dimension of the classes in the logits.
+
+    Raises:
+        ValueError: If an argument is out of range; in use, if shapes do not match.
+
+    Example:
+        >>> objective = DecoupledKD(torch.nn.Linear(3, 2), warmup_epochs=4)
+        >>> objective.before_epoch(1, 10)
+        >>> objective.weights
+        {'kd': 0.5, 'ce': 1.0}
+    """
+
+    name = "decoupled_kd"
+    alpha: float
+    beta: float
+    temperature: float
+    standardize: bool
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        temperature: float = 4.0,
+        kd_weight: Weight = 1.0,
+        ce_weight: Weight = 1.0,
+        *,
+        warmup_epochs: int = 20,
+        standardize: bool = False,
+        class_dim: int = -1,
+    ):
+        positive("temperature", temperature)
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs is {warmup_epochs}; it must be 0 or more")
+        for name, weight in (("alpha", alpha), ("beta", beta)):
+            if weight < 0:
+                raise ValueError(f"{name} is {weight}; it must be 0 or more")
+        self._warmup_epochs = warmup_epochs
+        super().__init__(
+            teacher, kd_weight, ce_weight, class_dim, alpha=alpha, beta=beta, temperature=temperature,
+            warmup_epochs=warmup_epochs, standardize=standardize,
+        )  # fmt: skip
+
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        targets = teacher_logits.argmax(dim=-1)
+        if "targets" in batch:
+            labelled = batch["targets"] != UNLABELLED
+            if "mask" in batch:
+                labelled = labelled & batch["mask"]
+            check_targets(batch["targets"], student_logits, labelled)
+            targets = torch.where(labelled, batch["targets"], targets)
+        student, teacher = _standardized(student_logits, teacher_logits, self.standardize)
+        return losses.decoupled_kd_loss(
+            student, teacher, targets, self.alpha, self.beta, self.temperature, reduction="none"
+        )
+
+    def _follow(self, epoch: int, epochs: int) -> None:
+        super()._follow(epoch, epochs)
+        if self._warmup_epochs:
+            self.weights["kd"] *= min((epoch + 1) / self._warmup_epochs, 1.0)
+
+
+class DIST(LogitObjective):
+    """Learn the relations between the teacher's probabilities (Huang et al., 2022), and from labels:
+    parts ``dist/kd`` and ``dist/ce``.
+
+    A loss of the whole batch: of all processes together, and of each part where ``accumulate`` cuts the
+    batch.
+
+    Args:
+        teacher: Any classifier with the student's classes; it is never trained.
+        temperature: Positive. The authors take 1 on ImageNet and 4 on CIFAR-100.
+        inter_weight: Of the relations within a sample; see :func:`kdft_lib.losses.dist_loss`.
+        intra_weight: Of the relations within a class.
+        kd_weight: Of the distillation loss: a number or a schedule; 2 is the authors' weight of both.
+        ce_weight: Of the cross-entropy, on the samples with labels; 0 needs none.
+        class_dim: The dimension of the classes in the logits.
+
+    Raises:
+        ValueError: If an argument is out of range; in use, if shapes do not match, or for a batch of one.
+
+    Example:
+        >>> objective = DIST(torch.nn.Linear(3, 2), ce_weight=0.0)
+        >>> sorted(objective(torch.nn.Linear(3, 2), {"inputs": torch.randn(4, 3)}))
+        ['dist/kd', 'loss']
+    """
+
+    name = "dist"
+    temperature: float
+    inter_weight: float
+    intra_weight: float
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        temperature: float = 1.0,
+        inter_weight: float = 1.0,
+        intra_weight: float = 1.0,
+        kd_weight: Weight = 2.0,
+        ce_weight: Weight = 1.0,
+        *,
+        class_dim: int = -1,
+    ):
+        positive("temperature", temperature)
+        super().__init__(
+            teacher, kd_weight, ce_weight, class_dim, temperature=temperature, inter_weight=inter_weight,
+            intra_weight=intra_weight,
+        )  # fmt: skip
+
+    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        mask = batch.get("mask")
+        if mask is not None:
+            student_logits, teacher_logits = student_logits[mask], teacher_logits[mask]
+        return losses.dist_loss(
+            everywhere(student_logits.flatten(0, -2)), everywhere(teacher_logits.flatten(0, -2)),
+            self.inter_weight, self.intra_weight, self.temperature,
+        )  # fmt: skip
+
+    def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return self._once(self.divergence(student_logits, teacher_logits, batch), batch)
+
+
+def _standardized(student: Tensor, teacher: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+    if not wanted:
+        return student, teacher
+    return losses.standardize_logits(student), losses.standardize_logits(teacher)

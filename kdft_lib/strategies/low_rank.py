@@ -1,0 +1,137 @@
+"""A low-rank update beside frozen weights, through peft."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from kdft_lib.features import find
+from kdft_lib.strategies.base import Strategy, find_head, keep_frozen_still
+
+
+class LowRank(Strategy):
+    """Each chosen layer W learns W + (alpha / rank) · B A, with B and A of low rank: LoRA (Hu et al., 2022),
+    through peft. W is frozen.
+
+    Afterwards the update is added to W, and the model has the layers that it had before; or it stays
+    beside W, for peft to keep or to take out.
+
+    Args:
+        lr: The learning rate at the schedule's peak; LoRA takes larger ones than full fine-tuning.
+        rank: Of the update, 1 or more.
+        alpha: The scale of the update; twice the rank is usual.
+        targets: Names of the linear layers and convolutions to update. By default all linear layers but the
+            head, or, in a model without them, all convolutions that are not grouped.
+        head: The name of a new head, which moves whole; none by default.
+        dropout: Of what goes into the update, from 0 to below 1.
+        merge: Add the update to W at the end.
+        weight_decay: Of A, B and the head's weight matrices.
+
+    Raises:
+        ImportError: In use, without peft.
+        ValueError: If an argument is out of range; in use, if a layer does not exist or cannot be updated.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+        >>> strategy = LowRank(lr=1e-3, rank=2, head="1")
+        >>> strategy.prepare(model)
+        >>> sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        50
+        >>> strategy.finish(model)
+        >>> model
+        Sequential(
+          (0): Linear(in_features=8, out_features=8, bias=True)
+          (1): Linear(in_features=8, out_features=2, bias=True)
+        )
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        rank: int = 8,
+        alpha: float = 16.0,
+        *,
+        targets: Sequence[str] | None = None,
+        head: str | None = None,
+        dropout: float = 0.0,
+        merge: bool = True,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(lr, weight_decay=weight_decay)
+        if rank < 1 or int(rank) != rank:
+            raise ValueError(f"rank is {rank}; it must be a whole number of 1 or more")
+        if not alpha > 0:
+            raise ValueError(f"alpha is {alpha}; it must be positive")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be from 0 to below 1")
+        if targets is not None and (isinstance(targets, str) or not targets):
+            raise ValueError(f"targets is {targets!r}; it must be a list of one or more names")
+        self.rank, self.alpha, self.head, self.dropout, self.merge = rank, alpha, head, dropout, merge
+        self.targets = None if targets is None else list(targets)
+
+    def prepare(self, model: nn.Module) -> None:
+        head = find_head(model, self.head) if self.head is not None else None
+        if not _updates(model):
+            self._inject(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
+        if head is not None:
+            head.requires_grad_(True)
+
+    def before_epoch(self, model: nn.Module, epoch: int) -> None:
+        keep_frozen_still(model)
+
+    def finish(self, model: nn.Module) -> None:
+        if not self.merge:
+            return
+        for name, layer in _updates(model).items():
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+
+    def _inject(self, model: nn.Module) -> None:
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise ImportError(
+                "LowRank needs peft, which is not installed; pip install 'kdft-lib[language]' brings it"
+            ) from None
+        names = self._chosen(model)
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            lora_dropout=self.dropout,
+            target_modules="|".join(map(re.escape, names)),
+        )
+        try:
+            inject_adapter_in_model(config, model)
+        except ValueError as error:
+            raise ValueError(f"targets is {names}, and peft cannot update them: {error}") from None
+
+    def _chosen(self, model: nn.Module) -> list[str]:
+        if self.targets is not None:
+            for name in self.targets:
+                find(model, name, "targets")
+            return self.targets
+        # Attention of torch's own kind reads the weights of its layers past their modules.
+        hidden = tuple(
+            f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
+        )
+        free = {
+            name: module
+            for name, module in model.named_modules()
+            if not name.startswith(hidden) and (self.head is None or not f"{name}.".startswith(f"{self.head}."))
+        }
+        linear = [name for name, module in free.items() if isinstance(module, nn.Linear)]
+        kernels = [name for name, module in free.items() if isinstance(module, nn.Conv2d) and module.groups == 1]
+        if not linear and not kernels:
+            raise ValueError(f"{type(model).__name__} has no linear layer or convolution to update; name targets")
+        return linear or kernels
+
+
+def _updates(model: nn.Module) -> dict[str, Any]:
+    """The layers that carry an update, by name."""
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
