@@ -2,11 +2,12 @@
 
 from kdft_lib.data.augmentation import RandomShiftFlip
 from kdft_lib.data.batches import UNLABELLED, Batch, as_batch
-from kdft_lib.data.fashion import FASHION_CLASSES, Splits, fashion_mnist
+from kdft_lib.data.fashion import FASHION_CLASSES, FASHION_NORMALISATION, Splits, fashion_mnist
 from kdft_lib.data.tensors import TensorData
 
 __all__ = [
     "FASHION_CLASSES",
+    "FASHION_NORMALISATION",
     "UNLABELLED",
     "Batch",
     "RandomShiftFlip",

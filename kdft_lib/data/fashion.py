@@ -35,7 +35,8 @@ FASHION_CLASSES = (
 BACKGROUND = -0.8102
 """The value of a black pixel after normalisation."""
 
-_MEAN, _DEVIATION = 0.2860, 0.3530
+FASHION_NORMALISATION = 0.2860, 0.3530
+"""Mean and standard deviation of the pixels from 0 to 1, over the training images."""
 _HELD_OUT = 5_000
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _DOWNLOAD_SECONDS = 20.0
@@ -141,7 +142,8 @@ def _balanced(targets: Tensor, pool: Tensor, count: int, seed: int) -> tuple[Ten
 
 
 def _normalise(images: Tensor) -> Tensor:
-    return images.unsqueeze(1).to(torch.float32).div_(255).sub_(_MEAN).div_(_DEVIATION)
+    mean, deviation = FASHION_NORMALISATION
+    return images.unsqueeze(1).to(torch.float32).div_(255).sub_(mean).div_(deviation)
 
 
 def _cache() -> Path:

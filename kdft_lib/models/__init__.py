@@ -1,7 +1,19 @@
-"""Small networks written to be read, the weights that ship, and how a model is run and kept."""
+"""Small networks written to be read, pretrained backbones, the weights that ship, and how a model is run and kept."""
 
 from kdft_lib.models.files import fashion_teacher, load, save
+from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.small import ConvNet, ResNet
 
-__all__ = ["ConvNet", "Inputs", "ResNet", "evaluation_mode", "fashion_teacher", "load", "logits", "save"]
+__all__ = [
+    "ConvNet",
+    "ImageTransform",
+    "Inputs",
+    "ResNet",
+    "evaluation_mode",
+    "fashion_teacher",
+    "imagenet_backbone",
+    "load",
+    "logits",
+    "save",
+]

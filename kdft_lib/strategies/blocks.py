@@ -13,8 +13,8 @@ from kdft_lib.strategies.base import Strategy
 def blocks(model: nn.Module) -> list[str]:
     """A model's blocks, from the input to the head, in the order in which they are defined.
 
-    A list of layers is opened, and so is a module that holds most of the model and such a list; what they
-    hold are the blocks. What has no matrix of its own, such as a normalisation, goes with the block before.
+    A list of layers is opened, and so is a module that holds a ``ModuleList``, or most of the model and a
+    ``Sequential``; what they hold are the blocks. What has no matrix of its own, such as a normalisation, goes with the block before.
 
     Args:
         model: Any module that is defined in the order in which it runs, as most are.
@@ -161,7 +161,10 @@ def _opened(prefix: str, module: nn.Module, total: int) -> Iterator[tuple[str, n
         if _is_list(child):
             for place, layer in child.named_children():
                 yield f"{full}.{place}", layer
-        elif any(map(_is_list, child.modules())) and 2 * _size(child) > total:
+        elif any(
+            _is_list(inner) and (isinstance(inner, nn.ModuleList) or 2 * _size(child) > total)
+            for inner in child.modules()
+        ):
             yield from _opened(full, child, total)
         else:
             yield full, child

