@@ -9,7 +9,22 @@ from torch import nn
 
 from kdft_lib.data import UNLABELLED
 from kdft_lib.losses import hard_target_loss, soft_target_loss
-from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
+from kdft_lib.objectives import (
+    DIST,
+    AttentionTransfer,
+    DecoupledKD,
+    HardTargets,
+    Hint,
+    LearningWithoutForgetting,
+    LogitMatching,
+    Objective,
+    Relational,
+    SimilarityPreserving,
+    SoftTargets,
+    Supervised,
+    TowardStart,
+)
+from kdft_lib.teachers import Teacher
 
 
 class Counting(nn.Linear):
@@ -160,3 +175,535 @@ def test_missing_labels_and_other_classes_are_named(student, batch):
         Supervised()(student, {"inputs": batch["inputs"]})
     with pytest.raises(ValueError, match=r"student_logits has shape \(8, 3\) and teacher_logits \(8, 4\)"):
         SoftTargets(nn.Linear(4, 4))(student, batch)
+
+
+# Every method -------------------------------------------------------------------------------------
+
+
+LOGIT_OBJECTIVES = {
+    "soft_targets": lambda teacher, **more: SoftTargets(teacher, **more),
+    "hard_targets": lambda teacher, **more: HardTargets(teacher, **more),
+    "logit_matching": lambda teacher, **more: LogitMatching(teacher, **{"ce_weight": 0.5} | more),
+    "decoupled_kd": lambda teacher, **more: DecoupledKD(teacher, warmup_epochs=0, **more),
+    "dist": lambda teacher, **more: DIST(teacher, **more),
+    "learning_without_forgetting": lambda teacher, **more: LearningWithoutForgetting(teacher, **more),
+}
+FEATURE_OBJECTIVES = {
+    "hint": Hint,
+    "attention_transfer": AttentionTransfer,
+    "similarity_preserving": SimilarityPreserving,
+    "relational": Relational,
+}
+
+
+class Maps(nn.Module):
+    """A small convolutional network, its layers by name."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.second = nn.Conv2d(width, 2 * width, 3, padding=1, stride=2)
+        self.head = nn.Linear(2 * width, 3)
+        self.calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.head(self.second(self.first(images).relu()).relu().mean((2, 3)))
+
+
+def images():
+    return {"inputs": torch.randn(6, 1, 8, 8), "targets": torch.arange(6) % 3}
+
+
+def test_each_logit_objective_is_its_loss(student, teacher, batch):
+    from kdft_lib import losses
+
+    targets = batch["targets"]
+    expected = {
+        "soft_targets": (lambda s, t: losses.soft_target_loss(s, t), 0.9, 0.1),
+        "hard_targets": (losses.hard_target_loss, 0.9, 0.1),
+        "logit_matching": (losses.logit_mse_loss, 1.0, 0.5),
+        "decoupled_kd": (lambda s, t: losses.decoupled_kd_loss(s, t, targets), 1.0, 1.0),
+        "dist": (losses.dist_loss, 2.0, 1.0),
+        "learning_without_forgetting": (lambda s, t: losses.soft_target_loss(s, t, 2.0), 1.0, 1.0),
+    }
+    student_logits, teacher_logits = student(batch["inputs"]), teacher(batch["inputs"])
+    for name, make in LOGIT_OBJECTIVES.items():
+        found = make(teacher)(student, batch)
+        loss, kd_weight, ce_weight = expected[name]
+        kd, ce = loss(student_logits, teacher_logits), F.cross_entropy(student_logits, targets)
+        torch.testing.assert_close(found[f"{name}/kd"], kd)
+        torch.testing.assert_close(found[f"{name}/ce"], ce)
+        torch.testing.assert_close(found["loss"], kd_weight * kd + ce_weight * ce)
+
+
+@pytest.mark.parametrize("name", LOGIT_OBJECTIVES)
+def test_arguments_reach_the_loss(student, teacher, batch, name):
+    from kdft_lib import losses
+
+    more = {
+        "soft_targets": [({"temperature": 2.0}, lambda s, t: losses.soft_target_loss(s, t, 2.0))],
+        "decoupled_kd": [
+            (
+                {"alpha": 2.0, "beta": 3.0, "temperature": 1.5},
+                lambda s, t: losses.decoupled_kd_loss(s, t, batch["targets"], 2.0, 3.0, 1.5),
+            )
+        ],
+        "dist": [
+            (
+                {"temperature": 3.0, "inter_weight": 0.5, "intra_weight": 2.0},
+                lambda s, t: losses.dist_loss(s, t, 0.5, 2.0, 3.0),
+            )
+        ],
+        "learning_without_forgetting": [({"temperature": 5.0}, lambda s, t: losses.soft_target_loss(s, t, 5.0))],
+    }.get(name, [])
+    logits = student(batch["inputs"]), teacher(batch["inputs"])
+    for keywords, loss in more:
+        found = LOGIT_OBJECTIVES[name](teacher, **keywords)(student, batch)
+        torch.testing.assert_close(found[f"{name}/kd"], loss(*logits))
+    for keywords in ({"kd_weight": 0.3, "ce_weight": 0.0}, {"kd_weight": 0.0, "ce_weight": 0.7}):
+        found = LOGIT_OBJECTIVES[name](teacher, **keywords)(student, batch)
+        kept = "kd" if keywords["kd_weight"] else "ce"
+        assert set(found) == {"loss", f"{name}/{kept}"}
+        torch.testing.assert_close(found["loss"], max(keywords.values()) * found[f"{name}/{kept}"])
+
+
+@pytest.mark.parametrize("name", [name for name in LOGIT_OBJECTIVES if name != "dist"])
+def test_masks_and_missing_labels_hold_for_every_method(name):
+    student, teacher = nn.Linear(2, 5), nn.Linear(2, 5)
+    inputs, targets = torch.randn(3, 4, 2), torch.randint(0, 5, (3, 4))
+    mask = torch.rand(3, 4) > 0.4
+    targets[0, :2] = UNLABELLED
+    make = LOGIT_OBJECTIVES[name]
+    clean = make(teacher)(student, {"inputs": inputs[mask], "targets": targets[mask]})
+    inputs[~mask] = math.nan
+    targets[~mask] = 77
+    found = make(teacher)(student, {"inputs": inputs, "targets": targets, "mask": mask})
+    for key in found:
+        torch.testing.assert_close(found[key], clean[key])
+    found["loss"].backward()
+
+
+def test_dist_takes_the_counted_positions_alone():
+    student, teacher = nn.Linear(2, 5), nn.Linear(2, 5)
+    inputs, mask = torch.randn(3, 4, 2), torch.rand(3, 4) > 0.4
+    found = DIST(teacher, ce_weight=0)(student, {"inputs": inputs, "mask": mask})
+    clean = DIST(teacher, ce_weight=0)(student, {"inputs": inputs[mask]})
+    torch.testing.assert_close(found["loss"], clean["loss"])
+
+
+@pytest.mark.parametrize("name", LOGIT_OBJECTIVES)
+def test_dense_logits_are_those_of_their_positions(name):
+    student, teacher = nn.Conv2d(2, 5, 1), nn.Conv2d(2, 5, 1)
+    inputs, targets = torch.randn(3, 2, 4, 4), torch.randint(0, 5, (3, 4, 4))
+    make = LOGIT_OBJECTIVES[name]
+    found = make(teacher, class_dim=1)(student, {"inputs": inputs, "targets": targets})
+    flat = [nn.Linear(2, 5).requires_grad_(False) for _ in range(2)]
+    for layer, net in zip(flat, (student, teacher), strict=True):
+        layer.weight.copy_(net.weight[:, :, 0, 0])
+        layer.bias.copy_(net.bias)
+    positions = {"inputs": inputs.movedim(1, -1).reshape(-1, 2), "targets": targets.flatten()}
+    expected = make(flat[1])(flat[0], positions)
+    for key in found:
+        torch.testing.assert_close(found[key], expected[key])
+
+
+def test_standardised_soft_targets(student, teacher, batch):
+    from kdft_lib.losses import decoupled_kd_loss, standardize_logits
+
+    logits = [standardize_logits(net(batch["inputs"])) for net in (student, teacher)]
+    found = SoftTargets(teacher, 2.0, standardize=True)(student, batch)
+    torch.testing.assert_close(found["soft_targets/kd"], soft_target_loss(*logits, 2.0))
+    found = DecoupledKD(teacher, standardize=True, warmup_epochs=0)(student, batch)
+    torch.testing.assert_close(found["decoupled_kd/kd"], decoupled_kd_loss(*logits, batch["targets"]))
+
+
+def test_decoupled_kd_warms_up(student, teacher, batch):
+    objective = DecoupledKD(teacher, kd_weight=2.0)
+    seen = []
+    for epoch in (0, 4, 19, 40):
+        objective.before_epoch(epoch, 240)
+        seen.append(objective.weights["kd"])
+    assert seen == [2 / 20, 2 * 5 / 20, 2.0, 2.0]
+    losses = objective(student, batch)
+    torch.testing.assert_close(losses["loss"], 2 * losses["decoupled_kd/kd"] + losses["decoupled_kd/ce"])
+    assert DecoupledKD(teacher, warmup_epochs=0).weights["kd"] == 1.0
+    scheduled = DecoupledKD(teacher, kd_weight=lambda epoch, epochs: epoch, warmup_epochs=4)
+    scheduled.before_epoch(1, 10)
+    assert scheduled.weights["kd"] == 0.5
+
+
+def test_decoupled_kd_without_a_label_takes_the_teachers_decision(student, teacher, batch):
+    from kdft_lib.losses import decoupled_kd_loss
+
+    logits = [net(batch["inputs"]) for net in (student, teacher)]
+    targets = batch["targets"].clone()
+    targets[:3] = UNLABELLED
+    wanted = torch.where(targets == UNLABELLED, logits[1].argmax(1), targets)
+    found = DecoupledKD(teacher, warmup_epochs=0)(student, batch | {"targets": targets})
+    torch.testing.assert_close(found["decoupled_kd/kd"], decoupled_kd_loss(*logits, wanted))
+    alone = DecoupledKD(teacher, ce_weight=0, warmup_epochs=0)(student, {"inputs": batch["inputs"]})
+    torch.testing.assert_close(alone["loss"], decoupled_kd_loss(*logits, logits[1].argmax(1)))
+
+
+def test_learning_without_forgetting_compares_the_old_classes(batch):
+    student, teacher = nn.Linear(4, 5), nn.Linear(4, 2)
+    targets = torch.tensor([2, 3, 4, 2, 3, 4, 2, UNLABELLED])
+    inputs = batch["inputs"]
+    labelled = batch | {"targets": targets}
+    s, t = student(inputs), teacher(inputs)
+    name = "learning_without_forgetting"
+    found = LearningWithoutForgetting(teacher)(student, labelled)
+    torch.testing.assert_close(found[f"{name}/kd"], soft_target_loss(s[:, :2], t, 2.0))
+    torch.testing.assert_close(found[f"{name}/ce"], F.cross_entropy(s, targets))
+    found = LearningWithoutForgetting(teacher, classes=[4, 1])(student, labelled)
+    torch.testing.assert_close(found[f"{name}/kd"], soft_target_loss(s[:, [4, 1]], t, 2.0))
+    found = LearningWithoutForgetting(teacher, joint=False)(student, labelled)
+    shifted = torch.where(targets < 0, targets, targets - 2)
+    torch.testing.assert_close(found[f"{name}/ce"], F.cross_entropy(s[:, 2:], shifted))
+    whole = nn.Linear(4, 5)
+    found = LearningWithoutForgetting(whole, classes=[0, 2])(student, labelled)
+    torch.testing.assert_close(found[f"{name}/kd"], soft_target_loss(s[:, [0, 2]], whole(inputs)[:, [0, 2]], 2.0))
+
+
+def test_classes_that_do_not_go_together_are_named(batch):
+    student = nn.Linear(4, 3)
+    for teacher, classes, message in (
+        (nn.Linear(4, 4), None, "classes is None, the teacher has 4 classes and the student 3"),
+        (nn.Linear(4, 2), [0], r"classes is \[0\], the teacher has 2 classes"),
+        (nn.Linear(4, 2), [0, 3], r"classes is \[0, 3\], the teacher"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LearningWithoutForgetting(teacher, classes)(student, batch)
+    for classes in ([], [1, 1], [-1]):
+        with pytest.raises(ValueError, match="it must name one or more classes, each once, from 0"):
+            LearningWithoutForgetting(nn.Linear(4, 2), classes)
+    with pytest.raises(ValueError, match=r"targets holds an old class \(\[0, 1\]\); with joint=False"):
+        LearningWithoutForgetting(nn.Linear(4, 2), joint=False)(student, batch)
+
+
+# Multi-label --------------------------------------------------------------------------------------
+
+
+def test_multi_label_targets_are_binary_decisions(student, teacher, batch):
+    targets = torch.randint(0, 2, (8, 3)).float()
+    many = batch | {"targets": targets}
+    s, t = student(batch["inputs"]), teacher(batch["inputs"])
+    expected = F.binary_cross_entropy_with_logits(s, targets)
+    torch.testing.assert_close(Supervised(multi_label=True)(student, many)["supervised/ce"], expected)
+    found = LogitMatching(teacher, ce_weight=0.5, multi_label=True)(student, many)
+    torch.testing.assert_close(found["logit_matching/ce"], expected)
+    torch.testing.assert_close(found["logit_matching/kd"], ((s - t) ** 2).sum(1).mean())
+    targets[5:] = UNLABELLED
+    fewer = Supervised(multi_label=True)(student, many)["supervised/ce"]
+    torch.testing.assert_close(fewer, F.binary_cross_entropy_with_logits(s[:5], targets[:5]))
+
+
+def test_multi_label_targets_are_refused_where_the_method_is_not_defined(student, teacher, batch):
+    many = batch | {"targets": torch.zeros(8, 3)}
+    message = "as multi-label targets have, but .* takes classes that exclude one another"
+    for make in (SoftTargets, HardTargets, DecoupledKD, DIST, LogitMatching, LearningWithoutForgetting):
+        with pytest.raises(ValueError, match=message):
+            make(teacher)(student, many)
+    with pytest.raises(ValueError, match=message):
+        Supervised()(student, many)
+    with pytest.raises(ValueError, match="with multi_label=True it must be floating-point"):
+        Supervised(multi_label=True)(student, batch)
+    with pytest.raises(ValueError, match="targets holds 2; with multi_label=True it must be from 0 to 1"):
+        Supervised(multi_label=True)(student, batch | {"targets": torch.full((8, 3), 2.0)})
+    with pytest.raises(ValueError, match="label_smoothing spreads one label over all classes"):
+        Supervised(0.1, multi_label=True)
+
+
+# Features -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FEATURE_OBJECTIVES)
+def test_each_feature_objective_is_its_loss(name):
+    from kdft_lib import losses
+
+    student, teacher, batch = Maps(2), Maps(5), images()
+    objective = FEATURE_OBJECTIVES[name](teacher, "second", "second")
+    objective.prepare(student, batch)
+    student.calls = teacher.calls = 0
+    found = objective(student, batch)
+    assert (student.calls, teacher.calls) == (1, 1)
+    s, t = (net.second(net.first(batch["inputs"]).relu()) for net in (student, teacher))
+    expected = {
+        "hint": lambda: {"feature": losses.hint_loss(objective.regressor(s), t)},
+        "attention_transfer": lambda: {"attention": losses.attention_transfer_loss(s, t)},
+        "similarity_preserving": lambda: {"similarity": losses.similarity_preserving_loss(s, t)},
+        "relational": lambda: {
+            "distance": losses.relational_distance_loss(s, t),
+            "angle": losses.relational_angle_loss(s, t),
+        },
+    }[name]()
+    weights = {"distance": 25.0, "angle": 50.0} if name == "relational" else dict.fromkeys(expected, 1.0)
+    assert set(found) == {"loss", *(f"{name}/{part}" for part in expected)}
+    for part, value in expected.items():
+        torch.testing.assert_close(found[f"{name}/{part}"], value)
+    torch.testing.assert_close(found["loss"], sum(weights[part] * value for part, value in expected.items()))
+    found["loss"].backward()
+    assert student.first.weight.grad.abs().sum() > 0
+    assert teacher.first.weight.grad is None
+
+
+def test_relational_parts_with_weight_0_are_left_out():
+    student, teacher, batch = Maps(2), Maps(5), images()
+    objective = Relational(teacher, "second", "second", distance_weight=2.0, angle_weight=0.0)
+    assert set(objective(student, batch)) == {"loss", "relational/distance"}
+
+
+@pytest.mark.parametrize(
+    ("student_shape", "teacher_shape", "kind"),
+    [((4, 3, 5, 5), (4, 7, 5, 5), nn.Conv2d), ((4, 3), (4, 7), nn.Linear), ((4, 6, 3), (4, 6, 7), nn.Linear)],
+)
+def test_the_regressor_suits_maps_vectors_and_tokens(student_shape, teacher_shape, kind):
+    class Giving(nn.Module):
+        def __init__(self, shape):
+            super().__init__()
+            self.layer = nn.Identity()
+            self.shape = shape
+
+        def forward(self, inputs):
+            return self.layer(torch.randn(len(inputs), *self.shape[1:]))
+
+    student, teacher = Giving(student_shape), Giving(teacher_shape)
+    objective = Hint(teacher, "layer", "layer")
+    batch = {"inputs": torch.zeros(4, 1)}
+    objective.prepare(student, batch)
+    assert isinstance(objective.regressor, kind)
+    assert objective.regressor.weight.shape[:2] == (7, 3)
+    assert torch.isfinite(objective(student, batch)["loss"])
+
+
+def test_preparing_a_hint_changes_nothing(net, state_bytes, assert_same_bits):
+    student, teacher = net().train(), net()
+    student.body.eval()
+    before, modes = state_bytes(student), [module.training for module in student.modules()]
+    batch = {"inputs": torch.randn(1, 4)}
+    random = torch.get_rng_state()
+    objective = Hint(teacher, "body.0", "body.0")
+    objective.prepare(student, batch)
+    assert torch.equal(random, torch.get_rng_state())
+    assert_same_bits(before, state_bytes(student))
+    assert modes == [module.training for module in student.modules()]
+    first = objective.regressor
+    torch.manual_seed(1)
+    objective.prepare(student, {"inputs": torch.randn(1, 4)})
+    assert not torch.equal(first.weight, objective.regressor.weight)
+
+
+def test_a_hint_counts_the_positions_that_the_mask_counts():
+    student, teacher = (nn.Sequential(nn.Linear(2, size), nn.Linear(size, 5)) for size in (3, 4))
+    inputs, mask = torch.randn(3, 4, 2), torch.rand(3, 4) > 0.4
+    objective = Hint(teacher, "0", "0")
+    objective.prepare(student, {"inputs": inputs})
+    found = objective(student, {"inputs": inputs, "mask": mask})
+    clean = objective(student, {"inputs": inputs[mask]})
+    torch.testing.assert_close(found["hint/feature"], clean["hint/feature"])
+
+
+def test_layers_that_do_not_go_together_are_named():
+    student, teacher, batch = Maps(2), Maps(5), images()
+    with pytest.raises(ValueError, match="teacher_layer is 'third', which Maps does not have"):
+        Hint(teacher, "first", "third")
+    with pytest.raises(ValueError, match=r"layer is 'frist', which Maps does not have; .* 'first'"):
+        Hint(teacher, "frist", "first").prepare(student, batch)
+    message = r"student_layer 'first' gives \(2, 2, 8, 8\) and teacher_layer 'second' \(2, 10, 4, 4\); but for the"
+    with pytest.raises(ValueError, match=message):
+        Hint(teacher, "first", "second").prepare(student, batch)
+    with pytest.raises(ValueError, match="Hint has no regressor yet; fit makes it"):
+        Hint(teacher, "first", "first")(student, batch)
+    with pytest.raises(ValueError, match="attention needs positions"):
+        AttentionTransfer(teacher, "head", "head")(student, batch)
+    one = {key: column[:1] for key, column in batch.items()}
+    for make in (SimilarityPreserving, Relational):
+        with pytest.raises(ValueError, match="one sample; relations need two or more: raise batch_size"):
+            make(teacher, "head", "head")(student, one)
+    with pytest.raises(ValueError, match="DIST correlates over a batch and needs two or more"):
+        DIST(teacher)(student, one)
+
+
+def test_half_precision_features_are_compared_in_full(blobs):
+    student, teacher = (nn.Sequential(nn.Linear(4, size), nn.Linear(size, 3)) for size in (3, 5))
+    objective = Hint(teacher, "0", "0")
+    batch = {"inputs": blobs.inputs[:8]}
+    objective.prepare(student, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = objective(student, batch)
+    assert found["loss"].dtype == torch.float32
+    torch.testing.assert_close(found["loss"], objective(student, batch)["loss"], rtol=2e-2, atol=2e-2)
+
+
+# Sums ---------------------------------------------------------------------------------------------
+
+
+def test_a_sum_runs_each_model_once_and_names_its_parts():
+    student, teacher, other, batch = Maps(2), Maps(5), Maps(3), images()
+    parts = [
+        Supervised(), SoftTargets(teacher, ce_weight=0.0), Hint(teacher, "first", "first"),
+        Hint(teacher, "second", "second"), SoftTargets(other), TowardStart(student),
+    ]  # fmt: skip
+    objective = parts[0] + 0.5 * parts[1] + 100 * (parts[2] + 2 * parts[3]) + parts[4] + parts[5] * 0.1
+    objective.prepare(student, batch)
+    student.calls = teacher.calls = other.calls = 0
+    found = objective(student, batch)
+    assert (student.calls, teacher.calls, other.calls) == (1, 1, 1)
+    assert set(found) == {
+        "loss", "supervised/ce", "soft_targets/kd", "hint/feature", "hint_2/feature", "soft_targets_2/kd",
+        "soft_targets_2/ce", "toward_start/distance",
+    }  # fmt: skip
+    singly = [part(student, batch)["loss"] for part in parts]
+    expected = sum(f * loss for f, loss in zip((1, 0.5, 100, 200, 1, 0.1), singly, strict=True))
+    torch.testing.assert_close(found["loss"], expected)
+    assert [id(known.model) for known in objective.teachers()] == [id(teacher), id(other)]
+
+
+def test_a_sum_of_two_wrappers_of_one_teacher_asks_it_once(student, teacher, batch):
+    objective = SoftTargets(Teacher(teacher)) + HardTargets(Teacher(teacher))
+    objective(student, batch)
+    assert teacher.calls == 1
+
+
+def test_cached_logits_spare_the_call_unless_features_are_read():
+    student, teacher, batch = Maps(2), Maps(5), images()
+    cached = batch | {"teacher_logits": torch.randn(6, 3)}
+    objective = SoftTargets(teacher)
+    found = objective(student, cached)
+    assert teacher.calls == 0
+    both = (objective + AttentionTransfer(teacher, "first", "first"))(student, cached)
+    assert teacher.calls == 1
+    torch.testing.assert_close(both["soft_targets/kd"], found["soft_targets/kd"])
+
+
+def test_factors_follow_schedules_and_multiply(student, teacher, batch):
+    objective = (lambda epoch, epochs: epoch / epochs) * (2 * Supervised()) + SoftTargets(
+        teacher, kd_weight=lambda epoch, epochs: 1.0 + epoch, ce_weight=0.0
+    )
+    for epoch in (0, 3):
+        objective.before_epoch(epoch, 4)
+        found = objective(student, batch)
+        expected = 2 * epoch / 4 * found["supervised/ce"] + (1 + epoch) * found["soft_targets/kd"]
+        torch.testing.assert_close(found["loss"], expected)
+
+
+def test_adapters_and_starts_of_a_sum_are_in_its_state():
+    student, teacher, batch = Maps(2), Maps(5), images()
+    objective = Hint(teacher, "first", "first") + TowardStart(student)
+    objective.prepare(student, batch)
+    assert set(objective.state_dict()) == {
+        "objectives.0.regressor.weight", "objectives.0.regressor.bias", "objectives.1.start",
+    }  # fmt: skip
+    assert sum(parameter.numel() for parameter in objective.parameters()) == 2 * 5 + 5
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: -1 * Supervised(), ValueError, "factor is -1.0 at epoch 0; it must be 0 or more"),
+        (lambda: Supervised() * math.inf, ValueError, "factor is inf at epoch 0"),
+        (lambda: Supervised() + 1, TypeError, "unsupported operand"),
+        (lambda: Supervised() * "two", TypeError, "can't multiply|unsupported operand"),
+        (lambda: (0 * Supervised()).before_epoch(0, 1), ValueError, "ce_weight are 0 at epoch 0; nothing"),
+    ],
+)
+def test_sums_that_make_no_sense_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_weight_that_is_0_at_first_is_no_error_in_a_sum(student, teacher, batch):
+    objective = Supervised() + SoftTargets(teacher, kd_weight=lambda epoch, epochs: float(epoch), ce_weight=0.0)
+    objective.before_epoch(0, 3)
+    assert set(objective(student, batch)) == {"loss", "supervised/ce"}
+    alone = SoftTargets(teacher, kd_weight=lambda epoch, epochs: float(epoch), ce_weight=0.0)
+    with pytest.raises(ValueError, match="kd_weight and ce_weight are 0 at epoch 0; nothing would be learned"):
+        alone.before_epoch(0, 3)
+
+
+def test_an_objective_without_parts_says_so(student, batch):
+    class Empty(Objective):
+        name = "empty"
+
+    with pytest.raises(NotImplementedError, match="Empty has no parts"):
+        Empty({"some": 1.0})(student, batch)
+
+
+def test_texts_show_what_matters(teacher):
+    text = repr(0.5 * SoftTargets(teacher, 3.0) + Supervised())
+    for shown in ("0.5", "temperature=3.0", "kd_weight=0.9", "Supervised", "Teacher(Counting"):
+        assert shown in text
+    assert "warmup_epochs=7" in repr(DecoupledKD(teacher, warmup_epochs=7))
+    assert "'first', 'second'" in repr(Hint(Maps(2), "first", "second"))
+    assert "2 parameters" in repr(TowardStart(nn.Linear(2, 2)))
+
+
+# Penalties ----------------------------------------------------------------------------------------
+
+
+def test_toward_start_is_half_the_squared_distance(net, state_bytes):
+    model = net()
+    penalty, free = TowardStart(model), TowardStart(model, head="head")
+    batch = {"inputs": torch.randn(8, 4)}
+    assert penalty(model.eval(), batch)["loss"] == 0
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    gaps = {name: (p - start[name]).square().sum().item() / 2 for name, p in model.named_parameters()}
+    loss = penalty(model, batch)["toward_start/distance"]
+    assert loss.item() == pytest.approx(sum(gaps.values()), rel=1e-5)
+    assert free(model, batch)["loss"].item() == pytest.approx(
+        sum(gap for name, gap in gaps.items() if not name.startswith("head.")), rel=1e-5
+    )
+    loss.backward()
+    torch.testing.assert_close(model.head.weight.grad, model.head.weight.detach() - start["head.weight"])
+
+
+def test_toward_start_of_another_model_is_named(net):
+    penalty = TowardStart(net())
+    with pytest.raises(ValueError, match=r"a parameter 'body.0.weight' of 32 numbers, which this Linear does not have"):
+        penalty(nn.Linear(4, 3), {"inputs": torch.randn(8, 4)})
+    with pytest.raises(ValueError, match="head is 'haed', which NormalisedNet does not have"):
+        TowardStart(net(), head="haed")
+    with pytest.raises(ValueError, match="head is '0', which leaves no parameter of Sequential"):
+        TowardStart(nn.Sequential(nn.Linear(2, 2)), head="0")
+
+
+def test_a_mask_of_another_shape_is_named(student, teacher, batch):
+    with pytest.raises(ValueError, match=r"mask has shape \(8, 2\); it must be \(8,\), one entry"):
+        SoftTargets(teacher)(student, batch | {"mask": torch.ones(8, 2, dtype=torch.bool)})
+
+
+def test_one_sample_for_batch_normalisation_is_named(net):
+    with pytest.raises(ValueError, match="a batch of one sample reached batch normalisation in training"):
+        Supervised()(net().train(), {"inputs": torch.randn(1, 4), "targets": torch.tensor([0])})
+
+
+def test_each_share_of_a_step_adds_its_part():
+    """Two halves of a step, each told the totals of the whole, add up to the whole."""
+    student, teacher, batch = Maps(2), Maps(5), images()
+    for make in (
+        lambda: DecoupledKD(teacher, warmup_epochs=0), lambda: LogitMatching(teacher, ce_weight=1.0),
+        lambda: Hint(teacher, "first", "first"), lambda: AttentionTransfer(teacher, "first", "first"),
+        lambda: Supervised() + 0.3 * TowardStart(student),
+    ):  # fmt: skip
+        objective = make()
+        objective.prepare(student, batch)
+        whole = objective(student, batch)
+        totals = {"samples": 6, "labelled": 6, "counted": 6}
+        halves = [
+            objective(student, {key: column[rows] for key, column in batch.items()} | {"totals": totals})
+            for rows in (slice(0, 2), slice(2, 6))
+        ]
+        for key in whole:
+            torch.testing.assert_close(halves[0][key] + halves[1][key], whole[key])
+
+
+def test_every_objective_is_in_these_tables():
+    from kdft_lib import objectives
+
+    tested = {*LOGIT_OBJECTIVES, *FEATURE_OBJECTIVES, "supervised", "toward_start"}
+    public = {getattr(objectives, name) for name in objectives.__all__ if name != "Weight"}
+    assert {thing.name for thing in public if hasattr(thing, "name")} == tested

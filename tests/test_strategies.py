@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 from kdft_lib.objectives import SoftTargets, Supervised
-from kdft_lib.strategies import FullFineTuning, HeadOnly
+from kdft_lib.strategies import (
+    BiasOnly,
+    FullFineTuning,
+    GradualUnfreezing,
+    HeadOnly,
+    LayerwiseDecay,
+    LowRank,
+    Phases,
+    blocks,
+)
 from kdft_lib.training import fit
 
 OPTIMIZERS = {
@@ -97,3 +106,347 @@ def test_rates_must_be_positive(lr):
 def test_a_model_with_nothing_to_train_is_named(blobs):
     with pytest.raises(ValueError, match=r"FullFineTuning\(.*\), which leaves nothing of Identity to train"):
         fit(nn.Identity(), blobs, objective=Supervised(), strategy=FullFineTuning(0.1), epochs=1)
+
+
+# Layers in order -----------------------------------------------------------------------------------
+
+
+def deep():
+    """Four blocks, each with what can leak."""
+    return nn.Sequential(
+        *(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.ReLU()) for _ in range(3)),
+        nn.Linear(4, 3),
+    )
+
+
+class Stacked(nn.Module):
+    """A token, a stem with its normalisation, a list of layers inside a wrapper, a last normalisation, a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 4))
+        self.stem = nn.Linear(4, 4)
+        self.stem_norm = nn.LayerNorm(4)
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.norm = nn.LayerNorm(4)
+        self.dropout = nn.Dropout()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        values = self.stem_norm(self.stem(inputs + self.token))
+        for layer in self.encoder.layers:
+            values = layer(values).relu()
+        return self.head(self.dropout(self.norm(values)))
+
+
+def trainable(model):
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def test_blocks_are_found_in_order():
+    assert blocks(deep()) == ["0", "1", "2", "3"]
+    assert blocks(Stacked()) == ["stem", "encoder.layers.0", "encoder.layers.1", "head"]
+    with pytest.raises(ValueError, match="LayerNorm has no weight matrix or kernel"):
+        blocks(nn.LayerNorm(3))
+
+
+def test_blocks_of_models_that_nobody_here_wrote():
+    import timm
+    import torchvision
+    from transformers import BertConfig, BertForSequenceClassification
+
+    stages = [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)]
+    assert blocks(torchvision.models.resnet18()) == ["conv1", *stages, "fc"]
+    assert blocks(torchvision.models.mobilenet_v3_small()) == [
+        *(f"features.{place}" for place in range(13)), "classifier.0", "classifier.3",
+    ]  # fmt: skip
+    vit = timm.create_model("vit_tiny_patch16_224", depth=3)
+    assert blocks(vit) == ["patch_embed", "blocks.0", "blocks.1", "blocks.2", "head"]
+    config = BertConfig(
+        vocab_size=5000, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    assert blocks(BertForSequenceClassification(config)) == [
+        "bert.embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1", "bert.pooler", "classifier",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [LayerwiseDecay, GradualUnfreezing])
+def test_rates_fall_from_block_to_block(make):
+    rates = make(0.8, decay=0.5).rates(Stacked())
+    assert {name.removesuffix(".weight"): rate for name, rate in rates.items() if not name.endswith("bias")} == {
+        "token": 0.1, "stem": 0.1, "stem_norm": 0.1, "encoder.layers.0": 0.2, "encoder.layers.1": 0.4, "norm": 0.4,
+        "head": 0.8,
+    }  # fmt: skip
+    named = make(0.8, decay=0.5, blocks=["encoder", "head"]).rates(Stacked())
+    assert {named[name] for name in named if not name.startswith("head")} == {0.4}
+    assert named["head.bias"] == 0.8
+
+
+def test_layerwise_decay_groups_each_rate_with_and_without_decay():
+    model = Stacked()
+    groups = LayerwiseDecay(0.8, 0.5, weight_decay=0.3).param_groups(model)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert all(decay[id(p)] == (0.3 if p.dim() >= 2 else 0.0) for p in model.parameters())
+    asked = LayerwiseDecay(0.8, 0.5, weight_decay=0.3, decay_all=True).param_groups(model)
+    assert {group["weight_decay"] for group in asked} == {0.3}
+    assert LayerwiseDecay(0.1).decay == 0.75
+
+
+def test_blocks_join_one_after_another_and_the_rest_stays_bit_for_bit(blobs, state_bytes, assert_same_bits):
+    seen = []
+
+    class Watching(GradualUnfreezing):
+        def before_epoch(self, model, epoch):
+            super().before_epoch(model, epoch)
+            seen.append((trainable(model), [module.training for module in model], state_bytes(model)))
+
+    model = deep()
+    fit(model, blobs, objective=Supervised(), strategy=Watching(0.1, weight_decay=0.5), epochs=6, batch_size=32)
+    for epoch, (names, modes, _) in enumerate(seen):
+        lowest = max(3 - epoch, 0)
+        assert {name.split(".")[0] for name in names} == {str(place) for place in range(lowest, 4)}
+        assert modes == [place >= lowest for place in range(4)]
+        if epoch < 3:
+            before, after = (
+                {name: tensor for name, tensor in seen[e][2].items() if int(name[0]) < lowest}
+                for e in (epoch, epoch + 1)
+            )
+            assert_same_bits(before, after)
+    assert not torch.equal(seen[-2][2]["0.0.weight"], seen[-1][2]["0.0.weight"])
+
+
+def test_epochs_per_block_and_named_blocks():
+    model = Stacked()
+    strategy = GradualUnfreezing(0.1, epochs_per_block=2, blocks=["stem", "encoder", "head"])
+    strategy.prepare(model)
+    assert trainable(model) == ["head.weight", "head.bias"]
+    for epoch, expected in ((1, {"head"}), (2, {"encoder", "norm", "head"}), (3, {"encoder", "norm", "head"})):
+        strategy.before_epoch(model.train(), epoch)
+        assert {name.split(".")[0] for name in trainable(model)} == expected
+        assert model.norm.training == (epoch >= 2)
+        assert not model.dropout.training
+    strategy.before_epoch(model.train(), 4)
+    assert len(trainable(model)) == len(list(model.parameters()))
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LayerwiseDecay(0.1, decay=0.0), "decay is 0.0; it must be above 0 and at most 1"),
+        (lambda: LayerwiseDecay(0.1, decay=1.5), "decay is 1.5"),
+        (lambda: GradualUnfreezing(0.1, decay=-1.0), "decay is -1.0"),
+        (lambda: GradualUnfreezing(0.1, epochs_per_block=0), "epochs_per_block is 0; it must be a whole number"),
+        (lambda: GradualUnfreezing(0.1, epochs_per_block=1.5), "epochs_per_block is 1.5"),
+        (lambda: LayerwiseDecay(0.1, blocks="head"), "blocks is 'head'; it must be a list"),
+        (lambda: GradualUnfreezing(0.1, blocks=[]), r"blocks is \[\]; it must be a list of one or more"),
+        (lambda: LowRank(0.1, rank=0), "rank is 0; it must be a whole number of 1 or more"),
+        (lambda: LowRank(0.1, alpha=0), "alpha is 0; it must be positive"),
+        (lambda: LowRank(0.1, dropout=1.0), "dropout is 1.0; it must be from 0 to below 1"),
+        (lambda: LowRank(0.1, targets="0"), "targets is '0'; it must be a list"),
+        (lambda: Phases(FullFineTuning(0.1), FullFineTuning(0.1), 0), "first_epochs is 0; it must be a whole number"),
+        (
+            lambda: Phases(FullFineTuning(0.1), FullFineTuning(0.1), 5).phase(0, 5),
+            "first_epochs is 5, which leaves none of 5",
+        ),
+    ],
+)
+def test_bad_arguments_of_strategies_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("make", [LayerwiseDecay, GradualUnfreezing])
+def test_blocks_that_do_not_exist_are_named(make, blobs):
+    with pytest.raises(ValueError, match=r"blocks is 'haed', which Stacked does not have; .*'head'"):
+        fit(Stacked(), blobs, objective=Supervised(), strategy=make(0.1, blocks=["haed"]), epochs=1)
+
+
+# Biases, low rank, phases --------------------------------------------------------------------------
+
+
+def test_biases_alone_move(net, blobs, state_bytes):
+    model = net()
+    before = state_bytes(model)
+    fit(model, blobs, objective=Supervised(), strategy=BiasOnly(0.1, weight_decay=0.5), epochs=3, batch_size=32)
+    after = state_bytes(model)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"body.0.bias", "body.1.bias", "head.bias"}
+
+
+def test_a_head_may_move_with_the_biases(net, blobs, state_bytes):
+    model = net()
+    before = state_bytes(model)
+    fit(model, blobs, objective=Supervised(), strategy=BiasOnly(0.1, head="head"), epochs=3, batch_size=32)
+    after = state_bytes(model)
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+    assert torch.equal(before["body.0.weight"], after["body.0.weight"])
+    assert model.body[3].training
+    with pytest.raises(ValueError, match="head is 'haed'"):
+        BiasOnly(0.1, head="haed").prepare(model)
+    plain = nn.Sequential(nn.Linear(4, 3, bias=False))
+    with pytest.raises(ValueError, match="leaves nothing of Sequential to train"):
+        fit(plain, blobs, objective=Supervised(), strategy=BiasOnly(0.1), epochs=1)
+
+
+def test_dropout_stays_on_for_biases():
+    model = deep().train()
+    BiasOnly(0.1).prepare(model)
+    BiasOnly(0.1).before_epoch(model, 0)
+    assert model[0][2].training
+    assert not model[0][1].training
+
+
+def test_a_low_rank_update_is_merged_and_of_low_rank(blobs):
+    torch.manual_seed(2)
+    model = nn.Sequential(
+        nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
+    )
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    structure, required = repr(model), [parameter.requires_grad for parameter in model.parameters()]
+    strategy = LowRank(3e-2, rank=2, alpha=4.0, head="5")
+    history = fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=20, batch_size=32)
+    assert repr(model) == structure
+    assert [parameter.requires_grad for parameter in model.parameters()] == required
+    assert history.steps[-1]["loss"] < 0.7 * history.steps[0]["loss"]
+    after = model.state_dict()
+    for name in ("0.weight", "3.weight"):
+        update = after[name] - before[name]
+        assert 1 <= torch.linalg.matrix_rank(update, rtol=1e-3) <= 2
+    for name in ("0.bias", "1.weight", "1.running_mean", "3.bias"):
+        assert torch.equal(after[name], before[name]), name
+    assert not torch.equal(after["5.weight"], before["5.weight"])
+
+
+def test_an_update_that_is_not_merged_stays_beside_the_weights(blobs, state_bytes):
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    before = state_bytes(model)
+    strategy = LowRank(3e-2, rank=2, targets=["0"], merge=False)
+    fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=3, batch_size=32)
+    after = state_bytes(model)
+    assert torch.equal(after["0.base_layer.weight"], before["0.weight"])
+    assert torch.equal(after["2.weight"], before["2.weight"])
+    assert after["0.lora_B.default.weight"].abs().sum() > 0
+    tuned = model(blobs.inputs)
+    again = LowRank(1e-9, rank=2, targets=["0"])
+    fit(model, blobs, objective=Supervised(), strategy=again, epochs=1, batch_size=32)
+    assert model.state_dict().keys() == before.keys()
+    torch.testing.assert_close(model(blobs.inputs), tuned, rtol=1e-4, atol=1e-5)
+
+
+def test_low_rank_starts_where_the_model_was(blobs):
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    before = model(blobs.inputs)
+    LowRank(0.1).prepare(model)
+    torch.testing.assert_close(model(blobs.inputs), before)
+    assert trainable(model) == [
+        "0.lora_A.default.weight", "0.lora_B.default.weight", "2.lora_A.default.weight", "2.lora_B.default.weight",
+    ]  # fmt: skip
+    assert model[0].scaling["default"] == 2.0
+
+
+def test_low_rank_chooses_layers():
+    convolutions = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten())
+    LowRank(0.1, rank=2).prepare(convolutions)
+    assert {name.split(".")[0] for name in trainable(convolutions)} == {"0"}
+    attention = nn.TransformerEncoderLayer(8, 2, 16)
+    LowRank(0.1, rank=2).prepare(attention)
+    assert {name.split(".")[0] for name in trainable(attention)} == {"linear1", "linear2"}
+    named = nn.ModuleDict({"fc": nn.Linear(2, 2), "deep": nn.ModuleDict({"fc": nn.Linear(2, 2)})})
+    LowRank(0.1, rank=2, targets=["fc"]).prepare(named)
+    assert {name.split(".lora")[0] for name in trainable(named)} == {"fc"}
+    with pytest.raises(ValueError, match="Sequential has no linear layer or convolution to update; name targets"):
+        LowRank(0.1, head="0").prepare(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="targets is 'fcc', which Sequential does not have"):
+        LowRank(0.1, targets=["fcc"]).prepare(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r"targets is \['0'\], and peft cannot update them"):
+        LowRank(0.1, targets=["0"]).prepare(nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2)))
+
+
+def test_an_interrupted_low_rank_run_leaves_the_layers_that_were(blobs):
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    structure = repr(model)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    model[1].register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, blobs, objective=Supervised(), strategy=LowRank(0.1), epochs=1)
+    assert repr(model) == structure
+
+
+def test_probing_then_fine_tuning(net, blobs, state_bytes):
+    seen = []
+
+    class Watching(Phases):
+        def before_epoch(self, model, epoch):
+            super().before_epoch(model, epoch)
+            seen.append((trainable(model), model.body.training, state_bytes(model)))
+
+    model = net()
+    strategy = Watching(HeadOnly("head", 0.1, weight_decay=0.3), FullFineTuning(1e-3, weight_decay=0.2), first_epochs=2)
+    history = fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=5, batch_size=32, schedule="cosine")
+    heads, everything = ["head.weight", "head.bias"], [name for name, _ in model.named_parameters()]
+    assert [names for names, *_ in seen] == [heads, heads, everything, everything, everything]
+    assert [training for _, training, _ in seen] == [False, False, True, True, True]
+    assert all(torch.equal(seen[0][2][name], seen[2][2][name]) for name in seen[0][2] if name.startswith("body"))
+    assert not torch.equal(seen[0][2]["head.weight"], seen[2][2]["head.weight"])
+    from kdft_lib.training import cosine
+
+    rates = [step["lr"] for step in history.steps]
+    expected = [0.1 * cosine((i + 0.5) / 6) for i in range(6)] + [1e-3 * cosine((i + 0.5) / 9) for i in range(9)]
+    assert rates == pytest.approx(expected)
+
+
+def test_each_phase_has_its_own_decay(net):
+    model = net()
+    strategy = Phases(HeadOnly("head", 0.1, weight_decay=0.3), FullFineTuning(1e-3, weight_decay=0.2), first_epochs=2)
+    strategy.prepare(model)
+    sizes = []
+    for epoch, expected in ((0, {(0.1, 0.3), (0.1, 0.0), (0, 0.0)}), (2, {(1e-3, 0.2), (1e-3, 0.0)})):
+        strategy.before_epoch(model, epoch)
+        groups = strategy.param_groups(model)
+        assert {(group["lr"], group["weight_decay"]) for group in groups} == expected
+        sizes.append([[id(parameter) for parameter in group["params"]] for group in groups])
+    assert sizes[0] == sizes[1]
+
+
+def test_phases_may_hold_any_strategy(net, blobs, state_bytes):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    before = state_bytes(model)
+    strategy = Phases(HeadOnly("2", 0.1), LowRank(1e-2, rank=2, head="2"), first_epochs=1)
+    fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=3, batch_size=32)
+    assert model.state_dict().keys() == before.keys()
+    assert torch.linalg.matrix_rank(model[0].weight - before["0.weight"], rtol=1e-3) <= 2
+    unfreezing = Phases(HeadOnly("head", 0.1), GradualUnfreezing(1e-2), first_epochs=2)
+    model = net()
+    unfreezing.prepare(model)
+    assert unfreezing.phase(0, 6) == (0, 2)
+    assert unfreezing.phase(3, 6) == (2, 6)
+    for epoch, moved in ((1, {"head"}), (2, {"head"}), (3, {"body", "head"})):
+        unfreezing.before_epoch(model.train(), epoch)
+        assert {name.split(".")[0] for name in trainable(model)} == moved
+
+
+def test_texts_name_the_arguments_and_nothing_private():
+    text = repr(Phases(HeadOnly("head", 0.1), FullFineTuning(0.2), first_epochs=3))
+    assert text == (
+        "Phases(first=HeadOnly(lr=0.1, weight_decay=0.01, decay_all=False, head='head'),"
+        " second=FullFineTuning(lr=0.2, weight_decay=0.01, decay_all=False), first_epochs=3)"
+    )
+
+
+@pytest.mark.parametrize("name", ["Lamb", "Lion", "NAdamW", "Adopt", "SGD", "RMSprop", "Adan"])
+def test_optimisers_of_torch_and_timm_train_and_freeze(net, blobs, state_bytes, assert_same_bits, name):
+    import timm.optim
+
+    optimizer = getattr(timm.optim, name, None) or getattr(torch.optim, name)
+    model = net()
+    before = state_bytes(model.body)
+    strategy = HeadOnly("head", 1e-2, weight_decay=0.1)
+    history = fit(model, blobs, objective=Supervised(), strategy=strategy, optimizer=optimizer, epochs=5, batch_size=32)
+    assert_same_bits(before, state_bytes(model.body))
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]

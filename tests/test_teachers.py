@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from kdft_lib.data import TensorData
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
-from kdft_lib.teachers import Teacher, cache
+from kdft_lib.teachers import Ensemble, Teacher, cache, compress, expand
 from kdft_lib.training import fit
 
 
@@ -162,3 +162,138 @@ def test_teacher_and_cache_on_a_gpu(net, blobs):
     model = net()
     fit(model, cached, objective=SoftTargets(nn.Sequential(teacher)[0]), strategy=FullFineTuning(1e-2), epochs=1)
     assert next(model.parameters()).is_cuda
+
+
+# Ensembles, fewer bits, fewer classes ---------------------------------------------------------------
+
+
+def test_an_ensemble_averages_probabilities_or_logits():
+    members = [nn.Linear(4, 3) for _ in range(3)]
+    inputs = torch.randn(5, 4)
+    logits = torch.stack([member(inputs) for member in members])
+    probabilities = Ensemble(members)(inputs).softmax(-1)
+    torch.testing.assert_close(probabilities, logits.softmax(-1).mean(0))
+    torch.testing.assert_close(Ensemble(members, average="logits")(inputs), logits.mean(0))
+    torch.testing.assert_close(Ensemble(members[:1])(inputs).softmax(-1), logits[0].softmax(-1))
+    dense = [nn.Conv2d(2, 3, 1) for _ in range(2)]
+    images = torch.randn(2, 2, 4, 4)
+    expected = torch.stack([member(images).softmax(1) for member in dense]).mean(0)
+    torch.testing.assert_close(Ensemble(dense, class_dim=1)(images).softmax(1), expected)
+
+
+def test_an_ensemble_teaches_is_cached_and_asked_by_keywords(blobs):
+    members = [nn.Linear(4, 3) for _ in range(2)]
+    teacher = Ensemble(members)
+    data = cache(teacher, blobs)
+    torch.testing.assert_close(data.teacher_logits, teacher(blobs.inputs))
+    fit(nn.Linear(4, 3), data, objective=SoftTargets(teacher), strategy=FullFineTuning(0.1), epochs=1)
+    other = Ensemble(members, average="logits")
+    with pytest.raises(ValueError, match="cached logits are of another teacher"):
+        fit(nn.Linear(4, 3), data, objective=SoftTargets(other), strategy=FullFineTuning(0.1), epochs=1)
+
+    class Keyed(nn.Module):
+        def forward(self, words):
+            return {"logits": words}
+
+    words = torch.randn(2, 3)
+    torch.testing.assert_close(Teacher(Ensemble([Keyed(), Keyed()]))({"words": words}).softmax(-1), words.softmax(-1))
+
+
+def test_ensembles_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="members is empty"):
+        Ensemble([])
+    with pytest.raises(ValueError, match='average is \'votes\'; choose "probabilities" or "logits"'):
+        Ensemble([nn.Linear(1, 1)], average="votes")
+
+
+def test_logits_kept_in_half_precision(blobs):
+    teacher = nn.Linear(4, 3)
+    whole, half = cache(teacher, blobs), cache(teacher, blobs, dtype=torch.float16)
+    assert half.teacher_logits.dtype == torch.float16
+    assert half.teacher_logits.nbytes == whole.teacher_logits.nbytes // 2
+    torch.testing.assert_close(half.teacher_logits.float(), whole.teacher_logits, rtol=2**-10, atol=1e-6)
+    with torch.no_grad():
+        teacher.weight.mul_(1e5)
+    with pytest.raises(ValueError, match=r"dtype is torch.float16, which cannot hold a logit of .*; keep"):
+        cache(teacher, blobs, dtype=torch.float16)
+
+
+def test_the_highest_classes_and_a_remainder():
+    logits = torch.tensor([[3.0, 0.0, 1.0, 2.0, -1.0], [0.0, 0.0, 0.0, 0.0, 9.0]])
+    compact = compress(logits, 2)
+    assert compact["indices"].tolist()[0] == [0, 3]
+    found, wanted = expand(compact).softmax(-1), logits.softmax(-1)
+    torch.testing.assert_close(found[0, [0, 3]], wanted[0, [0, 3]])
+    torch.testing.assert_close(found[0, [1, 2, 4]], wanted[0, [1, 2, 4]].mean().expand(3))
+    torch.testing.assert_close(found[1], wanted[1])
+    torch.testing.assert_close(found.sum(-1), torch.ones(2))
+    almost = expand(compress(logits, 4)).softmax(-1)
+    torch.testing.assert_close(almost, wanted)
+    dense = torch.randn(2, 3, 6)
+    assert expand(compress(dense, 1)).shape == dense.shape
+    for top_k in (0, 5, 9):
+        with pytest.raises(ValueError, match=f"top_k is {top_k}; it must be from 1 to 4, below the number of classes"):
+            compress(logits, top_k)
+
+
+def test_what_keeping_64_of_32000_costs():
+    """A distribution over 32,000 words as language models have it: Zipf's, and sharper."""
+    ranks = torch.arange(1.0, 32001)
+    generator = torch.Generator().manual_seed(0)
+    for sharpness, mass, bound in ((1.0, 0.40, 0.40), (2.0, 0.99, 0.02)):
+        logits = -sharpness * ranks.log() + 0.3 * torch.randn(16, 32000, generator=generator)
+        logits = logits[:, torch.randperm(32000, generator=generator)]
+        compact = {
+            name: column.half() if column.is_floating_point() else column
+            for name, column in compress(logits, 64).items()
+        }
+        size = sum(column.nbytes for column in compact.values()) / logits.nbytes
+        whole, kept = logits.softmax(-1), expand(compact).float().softmax(-1)
+        error = (whole - kept).abs().sum(-1).max() / 2
+        held = whole.topk(64).values.sum(-1).mean()
+        print(f"\nsharpness {sharpness}: {size:.4f} of the memory; the 64 hold {held:.2f}; total variation {error:.4f}")
+        assert size < 0.004
+        assert held > mass
+        assert error < bound
+
+
+def test_cached_tops_teach_like_the_whole(blobs):
+    """With all classes but one kept, nothing is lost."""
+    teacher = nn.Linear(4, 3)
+    tops = cache(teacher, blobs, top_k=2)
+    assert set(tops.teacher_logits) == {"values", "indices", "rest", "classes"}
+    assert tops[:7].teacher_logits["values"].shape == (7, 2)
+    ends = []
+    for data in (tops, cache(teacher, blobs), blobs):
+        torch.manual_seed(1)
+        student = nn.Linear(4, 3)
+        fit(student, data, objective=SoftTargets(teacher), strategy=FullFineTuning(0.1), epochs=3, batch_size=32)
+        ends.append(student.weight.detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ends[1], ends[2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_kept_file_knows_how_it_was_made(blobs, tmp_path):
+    teacher, path = nn.Linear(4, 3), tmp_path / "logits.safetensors"
+    first = cache(teacher, blobs, top_k=2, dtype=torch.float16, path=path)
+    again = cache(teacher, blobs, top_k=2, dtype=torch.float16, path=path)
+    for name, column in first.teacher_logits.items():
+        assert torch.equal(column, again.teacher_logits[name])
+    with pytest.raises(ValueError, match="was made in another way"):
+        cache(teacher, blobs, path=path)
+
+
+def test_a_teacher_elsewhere_is_named():
+    teacher = Teacher(nn.Linear(4, 3, device="meta"))
+    with pytest.raises(ValueError, match=r"the teacher is on meta and the inputs on cpu; .*teacher.to\('cpu'\)"):
+        teacher(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="the teacher is on meta"):
+        teacher({"input": torch.zeros(2, 4)})
+
+
+def test_a_teacher_gives_features_without_gradient(net):
+    teacher = Teacher(net().train())
+    given = teacher.outputs(torch.randn(3, 4), ["body.0"])
+    assert given.features["body.0"].shape == (3, 8)
+    assert not given.features["body.0"].requires_grad
+    assert not teacher.model.body.training

@@ -96,7 +96,7 @@ def imagenet_backbone(
         parent, _, child = head_name.rpartition(".")
         setattr(model.get_submodule(parent), child, nn.Linear(head.in_features, num_classes))
     model.transform = ImageTransform(image_size or size, mean, std, given)  # type: ignore[assignment]
-    model.head_name = head_name  # type: ignore[assignment]
+    model.head_name = head_name
     return model.train()
 
 

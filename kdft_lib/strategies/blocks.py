@@ -14,7 +14,8 @@ def blocks(model: nn.Module) -> list[str]:
     """A model's blocks, from the input to the head, in the order in which they are defined.
 
     A list of layers is opened, and so is a module that holds a ``ModuleList``, or most of the model and a
-    ``Sequential``; what they hold are the blocks. What has no matrix of its own, such as a normalisation, goes with the block before.
+    ``Sequential``; what they hold are the blocks. What has no matrix of its own, such as a normalisation,
+    goes with the block before.
 
     Args:
         model: Any module that is defined in the order in which it runs, as most are.

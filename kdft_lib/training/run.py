@@ -141,23 +141,23 @@ class Run:
         """Make the optimiser, and let Accelerate wrap what it must."""
         self.strategy.prepare(self.model)
         self.objective.prepare(self.model, batches.apply(next(self._streams[0].batches(0)), self._to_device))
-        groups = self.strategy.param_groups(self.model)
-        if not groups:
+        if not self.strategy.param_groups(self.model):
             raise ValueError(
                 f"strategy is {self.strategy!r}, which leaves nothing of {type(self.model).__name__} to train"
             )
-        highest = max(group["lr"] for group in groups)
-        self._adapters = [
-            {"params": params, "lr": highest, "weight_decay": decay}
-            for decay, params in (
-                (self.strategy.weight_decay, [p for p in self.objective.parameters() if p.dim() >= 2]),
-                (0.0, [p for p in self.objective.parameters() if p.dim() < 2]),
-            )
-            if params
-        ]
-        self.optimizer = self.accelerator.prepare_optimizer(self._make_optimizer([*groups, *self._adapters]))
+        self.optimizer = self.accelerator.prepare_optimizer(self._make_optimizer(self._groups()))
         self._average = MovingAverage(self.model, self._ema_decay) if self._ema_decay is not None else None
         self._wrap()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The strategy's groups, and those of the objective's adapters, at its highest rate and decay."""
+        groups = self.strategy.param_groups(self.model)
+        rate, decay = (max(group[name] for group in groups) for name in ("lr", "weight_decay"))
+        for decays in (True, False):
+            adapters = [parameter for parameter in self.objective.parameters() if (parameter.dim() >= 2) == decays]
+            if adapters:
+                groups.append({"params": adapters, "lr": rate, "weight_decay": decay if decays else 0.0})
+        return groups
 
     def _wrap(self) -> None:
         """Model and objective as one module, for autocast and, between processes, for mean gradients."""
@@ -241,7 +241,7 @@ class Run:
         self.model.train()
         self.strategy.before_epoch(self.model, epoch)
         self.objective.before_epoch(epoch, self.epochs)
-        groups = [*self.strategy.param_groups(self.model), *self._adapters]
+        groups = self._groups()
         self._peaks = [group["lr"] for group in groups]
         for held, group in zip(self.optimizer.param_groups, groups, strict=True):
             held["weight_decay"] = group["weight_decay"]
