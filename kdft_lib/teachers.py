@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +15,7 @@ from torch.utils.data import Dataset, default_collate
 from kdft_lib import features, models
 from kdft_lib.data import TensorData, as_batch, batches
 from kdft_lib.features import Outputs
+from kdft_lib.models.files import written_whole
 
 
 class Teacher:
@@ -225,6 +224,7 @@ def cache(
     Raises:
         ValueError: If the data is empty or transformed at random, ``dtype`` cannot hold a logit, or
             ``path`` was made by another teacher, from other data or in another way.
+        OSError: If ``path`` cannot be written.
 
     Example:
         >>> data = TensorData(torch.randn(5, 3))
@@ -291,13 +291,9 @@ def _in_memory(data: Dataset[Any]) -> TensorData:
 def _write(path: Path, columns: dict[str, Tensor], made_of: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        temporary = Path(folder, "logits")
-        save_file(
-            {name: column.contiguous().cpu() for name, column in columns.items()}, str(temporary), metadata=made_of
-        )
-        os.replace(temporary, path)
+    columns = {name: column.contiguous().cpu() for name, column in columns.items()}
+    with written_whole(path) as temporary:
+        save_file(columns, str(temporary), metadata=made_of)
 
 
 def _read(path: Path, made_of: dict[str, str]) -> dict[str, Tensor]:

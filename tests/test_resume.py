@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kdft_lib.data import TensorData
 from kdft_lib.objectives import SoftTargets, Supervised
-from kdft_lib.strategies import FullFineTuning, HeadOnly
+from kdft_lib.strategies import FullFineTuning, GradualUnfreezing, HeadOnly
 from kdft_lib.training import fit
 
 WORKER = Path(__file__).parent / "workers" / "resumable.py"
@@ -167,36 +167,116 @@ def test_a_folder_that_cannot_be_made_is_named(net, blobs, tmp_path):
         run(net, blobs, tmp_path / "file" / "folder")
 
 
-@pytest.mark.slow
-def test_runs_killed_at_random_moments_end_bit_for_bit_alike(tmp_path):
-    """Each kill is a SIGKILL at a random moment of a run that was resumed; 10 runs, one kill or more each."""
+def start(folder, case):
+    command = [sys.executable, str(WORKER), str(folder), case]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def start(folder, seed):
-        command = [sys.executable, str(WORKER), str(folder), str(seed)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
-    chance, kills = random.Random(20), 0
-    for seed in range(2):
-        whole = start(tmp_path / f"whole{seed}", seed)
-        assert whole.stdout.readline() == "training\n"
-        began = time.perf_counter()
-        expected = whole.communicate()[0]
-        duration = time.perf_counter() - began
-        for trial in range(30):
-            folder = tmp_path / f"killed{seed}-{trial}"
-            killed = start(folder, seed)
-            assert killed.stdout.readline() == "training\n"
-            time.sleep(chance.uniform(0.05, 0.9) * duration)
-            killed.send_signal(signal.SIGKILL)
-            if killed.wait() == 0:
-                continue  # it was done before the signal came
-            assert killed.returncode == -signal.SIGKILL
-            kills += 1
-            resumed = start(folder, seed)
-            assert resumed.communicate()[0].removeprefix("training\n") == expected
-            assert resumed.returncode == 0
-            if kills == 5 * (seed + 1):
-                break
-    print(f"\n{kills} kills survived, bit for bit")
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["soft", "hint", "dist", "decoupled", "relational"])
+def test_runs_killed_at_random_moments_end_bit_for_bit_alike(tmp_path, case):
+    """Each kill is a SIGKILL at a random moment; strategies, precisions and objectives differ, and some have
+    parameters of their own. Ten kills each."""
+    whole = start(tmp_path / "whole", case)
+    assert whole.stdout.readline() == "training\n", whole.stderr.read()
+    began = time.perf_counter()
+    expected = whole.communicate()[0]
+    duration = time.perf_counter() - began
+    chance, kills = random.Random(case), 0
+    for trial in range(30):
+        folder = tmp_path / f"killed{trial}"
+        killed = start(folder, case)
+        assert killed.stdout.readline() == "training\n"
+        time.sleep(chance.uniform(0.05, 0.9) * duration)
+        killed.send_signal(signal.SIGKILL)
+        if killed.wait() == 0:
+            continue  # it was done before the signal came
+        assert killed.returncode == -signal.SIGKILL
+        kills += 1
+        output, errors = start(folder, case).communicate()
+        assert output.removeprefix("training\n") == expected, errors
+        if kills == 10:
+            break
+    print(f"\n{case}: {kills} kills survived, bit for bit")
     assert kills == 10
+
+
+def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path):
+    whole = start(tmp_path / "whole", "hint").communicate()[0]
+    folder = tmp_path / "stopped"
+    stopped = start(folder, "hint")
+    assert stopped.stdout.readline() == "training\n"
+    while not (folder / "checkpoint.pt").exists():
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate()
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
+    torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert start(folder, "hint").communicate()[0] == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    """A process that may write no more than 20 kB to a file: the checkpoint fails, as on a full disk."""
+    code = f"""
+import resource, signal, torch
+from torch import nn
+from kdft_lib.data import TensorData
+from kdft_lib.models import save
+from kdft_lib.objectives import Supervised
+from kdft_lib.strategies import FullFineTuning
+from kdft_lib.teachers import cache
+from kdft_lib.training import fit
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+data = TensorData(torch.randn(4000, 4), torch.zeros(4000, dtype=torch.int64))
+model = nn.Sequential(nn.Linear(4, 4000), nn.Linear(4000, 2))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+def run():
+    fit(model, data, objective=Supervised(), strategy=FullFineTuning(0.1), steps=1, checkpoint_dir={str(tmp_path)!r})
+for attempt in (
+    run,
+    lambda: save(model, {str(tmp_path / "model.safetensors")!r}),
+    lambda: cache(nn.Linear(4, 9), data, path={str(tmp_path / "logits.safetensors")!r}),
+):
+    try:
+        attempt()
+        print("no error")
+    except OSError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stdout
+    assert lines[0].startswith(f"checkpoint_dir is {tmp_path}, and nothing can be written there")
+    assert all("cannot be written" in line or "nothing can be written" in line for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_folder_that_cannot_be_written_is_named(net, blobs, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"log_dir is .*folder, and nothing can be written there"):
+        run(net, blobs, tmp_path / "checkpoints", log_dir=tmp_path / "file" / "folder")
+
+
+def test_an_optimiser_state_that_does_not_fit_is_named(net, blobs, tmp_path):
+    run(net, blobs, tmp_path, epochs=1)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    state["optimizer"]["param_groups"][0]["params"].pop()
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"holds another optimizer: .*Use the arguments of that run"):
+        run(net, blobs, tmp_path, epochs=2)
+
+
+def test_unfrozen_layers_stay_unfrozen_after_a_resumption(net, blobs, tmp_path, state_bytes, assert_same_bits):
+    """Lightning freezes them again (#21901)."""
+    more = {"strategy": GradualUnfreezing(1e-2), "keep_best": False}
+    whole, _ = run(net, blobs, tmp_path / "whole", **more)
+    start_, _ = run(net, blobs, tmp_path / "cut", stop_after=7, **more)
+    resumed, history = run(net, blobs, tmp_path / "cut", **more)
+    assert_same_bits(state_bytes(whole), state_bytes(resumed))
+    assert not torch.equal(resumed.body[0].weight, start_.body[0].weight)
+    assert len(history.epochs) == 5

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
 
     Raises:
         ValueError: If the name ends otherwise, or the card is not JSON.
+        OSError: If it cannot be written.
 
     Example:
         >>> path = save(ConvNet(width=2), Path(tempfile.mkdtemp()) / "student.safetensors")
@@ -49,14 +51,29 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
         text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
         raise ValueError(f"card cannot be written as JSON ({error}); use plain numbers, texts and lists") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        weights, notes = Path(folder, "weights"), Path(folder, "card")
+    with written_whole(path) as weights:
         save_model(model, str(weights))
-        notes.write_text(text, encoding="utf-8")
-        os.replace(notes, path.with_suffix(".json"))
-        os.replace(weights, path)
+        with written_whole(path.with_suffix(".json")) as notes:
+            notes.write_text(text, encoding="utf-8")
     return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Another name to write to, which becomes the path once all is written; an error leaves the path as it was.
+
+    Raises:
+        OSError: If it cannot be written; the message says where and why.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            yield Path(folder, path.name)
+            os.replace(Path(folder, path.name), path)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"path is {path}, and nothing can be written there ({error})") from error
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:

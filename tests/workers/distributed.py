@@ -8,8 +8,28 @@ import torch
 from torch import nn
 
 from kdft_lib.data import UNLABELLED, TensorData
-from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
-from kdft_lib.strategies import FullFineTuning, HeadOnly
+from kdft_lib.objectives import (
+    DIST,
+    AttentionTransfer,
+    DecoupledKD,
+    HardTargets,
+    Hint,
+    LogitMatching,
+    Relational,
+    SimilarityPreserving,
+    SoftTargets,
+    Supervised,
+    TowardStart,
+)
+from kdft_lib.strategies import (
+    BiasOnly,
+    FullFineTuning,
+    GradualUnfreezing,
+    HeadOnly,
+    LayerwiseDecay,
+    LowRank,
+    Phases,
+)
 from kdft_lib.training import fit
 
 
@@ -18,22 +38,51 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 3))
 
 
+def maps() -> nn.Module:
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 4, 2, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(36, 3)
+    )
+
+
 generator = torch.Generator().manual_seed(1)
 inputs = torch.randn(120, 4, generator=generator)
 targets = (inputs[:, :3] + inputs[:, 1:]).argmax(1)
 targets[torch.rand(120, generator=generator) < 0.4] = UNLABELLED
 data = TensorData(inputs, targets)
+transfer = {"transfer_data": data[:70].without_labels()}
 ends = {}
 with torch.random.fork_rng([]):
-    teacher = net()
+    teacher, wide = net(), maps()
     teacher[0].weight.data.mul_(-2)
-for name, objective, strategy, more in (
-    ("supervised", Supervised(), FullFineTuning(1e-2), {}),
-    ("soft", SoftTargets(teacher), FullFineTuning(1e-2), {"transfer_data": data[:70].without_labels()}),
-    ("hard", HardTargets(teacher), FullFineTuning(1e-2), {"accumulate": 3, "clip_norm": 0.1}),
-    ("head", Supervised(), HeadOnly("4", 1e-2), {}),
-):
-    model = net()
+    wide[1].weight.data.mul_(-2)
+full = FullFineTuning(1e-2)
+runs = {
+    "supervised": (net, Supervised(), full, {}),
+    "soft": (net, SoftTargets(teacher), full, transfer),
+    "hard": (net, HardTargets(teacher), full, {"accumulate": 3, "clip_norm": 0.1}),
+    "matching": (net, LogitMatching(teacher, 0.1, 1.0), full, transfer),
+    "decoupled": (net, DecoupledKD(teacher, warmup_epochs=3), full, transfer),
+    "DIST": (net, DIST(teacher), full, transfer),
+    "similarity": (net, Supervised() + 10 * SimilarityPreserving(teacher, "2", "2"), full, transfer),
+    "relational": (net, Supervised() + Relational(teacher, "2", "2"), full, transfer),
+    # After the activation: a bias before it moves all points alike, and AdamW would magnify the rounding of
+    # a gradient that is 0.
+    "relational alone": (net, Relational(teacher, "1", "1"), full, {"clip_norm": 0.5}),
+    "hint": (net, SoftTargets(teacher) + 10 * Hint(teacher, "2", "2"), full, transfer),
+    "hint alone": (net, Hint(teacher, "0", "2"), full, {"accumulate": 2}),
+    "attention": (maps, Supervised() + 100 * AttentionTransfer(wide, "1", "1"), full, {}),
+    "toward start": (net, Supervised() + 0.1 * TowardStart(net()), full, {"accumulate": 2}),
+    "average": (net, Supervised(), full, {"ema_decay": 0.9}),
+    "head": (net, Supervised(), HeadOnly("4", 1e-2), {}),
+    "layerwise": (net, Supervised(), LayerwiseDecay(1e-2), {}),
+    "gradual": (net, SoftTargets(teacher), GradualUnfreezing(1e-2), {}),
+    "biases": (net, Supervised(), BiasOnly(1e-2), {}),
+    "low rank": (net, Supervised(), LowRank(1e-2, rank=2, head="4"), {}),
+    "phases": (net, Hint(teacher, "2", "2") + Supervised(), Phases(HeadOnly("4", 1e-2), full, 2), {}),
+}
+for name, (make, objective, strategy, more) in runs.items():
+    model = make()
     history = fit(
         model,
         data,
@@ -42,7 +91,7 @@ for name, objective, strategy, more in (
         steps=30,
         batch_size=31,
         val_data=data,
-        keep_best=True,
+        keep_best=name == "soft",
         **more,
     )
     ends[name] = {"model": model.state_dict(), "losses": torch.tensor([step["loss"] for step in history.steps])}

@@ -9,33 +9,43 @@ import torch
 
 from kdft_lib.data import RandomShiftFlip, TensorData
 from kdft_lib.models import ConvNet
-from kdft_lib.objectives import SoftTargets
-from kdft_lib.strategies import FullFineTuning
+from kdft_lib.objectives import DIST, DecoupledKD, Hint, Relational, SoftTargets, Supervised, TowardStart
+from kdft_lib.strategies import FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseDecay, LowRank, Phases
 from kdft_lib.training import fit
 
-folder, seed = sys.argv[1], int(sys.argv[2])
-torch.manual_seed(seed)
-images, targets = torch.randn(256, 1, 28, 28), torch.randint(0, 10, (256,))
+folder, case = sys.argv[1:]
+torch.manual_seed(len(case))
+images, targets = torch.randn(256, 1, 16, 16), torch.randint(0, 10, (256,))
 data = TensorData(images, targets)
 model, teacher = ConvNet(8), ConvNet(4)
+cases = {
+    "soft": (SoftTargets(teacher), FullFineTuning(1e-2), {"keep_best": True, "augment": RandomShiftFlip()}),
+    "hint": (SoftTargets(teacher) + 10 * Hint(teacher, "body.2", "body.2"), GradualUnfreezing(1e-2, 5), {}),
+    "dist": (DIST(teacher) + 0.1 * TowardStart(model), LayerwiseDecay(1e-2), {"precision": "bfloat16"}),
+    "decoupled": (DecoupledKD(teacher), LowRank(1e-2, rank=2, head="head", dropout=0.1), {"ema_decay": 0.9}),
+    "relational": (
+        Supervised() + Relational(teacher, "body.4", "body.4"),
+        Phases(HeadOnly("head", 1e-2), FullFineTuning(1e-3), first_epochs=8),
+        {"precision": "bfloat16", "ema_decay": 0.9, "keep_best": True, "clip_norm": 1.0, "accumulate": 2},
+    ),
+}
+objective, strategy, more = cases[case]
 print("training", flush=True)
 history = fit(
     model,
     data[:128],
     transfer_data=data[128:].without_labels(),
     val_data=data[:64],
-    objective=SoftTargets(teacher),
-    strategy=FullFineTuning(1e-2),
-    augment=RandomShiftFlip(),
-    steps=200,
+    objective=objective,
+    strategy=strategy,
+    steps=100,
     batch_size=32,
-    keep_best=seed == 1,
     checkpoint_dir=folder,
     checkpoint_every=3,
-    seed=seed,
+    **more,
 )
 digest = hashlib.sha256()
-for tensor in model.state_dict().values():
-    digest.update(tensor.numpy().tobytes())
+for tensor in [*model.state_dict().values(), *objective.state_dict().values()]:
+    digest.update(tensor.detach().numpy().tobytes())
 digest.update(repr([history.steps, history.epochs, history.best_epoch]).encode())
 print(digest.hexdigest())
