@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from kdft_lib import models
 from kdft_lib.data import TensorData, batches
 
+__all__ = [
+    "Outputs",
+    "find",
+    "outputs",
+    "precompute",
+]
+
 
 @dataclass(frozen=True)
 class Outputs:

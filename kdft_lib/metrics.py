@@ -13,6 +13,16 @@ from torch import Tensor, nn
 from kdft_lib import models
 from kdft_lib.data import UNLABELLED
 
+__all__ = [
+    "Latency",
+    "accuracy",
+    "agreement",
+    "calibration_error",
+    "cross_entropy",
+    "latency",
+    "parameters",
+]
+
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:
     """The share of labelled samples whose highest logit is the target's.

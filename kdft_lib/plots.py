@@ -17,6 +17,18 @@ from torch import Tensor
 
 from kdft_lib.experiments import Comparison
 
+__all__ = [
+    "PALETTE",
+    "curve",
+    "diagram",
+    "history",
+    "images",
+    "intervals",
+    "mean_interval",
+    "probabilities",
+    "use_style",
+]
+
 if TYPE_CHECKING:
     from IPython.display import SVG
 

@@ -17,6 +17,14 @@ from kdft_lib.data import TensorData, as_batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.models.files import written_whole
 
+__all__ = [
+    "Ensemble",
+    "Teacher",
+    "cache",
+    "compress",
+    "expand",
+]
+
 
 class Teacher:
     """A model to be asked, never trained.

@@ -40,7 +40,7 @@ def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, se
         "command": command,
         "date": datetime.date.today().isoformat(),
         "minutes": round(seconds / 60, 1),
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "python": platform.python_version(),
         "versions": {package: metadata.version(package) for package in ("torch", "accelerate", "numpy")},
     }
@@ -70,7 +70,7 @@ def recorded(name: str) -> Recorded:
     return Recorded({key: Comparison(**value) for key, value in content["comparisons"].items()}, content["about"])
 
 
-def _hardware() -> str:
+def hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     processor = platform.processor() or platform.machine()

@@ -45,7 +45,7 @@ class LayerwiseDecay(Strategy):
     Args:
         lr: The head's learning rate at the schedule's peak.
         decay: Of the rate, from block to block, above 0 and at most 1. Howard and Ruder divide by 2.6; 0.75
-            is usual for vision transformers (He et al., 2022, MAE, table 9).
+            is usual for vision transformers (He et al., 2022, MAE, appendix A.1).
         blocks: Names of modules from the input to the head; by default those of :func:`blocks`. A parameter
             outside of them goes with the block before it.
         weight_decay: Of weight matrices and kernels.

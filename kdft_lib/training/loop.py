@@ -72,7 +72,7 @@ def fit(
             the same view.
         optimizer: Makes one from parameter groups: a class such as ``torch.optim.AdamW`` or
             ``timm.optim.Lamb``, or a ``functools.partial`` of one.
-        schedule: The learning rate's course: a name of :mod:`kdft_lib.training.schedules`, or a
+        schedule: The learning rate's course: a name of ``kdft_lib.training.SCHEDULES``, or a
             function of the progress, from 0 to 1, to a factor of the strategy's rates.
         clip_norm: The largest norm of the whole gradient.
         accumulate: Into how many parts a step's batch is cut, to save memory.

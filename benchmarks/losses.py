@@ -1,0 +1,157 @@
+"""The work of one loss, forward and backward: ours, plain PyTorch as a careful user writes it, and torchdistill."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdft_lib import losses
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Work(NamedTuple):
+    """One row of the table: what is timed, on tensors of which shape, with which goal for ours over the best peer."""
+
+    name: str
+    shape: tuple[int, int]
+    goal: float
+    runs: int
+    ours: Loss
+    peers: dict[str, Loss]
+
+
+def works() -> list[Work]:
+    """All rows; torchdistill is a peer where it is installed."""
+    rows = [
+        Work(
+            "soft targets", shape, goal, runs, losses.soft_target_loss, {"kl_div": _kl_div, "kl_div, log": _kl_div_log}
+        )
+        for shape, goal, runs in (((128, 100), 0.90, 1500), ((256, 1000), 0.45, 200), ((1024, 32000), 0.35, 7))
+    ]
+    for shape, runs in (((128, 100), 500), ((256, 1000), 150)):
+        targets = torch.arange(shape[0]) % shape[1]
+        rows.append(
+            Work(
+                "decoupled KD",
+                shape,
+                0.50,
+                runs,
+                lambda s, t, targets=targets: losses.decoupled_kd_loss(s, t, targets),
+                {"plain": lambda s, t, targets=targets: _decoupled(s, t, targets)},
+            )
+        )
+    rows += [
+        Work("DIST", shape, 0.70, runs, losses.dist_loss, {"plain": _dist})
+        for shape, runs in (((128, 100), 500), ((256, 1000), 150))
+    ]
+    rows += [
+        Work(
+            "RKD distance + angle",
+            shape,
+            0.20,
+            runs,
+            lambda s, t: losses.relational_distance_loss(s, t) + losses.relational_angle_loss(s, t),
+            {"plain": _relational},
+        )
+        for shape, runs in (((64, 256), 60), ((128, 512), 15))
+    ]
+    return [work._replace(peers=work.peers | _torchdistill(work.name)) for work in rows]
+
+
+def once(loss: Loss, student: Tensor, teacher: Tensor) -> None:
+    """Forward and backward."""
+    student.grad = None
+    loss(student, teacher).backward()
+
+
+def pair(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A student's and a teacher's tensor, the first to be differentiated."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(shape, generator=generator) for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+def beyond_the_gradient(student: Tensor, teacher: Tensor) -> float:
+    """Peak memory of the soft-target loss beyond the gradient, as a share of the logits."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        once(losses.soft_target_loss, student, teacher)
+    held = peak = 0
+    for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return (peak - student.nbytes) / student.nbytes
+
+
+def _kl_div(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+    log_q, p = F.log_softmax(student / temperature, -1), F.softmax(teacher / temperature, -1)
+    return temperature**2 * F.kl_div(log_q, p, reduction="batchmean")
+
+
+def _kl_div_log(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+    log_q, log_p = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
+    return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def _decoupled(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float = 4.0) -> Tensor:
+    """α = 1, β = 8; the target masked by a large negative number, as in the authors' code."""
+    hit = F.one_hot(targets, student.shape[1]).bool()
+    q, p = F.softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
+    pairs = [torch.stack([(side * hit).sum(1), (side * ~hit).sum(1)], 1) for side in (q, p)]
+    target_kl = F.kl_div(pairs[0].log(), pairs[1], reduction="batchmean")
+    log_rest = F.log_softmax(student / temperature - 1000.0 * hit, 1)
+    other_kl = F.kl_div(log_rest, F.softmax(teacher / temperature - 1000.0 * hit, 1), reduction="batchmean")
+    return temperature**2 * (target_kl + 8 * other_kl)
+
+
+def _dist(student: Tensor, teacher: Tensor) -> Tensor:
+    q, p = student.softmax(1), teacher.softmax(1)
+
+    def correlation(dim: int) -> Tensor:
+        return F.cosine_similarity(q - q.mean(dim, keepdim=True), p - p.mean(dim, keepdim=True), dim=dim).mean()
+
+    return 2 - correlation(1) - correlation(0)
+
+
+def _relational(student: Tensor, teacher: Tensor) -> Tensor:
+    """Distances by ``cdist``, angles from a tensor of batch × batch × features."""
+
+    def relations(points: Tensor) -> tuple[Tensor, Tensor]:
+        distances = torch.cdist(points, points)
+        legs = F.normalize(points.unsqueeze(0) - points.unsqueeze(1), dim=2)
+        return distances / distances[distances > 0].mean(), torch.bmm(legs, legs.transpose(1, 2))
+
+    ours, theirs = relations(student), relations(teacher)
+    return F.smooth_l1_loss(ours[0], theirs[0]) + F.smooth_l1_loss(ours[1], theirs[1])
+
+
+@functools.cache
+def _torchdistill(name: str) -> dict[str, Loss]:
+    try:
+        from torchdistill.losses import mid_level
+    except ImportError:
+        return {}
+    path = "logits"
+
+    def called(loss: torch.nn.Module) -> dict[str, Loss]:
+        def compute(student: Tensor, teacher: Tensor) -> Tensor:
+            return loss({path: {"output": student}}, {path: {"output": teacher}}, targets=None)
+
+        return {"torchdistill": compute}
+
+    match name:
+        case "soft targets":
+            return called(mid_level.KDLoss(path, "output", path, "output", 4.0, 0.0))
+        case "DIST":
+            return called(mid_level.DISTLoss(path, "output", path, "output"))
+        case "RKD distance + angle":
+            return called(mid_level.RKDLoss(path, path, 1.0, 1.0, "mean"))
+    return {}
