@@ -64,22 +64,63 @@ class _Correlations(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, weights: tuple[float, float], temperature: float) -> Tensor:
-        q, p = (rows.wider(logits).div(temperature).softmax(-1) for logits in (student, teacher))
-        value, slope = torch.zeros((), dtype=q.dtype, device=q.device), torch.zeros_like(q)
-        for weight, dim in zip(weights, (1, 0), strict=True):
-            if weight:
-                correlation, gradient = _correlation(q, p, dim)
-                value += weight * (1 - correlation.mean())
-                slope.sub_(gradient.mul_(weight / correlation.numel()))
-        slope.sub_(torch.linalg.vecdot(slope, q).unsqueeze(-1)).mul_(q).mul_(temperature)
-        ctx.save_for_backward(slope.to(student.dtype))
-        return value.mul_(temperature**2).to(student.dtype)
+        found = _quick(student, teacher, weights, temperature)
+        value, slope = _wide(student, teacher, weights, temperature) if found is None else found
+        ctx.save_for_backward(slope)
+        return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("this loss has no second derivative; leave create_graph=True out")
         return upstream[0] * ctx.saved_tensors[0], None, None, None
+
+
+def _quick(
+    student: Tensor, teacher: Tensor, weights: tuple[float, float], temperature: float
+) -> tuple[Tensor, Tensor] | None:
+    """Value and gradient from sums of products, in the precision at hand; ``None`` where a row or a column
+    varies so little, or is so small, that this would lose digits."""
+    samples, classes = student.shape
+    q, p = (logits.mul(1 / temperature).softmax(1) for logits in (student, teacher))
+    squares = q * q, p * p, q * p
+    columns = q.sum(0), p.sum(0)
+    rows_q, rows_p, rows_both = (product.sum(1) - 1 / classes for product in squares)
+    sums = [product.sum(0) for product in squares]
+    columns_q, columns_p = (
+        total.addcmul(column, column, value=-1 / samples) for total, column in zip(sums, columns, strict=False)
+    )
+    columns_both = sums[2].addcmul(*columns, value=-1 / samples)
+    varied = torch.cat([rows_q * classes, rows_p * classes, columns_q / sums[0], columns_p / sums[1]])
+    if not (varied.amin().item() > 0.02 and torch.cat(columns).amin().item() > 1e-15):
+        return None
+    inverse_q, inverse_p = rows_q.rsqrt(), rows_p.rsqrt()
+    inter = rows_both * inverse_q * inverse_p
+    inverse_cq, inverse_cp = columns_q.rsqrt(), columns_p.rsqrt()
+    intra = columns_both * inverse_cq * inverse_cp
+    value = weights[0] * (1 - inter.mean()) + weights[1] * (1 - intra.mean())
+    # The gradient of −ρ is ρ x / ‖x‖² − y / (‖x‖ ‖y‖), along rows and along columns.
+    along, across = weights[0] / samples, weights[1] / classes
+    of_p = -across * inverse_cq * inverse_cp
+    of_q = across * intra * inverse_cq.square()
+    slope = ((-along * inverse_q * inverse_p).unsqueeze(1) + of_p).mul_(p)
+    slope.addcmul_((along * inter * inverse_q.square()).unsqueeze(1) + of_q, q)
+    slope.sub_((of_p * columns[1] + of_q * columns[0]) / samples)
+    slope.sub_((slope * q).sum(1, keepdim=True)).mul_(q).mul_(temperature)
+    return value * temperature**2, slope
+
+
+def _wide(student: Tensor, teacher: Tensor, weights: tuple[float, float], temperature: float) -> tuple[Tensor, Tensor]:
+    """The same in float64, centred first, whatever the probabilities are."""
+    q, p = (rows.wider(logits).div(temperature).softmax(-1) for logits in (student, teacher))
+    value, slope = torch.zeros((), dtype=q.dtype, device=q.device), torch.zeros_like(q)
+    for weight, dim in zip(weights, (1, 0), strict=True):
+        if weight:
+            correlation, gradient = _correlation(q, p, dim)
+            value += weight * (1 - correlation.mean())
+            slope.sub_(gradient.mul_(weight / correlation.numel()))
+    slope.sub_(torch.linalg.vecdot(slope, q).unsqueeze(-1)).mul_(q).mul_(temperature)
+    return value.mul_(temperature**2).to(student.dtype), slope.to(student.dtype)
 
 
 def _correlation(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tensor, Tensor]:
