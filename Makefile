@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks results teacher figures serve lint clean data
+.PHONY: help book test notebooks results teacher figures bench costs mutants serve lint clean data
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,17 @@ figures: $(INSTALLED) ## draw the intro's figure again from the recorded results
 teacher: data ## train the shipped teacher again (about ten minutes on two cores)
 	$(BIN)/python recipes/fashion_teacher.py
 
+bench: data ## measure what is fast, against what, into benchmarks/results (about five minutes)
+	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench torchdistill==1.1.5
+	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
+
+costs: data ## measure what each objective and strategy costs, for the page that compares them
+	$(BIN)/python recipes/costs.py
+
+mutants: data ## change the code in thousands of places, and count which changes no test notices
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 serve: book ## build, then show the site at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000
 
@@ -52,7 +63,7 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/mypy
 
 clean: ## remove what was built, the virtual environment included
-	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) _build build mutants dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 data: $(INSTALLED)
 	@$(BIN)/python tools/find_data.py

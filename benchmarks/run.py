@@ -24,9 +24,10 @@ import torch
 from torch import nn
 
 from kdft_lib import losses, plots
-from kdft_lib.data import TensorData
+from kdft_lib.data import TensorData, fashion_mnist
 from kdft_lib.experiments.records import hardware
 from kdft_lib.teachers import cache
+from kdft_lib.training import evaluate
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -95,7 +96,12 @@ def loop_rows() -> list[dict[str, Any]]:
         runs = make()
         in_turns(runs, 1)
         medians, models = in_turns(runs, count)
-        more = {} if "supervised" in models else {"weights_differ_by": loops.gap(*models.values())}
+        more: dict[str, Any] = {}
+        if "bare loop" in models:
+            more["weights_differ_by"] = loops.gap(*models.values())
+        if "usual loop" in models:
+            test = fashion_mnist(labelled=1000).test
+            more["test_accuracy"] = {name: evaluate(model, test)["accuracy"] for name, model in models.items()}
         rows.append(row(work, "", medians, goal, **more))
     return rows
 
@@ -153,6 +159,8 @@ def draw(growth: dict[str, tuple[list[int], list[float], float]]) -> None:
 def shown(row: dict[str, Any]) -> str:
     kept = "met" if row["ratio"] <= row["goal"] and row.get("memory", 0) <= 0.25 else "missed"
     extra = f", {row['memory']:.3f} of the logits beyond the gradient" if "memory" in row else ""
+    if "test_accuracy" in row:
+        extra = ", test accuracy " + " and ".join(f"{score:.4f}" for score in row["test_accuracy"].values())
     if "weights_differ_by" in row:
         extra = f", weights differ by {row['weights_differ_by']:.1e}"
     return (

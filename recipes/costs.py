@@ -128,7 +128,7 @@ def strategies() -> str:
         )
     note = (
         f"Times are multiples of a step of full fine-tuning, {1e3 * base:.0f} ms; gradual unfreezing is shown in its"
-        " first epoch, where it costs least. An optimiser such as AdamW adds eight bytes for each number that is trained."
+        " first epoch, where it costs least. AdamW adds eight bytes for each number that is trained."
     )
     return "\n".join([*table, "", note])
 

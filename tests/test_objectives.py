@@ -707,3 +707,54 @@ def test_every_objective_is_in_these_tables():
     tested = {*LOGIT_OBJECTIVES, *FEATURE_OBJECTIVES, "supervised", "toward_start"}
     public = {getattr(objectives, name) for name in objectives.__all__ if name != "Weight"}
     assert {thing.name for thing in public if hasattr(thing, "name")} == tested
+
+
+def test_a_value_of_the_whole_batch_is_shared_out(student, teacher, batch):
+    """DIST, RKD and SP are one value for a batch; a part of a step counts as its share of the samples."""
+    objective = DIST(teacher, ce_weight=0)
+    alone = objective(student, batch)["dist/kd"]
+    part = objective(student, batch | {"totals": {"samples": 32, "labelled": 0, "counted": 0}})["dist/kd"]
+    torch.testing.assert_close(part, alone * 8 / 32)
+
+
+def test_masked_tokens_take_no_attention():
+    student, teacher = (nn.Sequential(nn.Linear(2, size)) for size in (3, 4))
+    inputs, mask = torch.randn(3, 4, 2), torch.tensor([[True, True, True, False]] * 3)
+    objective = AttentionTransfer(teacher, "0", "0")
+    found = objective(student, {"inputs": inputs, "mask": mask})["loss"]
+    other = inputs.clone()
+    other[:, 3] = 100.0
+    torch.testing.assert_close(objective(student, {"inputs": other, "mask": mask})["loss"], found)
+    short = objective(student, {"inputs": inputs[:, :3]})["loss"]
+    torch.testing.assert_close(found, short * 3 / 4)
+
+
+def test_rows_are_gathered_and_gradients_come_back():
+    """In a group of one process, which is all that a test can have; two are in test_distributed.py."""
+    import torch.distributed as dist
+
+    from kdft_lib.objectives.processes import _Gathered, everywhere
+
+    rows = torch.randn(3, 2, requires_grad=True)
+    assert everywhere(rows) is rows
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        assert everywhere(rows) is rows
+        gathered = _Gathered.apply(rows)
+        weights = torch.arange(6.0).view(3, 2)
+        (gathered * weights).sum().backward()
+        assert torch.equal(gathered, rows)
+        assert torch.equal(rows.grad, weights)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_sums_keep_class_dim_and_restart_schedules(teacher):
+    objective = SoftTargets(nn.Conv2d(1, 2, 1), class_dim=1) + Supervised(class_dim=1)
+    assert objective.class_dim == 1
+    assert Supervised(class_dim=1).class_dim == 1
+    seen = []
+    (
+        Supervised() + SoftTargets(teacher, kd_weight=lambda epoch, epochs: seen.append((epoch, epochs)) or 1.0)
+    ).before_epoch(2, 5)
+    assert seen[-1] == (2, 5)

@@ -450,3 +450,37 @@ def test_optimisers_of_torch_and_timm_train_and_freeze(net, blobs, state_bytes, 
     history = fit(model, blobs, objective=Supervised(), strategy=strategy, optimizer=optimizer, epochs=5, batch_size=32)
     assert_same_bits(before, state_bytes(model.body))
     assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+
+
+def test_what_is_frozen_whole_is_still_with_its_dropout():
+    model = nn.ModuleDict(
+        {
+            "attention": nn.MultiheadAttention(4, 2, dropout=0.5, bias=False), "norm": nn.BatchNorm1d(4),
+            "plain": nn.BatchNorm1d(4, affine=False), "dropout": nn.Dropout(), "head": nn.Linear(4, 3),
+        }
+    )  # fmt: skip
+    strategy = BiasOnly(0.1)
+    strategy.prepare(model)
+    model.train()
+    strategy.before_epoch(model, 0)
+    modes = {name: module.training for name, module in model.items()}
+    assert modes == {"attention": False, "norm": False, "plain": False, "dropout": True, "head": True}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **more: HeadOnly("head", 0.1, **more),
+        lambda **more: BiasOnly(0.1, "head", **more),
+        lambda **more: GradualUnfreezing(0.1, **more),
+        lambda **more: FullFineTuning(0.1, **more),
+    ],
+)
+def test_decay_is_asked_for_on_everything(net, make):
+    for decay_all in (False, True):
+        model = net()
+        strategy = make(weight_decay=0.3, decay_all=decay_all)
+        strategy.prepare(model)
+        decay = {id(p): group["weight_decay"] for group in strategy.param_groups(model) for p in group["params"]}
+        assert decay[id(model.head.weight)] == 0.3
+        assert decay[id(model.head.bias)] == (0.3 if decay_all else 0.0)

@@ -55,7 +55,7 @@ def as_batch(raw: Any) -> Batch:
 def has_label(targets: Tensor) -> Tensor:
     """Where a label is: for each position of class indices, for each row of multi-label targets."""
     present = targets != UNLABELLED
-    return present.all(-1) if targets.is_floating_point() else present
+    return present.all(-1) if targets.is_floating_point() and targets.dim() > 1 else present
 
 
 def size(batch: Batch) -> int:

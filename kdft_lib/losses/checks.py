@@ -49,15 +49,15 @@ def check_mask(mask: Tensor, logits: Tensor) -> None:
         raise ValueError("mask counts no position; leave a batch without any out")
 
 
-def reduced(values: Tensor, reduction: Reduction, done: Reduction = "none") -> Tensor:
-    """Values for each sample, reduced unless that reduction is done already."""
+def reduced(values: Tensor, reduction: Reduction) -> Tensor:
+    """Values for each sample, reduced."""
     match reduction:
         case "none":
             return values
         case "sum":
             return values.sum()
         case "mean":
-            return values if done == "mean" else values.mean()
+            return values.mean()
     raise ValueError(f'reduction is {reduction!r}; choose "mean", "sum" or "none"')
 
 

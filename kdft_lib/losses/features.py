@@ -105,7 +105,9 @@ def attention_transfer_loss(
     channels = 1 if student.dim() == 4 else 2
     ours, theirs = (features.square().mean(channels).flatten(1) for features in (student, teacher))
     if ours.shape != theirs.shape:
-        raise ValueError(f"student_features has {ours.shape[1]} tokens and teacher_features {theirs.shape[1]}")
+        raise ValueError(
+            f"student_features has {ours.shape[1]} tokens and teacher_features {theirs.shape[1]}; they must be the same"
+        )
     return reduced((_unit(ours) - _unit(theirs)).square().mean(1), reduction)
 
 

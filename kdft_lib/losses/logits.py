@@ -181,7 +181,7 @@ def decoupled_kd_loss(
     kernel = functools.partial(rows.decoupled, alpha=alpha, beta=beta)
     temperature = positive("temperature", temperature)
     values = rows.divergence(kernel, student, teacher, targets, temperature=temperature, reduce=reduction == "mean")
-    return reduced(values, reduction, "mean")
+    return values if reduction == "mean" else reduced(values, reduction)
 
 
 def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -288,4 +288,4 @@ def _divergence(
         check_mask(mask, student)
     temperature = positive("temperature", temperature)
     values = rows.divergence(kernel, student, teacher, temperature=temperature, mask=mask, reduce=reduction == "mean")
-    return reduced(values, reduction, "mean")
+    return values if reduction == "mean" else reduced(values, reduction)

@@ -62,7 +62,9 @@ def read(folder: Path, arguments: dict[str, str]) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         before = state["arguments"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it is damaged, or holds more than tensors and plain values"
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({reason}); delete it to start anew, or use another checkpoint_dir"
         ) from None

@@ -145,7 +145,10 @@ class Run:
             raise ValueError(
                 f"strategy is {self.strategy!r}, which leaves nothing of {type(self.model).__name__} to train"
             )
-        self.optimizer = self.accelerator.prepare_optimizer(self._make_optimizer(self._groups()))
+        self.optimizer: Any = self._make_optimizer(self._groups())
+        if self.accelerator.scaler is not None:
+            # Elsewhere Accelerate's wrapper would only look for a package in each step.
+            self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self._average = MovingAverage(self.model, self._ema_decay) if self._ema_decay is not None else None
         self._wrap()
 
