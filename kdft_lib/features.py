@@ -30,6 +30,11 @@ class Outputs:
         logits: As the model lays them out.
         features: What the layers asked for gave, by name.
         model: The model.
+
+    Example:
+        >>> given = outputs(nn.Sequential(nn.Linear(3, 2)), torch.zeros(4, 3), ["0"])
+        >>> given.logits.shape, list(given.features)
+        (torch.Size([4, 2]), ['0'])
     """
 
     logits: Tensor

@@ -44,7 +44,13 @@ it cannot be read on white."""
 
 
 def use_style() -> None:
-    """Make matplotlib draw as the book does: call it once, in a notebook's first cell."""
+    """Make matplotlib draw as the book does: call it once, in a notebook's first cell.
+
+    Example:
+        >>> use_style()
+        >>> matplotlib.rcParams["axes.spines.top"]
+        False
+    """
     matplotlib.rcParams.update(
         {
             "figure.figsize": (6.4, 3.4),
@@ -104,6 +110,10 @@ def intervals(comparison: Comparison, ax: Axes | None = None, *, colors: Mapping
 
     Returns:
         The axes.
+
+    Example:
+        >>> from kdft_lib.experiments import recorded
+        >>> ax = intervals(recorded("soft-targets-thousand")["1,000 labels"])
     """
     ax = ax or plt.subplots(figsize=(6.4, 0.45 * len(comparison.test) + 1.0))[1]
     for row, (method, scores) in enumerate(comparison.test.items()):
@@ -137,6 +147,10 @@ def curve(
         color: Of line, band and label.
         at: Index into ``x``.
         offset: In points.
+
+    Example:
+        >>> ax = plt.subplots()[1]
+        >>> curve([100, 1000], [[0.7, 0.8], [0.72, 0.81]], ax, label="labels", color=PALETTE[0])
     """
     mean, low, high = mean_interval(numpy.asarray(scores))
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
@@ -174,6 +188,10 @@ def images(pictures: Tensor, captions: Sequence[str], *, columns: int = 5) -> ma
 
     Returns:
         The figure.
+
+    Example:
+        >>> len(images(torch.zeros(2, 1, 8, 8), ["shirt", "coat"]).axes) >= 2
+        True
     """
     rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(6.4, 1.6 * rows), squeeze=False)
@@ -198,6 +216,9 @@ def probabilities(
 
     Returns:
         The axes.
+
+    Example:
+        >>> ax = probabilities({"T = 1": torch.tensor([0.9, 0.1])}, ["shirt", "coat"])
     """
     ax = ax or plt.subplots()[1]
     width = 0.8 / len(rows)
@@ -222,6 +243,11 @@ def history(record: History, ax: Axes | None = None) -> Axes:
 
     Returns:
         The axes.
+
+    Example:
+        >>> from kdft_lib.training import History
+        >>> history(History(steps=[{"step": 1, "epoch": 0, "lr": 0.1, "loss": 0.5}])).get_xlabel()
+        'step'
     """
     ax = ax or plt.subplots()[1]
     steps = [step["step"] for step in record.steps]

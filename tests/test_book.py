@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -11,12 +12,16 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
+
+import kdft_lib
+from kdft_lib.data import TensorData
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
-PAGES = sorted([*NOTEBOOKS, *BOOK.glob("*.md")])
+PAGES = sorted([*NOTEBOOKS, *BOOK.rglob("*.md")])
 sys.path.insert(0, str(ROOT / "tools"))
 
 import check_notebooks  # noqa: E402
@@ -44,7 +49,7 @@ def code(path):
 
 
 def test_every_page_is_in_the_table_of_contents_and_back():
-    assert sorted(check_pages.pages()) == sorted(path.stem for path in PAGES)
+    assert sorted(check_pages.pages()) == sorted(str(path.relative_to(BOOK).with_suffix("")) for path in PAGES)
     assert NOTEBOOKS
 
 
@@ -116,8 +121,8 @@ def test_citations_exist_and_links_inside_the_book_lead_somewhere(path):
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text) + re.findall(
         r"\{doc\}`(?:[^`<]*<)?([\w./-]+)", text
     ):
-        file = BOOK / target
-        assert file.exists() or list(BOOK.glob(f"{target}.*")), target
+        file = path.parent / target
+        assert file.exists() or list(file.parent.glob(f"{file.name}.*")), target
 
 
 def test_each_reference_is_used_and_complete():
@@ -135,6 +140,53 @@ def test_each_reference_is_used_and_complete():
         assert entry.persons["author"], key
         assert entry.fields["title"], key
         assert re.fullmatch(r"\d{4}", entry.fields["year"]), key
+
+
+@pytest.mark.parametrize("name", kdft_lib.__all__)
+def test_each_public_name_is_on_its_api_page(name):
+    page = (BOOK / f"api/{name}.md").read_text(encoding="utf-8")
+    assert f".. automodule:: kdft_lib.{name}\n   :members:\n   :imported-members:" in page
+    module = getattr(kdft_lib, name)
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert ">>>" in thing.__doc__, f"{name}.{public} has no example"
+
+
+def test_every_method_is_compared_and_priced():
+    from kdft_lib import objectives, strategies
+
+    page = (BOOK / "which-one.md").read_text(encoding="utf-8")
+    costs = (BOOK / "costs.txt").read_text(encoding="utf-8")
+    bases = {"Objective", "LogitObjective", "FeatureObjective", "Sum", "Weight", "Strategy", "blocks"}
+    for module in (objectives, strategies):
+        for name in set(module.__all__) - bases:
+            link = f"{{class}}`~{module.__name__}.{name}`"
+            assert link in page, name
+            assert link in costs or name == "Phases", name
+    assert "costs.txt" in page
+
+
+def test_the_page_on_own_methods_runs():
+    text = (BOOK / "add-your-own.md").read_text(encoding="utf-8")
+    targets = torch.arange(64) % 3
+    names = {"data": TensorData(torch.randn(64, 4) + torch.eye(3, 4)[targets], targets)}
+    for code in re.findall(r"```python\n(.*?)```", text, flags=re.S):
+        exec(compile(code, "add-your-own", "exec"), names)
+    assert names["student"][0].weight.grad is None
+    assert {"direction/cosine", "soft_targets/kd"} < set(names["history"].epochs[-1])
+    (objective,) = re.findall(r"(class Direction.*?)```", text, flags=re.S)
+    assert len(objective.strip().splitlines()) <= 20
+
+
+def test_the_inventory_of_torch_is_that_of_its_names():
+    import torch_inventory
+
+    assert torch_inventory.PATH.read_bytes() == torch_inventory.inventory()
+    for name in torch_inventory.NAMES:
+        thing = torch
+        for part in name.split(".")[1:]:
+            thing = getattr(thing, part)
 
 
 def test_the_intros_figure_shows_the_recorded_numbers():

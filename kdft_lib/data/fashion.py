@@ -51,7 +51,13 @@ _CONTENT = {
 
 
 class Splits(NamedTuple):
-    """Four parts of a data set that share no sample."""
+    """Four parts of a data set that share no sample.
+
+    Example:
+        >>> data = TensorData(torch.eye(2), torch.tensor([0, 1]))
+        >>> len(Splits(train=data, transfer=data.without_labels(), val=data, test=data).transfer)
+        2
+    """
 
     train: TensorData
     """With labels."""

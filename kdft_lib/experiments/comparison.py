@@ -31,6 +31,12 @@ class Comparison:
         seeds: In the order of the accuracies.
         reference: The method that the differences are against.
         trained: For each method, what its chosen setting left behind; not recorded.
+
+    Example:
+        >>> from kdft_lib.experiments import recorded
+        >>> made = recorded("soft-targets-thousand")["1,000 labels"]
+        >>> list(made.table().index)[0], made.difference("soft targets").mean > 0
+        ('labels', True)
     """
 
     test: dict[str, list[float]]
@@ -142,6 +148,16 @@ def compare(
     Raises:
         ValueError: If there are fewer than two seeds, no method, budgets that differ, or a
             reference that is none of the methods.
+
+    Example:
+        >>> from kdft_lib.experiments import Classical
+        >>> from sklearn.dummy import DummyClassifier
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> data = TensorData(torch.eye(2).repeat(6, 1), torch.tensor([0, 1]).repeat(6))
+        >>> splits = Splits(data[:4], data[4:6].without_labels(), data[6:8], data[8:])
+        >>> methods = {"majority": Classical(DummyClassifier()), "linear": Classical(LogisticRegression())}
+        >>> compare(methods, lambda seed: splits, seeds=range(2), progress=False).test
+        {'majority': [0.5, 0.5], 'linear': [1.0, 1.0]}
     """
     candidates = {name: list(entry) if isinstance(entry, Sequence) else [entry] for name, entry in methods.items()}
     seeds = list(seeds)

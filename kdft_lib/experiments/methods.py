@@ -30,6 +30,11 @@ class Trained:
         ledger: What was consumed.
         model: The network, or whatever decides.
         history: Of the run, for networks.
+
+    Example:
+        >>> decide = lambda data: torch.zeros(len(data), dtype=torch.int64)
+        >>> Trained(decide, {"labels": 0}, model=None).decide(TensorData(torch.zeros(3, 2)))
+        tensor([0, 0, 0])
     """
 
     decide: Callable[[TensorData], Tensor]
@@ -39,7 +44,12 @@ class Trained:
 
 
 class Method(Protocol):
-    """Anything that can be trained on splits with a seed."""
+    """Anything that can be trained on splits with a seed.
+
+    Example:
+        >>> isinstance(Classical, type) and hasattr(Classical, "train") and hasattr(Recipe, "train")
+        True
+    """
 
     def train(self, splits: Splits, seed: int) -> Trained:
         """Learn from everything but ``splits.test``."""

@@ -17,7 +17,12 @@ from kdft_lib.experiments.comparison import Comparison
 
 
 class Recorded(dict[str, Comparison]):
-    """Comparisons by name, read from a file, and ``about``: command, date, versions and hardware."""
+    """Comparisons by name, read from a file, and ``about``: command, date, versions and hardware.
+
+    Example:
+        >>> sorted(recorded("soft-targets-thousand").about)
+        ['command', 'date', 'hardware', 'minutes', 'python', 'versions']
+    """
 
     def __init__(self, comparisons: Mapping[str, Comparison], about: dict[str, Any]):
         super().__init__(comparisons)
@@ -35,6 +40,12 @@ def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, se
 
     Returns:
         The path written.
+
+    Example:
+        >>> path = record("an-example", {}, command="python recipe.py", seconds=60)
+        >>> recorded("an-example").about["minutes"]
+        1.0
+        >>> path.unlink()
     """
     about = {
         "command": command,
@@ -60,6 +71,10 @@ def recorded(name: str) -> Recorded:
 
     Raises:
         FileNotFoundError: If there is none of that name; the message lists those that exist.
+
+    Example:
+        >>> list(recorded("soft-targets-thousand"))
+        ['1,000 labels']
     """
     folder = resources.files("kdft_lib") / "assets/results"
     file = folder / f"{name}.json"

@@ -10,7 +10,12 @@ import torch
 
 
 class Interval(NamedTuple):
-    """A mean difference over seeds, with its two-sided 95 % interval and p-value (paired t-test)."""
+    """A mean difference over seeds, with its two-sided 95 % interval and p-value (paired t-test).
+
+    Example:
+        >>> Interval(mean=0.03, low=0.02, high=0.04, p=0.001).low > 0
+        True
+    """
 
     mean: float
     low: float

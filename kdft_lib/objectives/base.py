@@ -39,6 +39,15 @@ class Objective(nn.Module):
 
     Raises:
         ValueError: If a weight is negative or not finite, or all are 0.
+
+    Example:
+        >>> class Confidence(Objective):
+        ...     name = "confidence"
+        ...
+        ...     def parts(self, student, teacher, batch):
+        ...         return {"entropy": -(student.logits.softmax(-1) * student.logits.log_softmax(-1)).sum(-1).mean()}
+        >>> Confidence({"entropy": 1.0})(nn.Identity(), {"inputs": torch.zeros(4, 2)})["loss"]
+        tensor(0.6931)
     """
 
     name: str

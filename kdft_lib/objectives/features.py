@@ -30,6 +30,17 @@ class FeatureObjective(Objective):
     Raises:
         ValueError: If the teacher has no such layer; in use, if the student has none, or if the
             features do not go together.
+
+    Example:
+        >>> class SameSize(FeatureObjective):
+        ...     name = "same_size"
+        ...
+        ...     def compare(self, student, teacher, batch):
+        ...         return {"norm": self._mean((student.norm(dim=1) - teacher.norm(dim=1)).square(), batch)}
+        >>> student, teacher = (nn.Sequential(nn.Linear(3, size)) for size in (4, 6))
+        >>> objective = SameSize(teacher, "0", "0", {"norm": 1.0})
+        >>> sorted(objective(student, {"inputs": torch.zeros(5, 3)}))
+        ['loss', 'same_size/norm']
     """
 
     def __init__(

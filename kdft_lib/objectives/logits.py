@@ -67,6 +67,16 @@ class LogitObjective(Objective):
         ce_weight: Of the cross-entropy: a number or a schedule.
         class_dim: The dimension of the classes in the logits.
         options: Settings to keep as attributes and to show.
+
+    Example:
+        >>> class Cosine(LogitObjective):
+        ...     name = "cosine"
+        ...
+        ...     def divergence(self, student_logits, teacher_logits, batch):
+        ...         return 1 - torch.cosine_similarity(student_logits, teacher_logits, dim=-1)
+        >>> objective = Cosine(torch.nn.Linear(3, 2), kd_weight=1.0, ce_weight=0.0, class_dim=-1)
+        >>> sorted(objective(torch.nn.Linear(3, 2), {"inputs": torch.ones(4, 3)}))
+        ['cosine/kd', 'loss']
     """
 
     multi_label = False

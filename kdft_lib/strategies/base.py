@@ -24,6 +24,17 @@ class Strategy(ABC):
 
     Raises:
         ValueError: If a rate is out of range.
+
+    Example:
+        >>> class VectorsOnly(Strategy):
+        ...     def prepare(self, model):
+        ...         for parameter in model.parameters():
+        ...             parameter.requires_grad_(parameter.dim() < 2)
+        >>> model = nn.Linear(3, 2)
+        >>> strategy = VectorsOnly(lr=1e-3)
+        >>> strategy.prepare(model)
+        >>> strategy.rates(model)
+        {'bias': 0.001}
     """
 
     def __init__(self, lr: float, *, weight_decay: float = 0.01, decay_all: bool = False):

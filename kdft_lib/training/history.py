@@ -23,6 +23,10 @@ class History:
             ``None`` without validation data.
         seconds: Of training and validation, over all sittings.
         ledger: What the run consumed: ``labels``, ``unlabelled`` inputs, ``steps`` and ``seconds``.
+
+    Example:
+        >>> History(steps=[{"step": 1}], epochs=[{"epoch": 0, "step": 1, "loss": 0.5}], seconds=2.0)
+        History(1 steps, 1 epochs, 2.0 s; at the end loss 0.5)
     """
 
     steps: list[dict[str, Any]] = field(default_factory=list)

@@ -13,7 +13,12 @@ Schedule: TypeAlias = Callable[[float], float]
 
 
 def constant(progress: float) -> float:
-    """The same rate throughout."""
+    """The same rate throughout.
+
+    Example:
+        >>> constant(0.7)
+        1.0
+    """
     return 1.0
 
 
