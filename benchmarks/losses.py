@@ -43,7 +43,7 @@ def works() -> list[Work]:
                 0.50,
                 runs,
                 lambda s, t, targets=targets: losses.decoupled_kd_loss(s, t, targets),
-                {"plain": lambda s, t, targets=targets: _decoupled(s, t, targets)},
+                {"plain": lambda s, t, targets=targets: decoupled_as_published(s, t, targets)},
             )
         )
     rows += [
@@ -101,7 +101,7 @@ def _kl_div_log(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> T
     return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
-def _decoupled(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float = 4.0) -> Tensor:
+def decoupled_as_published(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float = 4.0) -> Tensor:
     """α = 1, β = 8; the target masked by a large negative number, as in the authors' code."""
     hit = F.one_hot(targets, student.shape[1]).bool()
     q, p = F.softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)

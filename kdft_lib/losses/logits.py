@@ -180,7 +180,9 @@ def decoupled_kd_loss(
     check_targets(targets, student)
     kernel = functools.partial(rows.decoupled, alpha=alpha, beta=beta)
     temperature = positive("temperature", temperature)
-    values = rows.divergence(kernel, student, teacher, targets, temperature=temperature, reduce=reduction == "mean")
+    values = rows.divergence(
+        kernel, student, teacher, targets, temperature=temperature, reduce=reduction == "mean", whole=1 << 18
+    )
     return values if reduction == "mean" else reduced(values, reduction)
 
 

@@ -34,6 +34,7 @@ def divergence(
     temperature: float,
     mask: Tensor | None = None,
     reduce: bool = True,
+    whole: int = _SMALLEST,
 ) -> Tensor:
     """The kernel's values times T², ``(...)``, or their mean over the positions that the mask counts.
 
@@ -45,12 +46,13 @@ def divergence(
         temperature: T.
         mask: ``(...)``, true where a position counts; the others may hold anything.
         reduce: To the mean.
+        whole: Up to so many logits, one block holds all rows.
     """
     shape = student.shape
     if len(shape) != 2:
         student, teacher = student.reshape(-1, shape[-1]), teacher.reshape(-1, shape[-1])
     beside = [column.reshape(-1, 1) for column in (columns if mask is None else (*columns, mask))]
-    values = _Rows.apply(student, teacher, kernel, temperature, mask is not None, reduce, *beside)
+    values = _Rows.apply(student, teacher, kernel, temperature, mask is not None, reduce, whole, *beside)
     return values if reduce or len(shape) == 2 else values.reshape(shape[:-1])
 
 
@@ -67,11 +69,12 @@ class _Rows(torch.autograd.Function):
         temperature: float,
         masked: bool,
         reduce: bool,
+        whole: int,
         *columns: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(student, teacher, *columns)
-        ctx.how = kernel, temperature, masked
-        values, *ctx.found = _in_blocks(student, teacher, kernel, temperature, masked, columns)
+        ctx.how = kernel, temperature, masked, whole
+        values, *ctx.found = _in_blocks(student, teacher, columns, *ctx.how)
         if not reduce:
             ctx.scale = temperature
             return values.squeeze(1).mul_(temperature**2)
@@ -86,15 +89,20 @@ class _Rows(torch.autograd.Function):
         found, ctx.found = ctx.found, None
         student, teacher, *columns = ctx.saved_tensors
         if found is None:
-            kernel, temperature, masked = ctx.how
-            _, *found = _in_blocks(student, teacher, kernel, temperature, masked, columns)
+            _, *found = _in_blocks(student, teacher, columns, *ctx.how)
         slope, divisor = found
         scale = upstream[0] * ctx.scale
-        return slope.mul_((scale.unsqueeze(1) if scale.dim() else scale) / divisor), *[None] * (5 + len(columns))
+        return slope.mul_((scale.unsqueeze(1) if scale.dim() else scale) / divisor), *[None] * (6 + len(columns))
 
 
 def _in_blocks(
-    student: Tensor, teacher: Tensor, kernel: Kernel, temperature: float, masked: bool, columns: Sequence[Tensor]
+    student: Tensor,
+    teacher: Tensor,
+    columns: Sequence[Tensor],
+    kernel: Kernel,
+    temperature: float,
+    masked: bool,
+    whole: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of all rows the values, the slopes and the slopes' divisors.
 
@@ -104,8 +112,10 @@ def _in_blocks(
     rows, classes = student.shape
     slopes = student.new_empty(rows, classes)
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    last = max(1, max(student.numel() // 9, _SMALLEST) // classes)
-    largest = max(1, _LARGEST // classes) if student.device.type == "cpu" else last
+    last = largest = rows
+    if student.numel() > whole:
+        last = max(1, max(student.numel() // 9, _SMALLEST) // classes)
+        largest = max(1, _LARGEST // classes) if student.device.type == "cpu" else last
     room = slopes.new_empty(2 * largest, classes, dtype=dtype) if largest <= last else None
     found, start = [], 0
     while start < rows:
