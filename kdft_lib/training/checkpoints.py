@@ -43,10 +43,12 @@ def write(folder: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise OSError(f"checkpoint_dir is {folder}, and nothing can be written there ({error})") from error
+        if isinstance(error, OSError | RuntimeError):
+            raise OSError(f"checkpoint_dir is {folder}, and nothing can be written there ({error})") from error
+        raise
 
 
 def read(folder: Path, arguments: dict[str, str]) -> dict[str, Any] | None:
