@@ -302,6 +302,54 @@ def test_both_ways_of_computing_agree_where_they_meet(gap, temperature):
         torch.testing.assert_close(found, wanted, **FINE)
 
 
+@pytest.mark.parametrize("gap", [59.0, 61.0, 90.0])
+def test_a_target_far_apart_while_the_others_are_close(gap):
+    """Here the others need no float64, and the target does."""
+    teacher = torch.tensor([[gap / 2, 0.0, 1.0], [0.0, 0.5, 0.0]])
+    student = torch.tensor([[-gap / 2, 0.2, 0.0], [1.0, 0.0, 0.0]])
+    targets = torch.tensor([0, 0])
+    for alpha, beta in ((1.0, 8.0), (0.5, 0.0)):
+        arguments = (targets, alpha, beta, 1.0)
+        assert_exact(decoupled_kd_loss, closed_forms.decoupled, student, teacher, *arguments, reduction="none")
+
+
+@pytest.mark.parametrize("spread", [1e-5, 1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("side", ["student", "teacher", "one class", "small classes"])
+def test_correlations_of_what_hardly_varies_are_exact(spread, side):
+    """Sums of squares would lose the digits; the value must not depend on which way it is computed."""
+    student, teacher = pair((12, 7), scale=1.0)
+    match side:
+        case "student":
+            student = spread * student
+        case "teacher":
+            teacher = spread * teacher
+        case "one class":
+            teacher = teacher.softmax(1)
+            teacher[:, 2] = 0.2 * (1 + spread * torch.linspace(-1, 1, 12))
+            rest = [0, 1, 3, 4, 5, 6]
+            teacher[:, rest] *= (1 - teacher[:, 2:3]) / teacher[:, rest].sum(1, keepdim=True)
+            teacher = teacher.log()
+        case "small classes":
+            student[:, 3] -= 40
+            teacher[:, 5] -= 40
+    expected, slope = value_and_gradient(closed_forms.dist, student.double(), teacher.double())
+    value, gradient = value_and_gradient(dist_loss, student, teacher)
+    torch.testing.assert_close(value.double(), expected, rtol=2e-4, atol=2e-5)
+    torch.testing.assert_close(gradient.double(), slope, rtol=2e-3, atol=2e-4 * slope.abs().max().item())
+
+
+def test_a_row_of_zeros_beside_others():
+    student = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    assert cosine_loss(student, teacher, reduction="none").tolist() == pytest.approx([1.0, 1.0, 0.0, 0.0])
+
+
+def test_one_side_masked_is_infinitely_far_for_logits():
+    masked, open_ = torch.tensor([[0.0, -math.inf]]), torch.zeros(1, 2)
+    assert logit_mse_loss(masked, open_).item() == math.inf
+    assert logit_mse_loss(open_, masked).item() == math.inf
+
+
 def test_a_class_that_only_one_side_masks():
     masked, open_ = torch.tensor([[0.0, -math.inf]]), torch.zeros(1, 2)
     assert soft_target_loss(masked, open_).item() == math.inf
