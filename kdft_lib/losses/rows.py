@@ -196,9 +196,11 @@ def decoupled(
     change = own_student - own_teacher + wider(offset) - growth.log()
     if not change.abs().amax().item() < 60:
         return _decoupled_wide(student, teacher, slope, targets, alpha, beta, temperature)
-    p = margin.sigmoid()
-    target_kl = torch.log1p(p * change.expm1()) - p * change
-    pull = alpha * ((margin + change).sigmoid() - p)
+    # Seen from the less probable of the pair, nothing cancels: log(1 + r (eᶜ − 1)) − r c with r ≤ ½.
+    rare = margin.abs().neg_().sigmoid_()
+    toward = torch.where(margin > 0, -change, change)
+    target_kl = torch.log1p(rare * toward.expm1()) - rare * toward
+    pull = alpha * ((margin + change).sigmoid() - margin.sigmoid())
     # In units of p̂'s weights: q̂ is the products over E_p̂[e], with the weights themselves where they hold e − 1.
     of_student = ((beta - pull) / growth).to(student.dtype)
     torch.mul(products, of_student, out=slope)
