@@ -227,6 +227,15 @@ def test_the_best_epoch_is_kept(blobs):
     assert list(history.table().columns)[-2:] == ["val_accuracy", "val_loss"]
 
 
+def test_the_student_is_in_training_mode_in_every_epoch(net, blobs):
+    """KD_Lib's stays in evaluation mode from its second epoch on, once it was validated."""
+    modes = []
+    model = net()
+    model.body[3].register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
+    fit(model, blobs, objective=SoftTargets(net()), strategy=FULL, epochs=3, batch_size=40, val_data=blobs)
+    assert modes == 3 * [*3 * [(True, True)], (False, False)]
+
+
 def test_dense_outputs_train_and_validate():
     images = torch.randn(24, 2, 5, 5)
     data = TensorData(images, images.argmax(1))
