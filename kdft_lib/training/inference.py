@@ -62,10 +62,10 @@ def evaluate(
     if any("targets" not in batch for _, batch in answers):
         raise ValueError("data has no targets; evaluate needs labels, predict does not")
     logits = torch.cat([logits.movedim(class_dim, -1).flatten(0, -2) for logits, _ in answers])
-    targets = torch.cat([batch["targets"].cpu() for _, batch in answers])
-    if targets.is_floating_point():
-        return _multi_label_scores(logits, targets)
-    targets = targets.flatten()
+    given = [batch["targets"].cpu() for _, batch in answers]
+    if given[0].is_floating_point():
+        return _multi_label_scores(logits, torch.cat(given))
+    targets = torch.cat([part.flatten() for part in given])
     return {
         "accuracy": metrics.accuracy(logits, targets),
         "loss": metrics.cross_entropy(logits, targets),
