@@ -33,8 +33,11 @@ test: data ## check everything: lint, types, unit tests, doctests, the book, eve
 notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb
 
-results: data ## run the long experiments again and record them (about an hour and a half on two cores)
+results: data ## run the long experiments again and record them (some five hours on two cores)
+	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py
+	$(BIN)/python recipes/beyond_logits.py
+	$(BIN)/python recipes/good_teachers.py
 	$(BIN)/python recipes/figures.py
 
 figures: $(INSTALLED) ## draw the intro's figure again from the recorded results

@@ -6,27 +6,23 @@
 from __future__ import annotations
 
 import functools
-import sys
-import time
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
+from recording import main, student, views
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
+from torch import Tensor
 
-from kdft_lib.data import RandomShiftFlip, Splits, TensorData, fashion_mnist
-from kdft_lib.data.fashion import BACKGROUND
-from kdft_lib.experiments import Classical, Comparison, Recipe, compare, record
+from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.experiments import Classical, Comparison, PerSeed, Recipe, compare
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import cache
 
 TEACHER = fashion_teacher()
-
-
-def student() -> ConvNet:
-    """6,274 parameters."""
-    return ConvNet(width=8)
 
 
 def thousand_labels(seed: int) -> Splits:
@@ -38,11 +34,6 @@ def thousand_labels(seed: int) -> Splits:
 def uncached(splits: Splits) -> TensorData:
     """The labelled images without the logits: the teacher must see each new view."""
     return TensorData(splits.train.inputs, splits.train.targets)
-
-
-def views(padding: float) -> RandomShiftFlip:
-    """Shifted by up to so many pixels, half of them mirrored."""
-    return RandomShiftFlip(int(padding), fill=BACKGROUND)
 
 
 @functools.cache
@@ -120,17 +111,100 @@ def everything() -> dict[str, Comparison]:
     return {"6 epochs": short, "60 epochs": long}
 
 
+def smoothed(train: TensorData, temperature: float) -> Tensor:
+    """Logits that smooth each label evenly, all alike, to the teacher's mean entropy at a temperature."""
+    wanted = _entropy(train.teacher_logits / temperature).mean()
+    low, high = torch.tensor(0.0), torch.tensor(100.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        softer = _entropy(torch.eye(10)[0] * middle) > wanted
+        low, high = (middle, high) if softer else (low, middle)
+    return F.one_hot(train.targets, 10) * middle * temperature
+
+
+def permuted(train: TensorData, seed: int) -> Tensor:
+    """The teacher's logits, those of the classes below its first permuted, for each picture differently."""
+    ranked, classes = train.teacher_logits.sort(dim=1, descending=True)
+    order = torch.rand(len(train), 9, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    return torch.cat([ranked[:, :1], ranked[:, 1:].gather(1, order)], dim=1).gather(1, classes.argsort(dim=1))
+
+
+def of_the_class(train: TensorData, temperature: float) -> Tensor:
+    """For every picture of a class the same: the teacher's mean distribution on that class."""
+    soft = (train.teacher_logits / temperature).softmax(dim=1)
+    means = torch.stack([soft[train.targets == label].mean(dim=0) for label in range(10)])
+    return temperature * means[train.targets].log()
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
+def why() -> dict[str, Comparison]:
+    """Parts of what soft targets say, each on the inputs, the budget and the nine settings of ``thousand``."""
+
+    def arm(logits: Callable[[TensorData, float, int], Tensor]) -> list[PerSeed]:
+        def changes(splits: Splits, seed: int, temperature: float) -> dict[str, object]:
+            made = logits(splits.train, temperature, seed)
+            changed = splits.train.with_teacher_logits(made, splits.train.teacher)
+            return {"train_data": lambda _: changed}
+
+        return [
+            PerSeed(
+                Recipe(student, SoftTargets(TEACHER, t), FullFineTuning(0.3, weight_decay=wd), steps=400),
+                functools.partial(changes, temperature=t),
+            )
+            for wd in (0.01, 0.1, 0.5)
+            for t in (2.0, 4.0, 8.0)
+        ]
+
+    methods = {
+        "smoothed as much": arm(lambda train, temperature, seed: smoothed(train, temperature)),
+        "other classes permuted": arm(lambda train, temperature, seed: permuted(train, seed)),
+        "the class's mean": arm(lambda train, temperature, seed: of_the_class(train, temperature)),
+    }
+    return {"parts": compare(methods, thousand_labels, progress=True)}
+
+
+def same_labels() -> dict[str, Comparison]:
+    """Teachers of 94,186 parameters, trained on the student's own 1,000 labels, and the students they teach."""
+    base = Recipe(lambda: ConvNet(width=32), Supervised(), FullFineTuning(0.1), steps=400)
+    kinds = {"plain teacher": None, "teacher with augmentation": views(1)}
+    teachers = compare(
+        {
+            kind: [base.but(augment=augment, strategy=FullFineTuning(rate, weight_decay=0.1)) for rate in (0.1, 0.3)]
+            for kind, augment in kinds.items()
+        },
+        thousand_labels,
+        progress=True,
+    )
+
+    def taught(kind: str, temperature: float, decay: float) -> PerSeed:
+        def changes(splits: Splits, seed: int) -> dict[str, object]:
+            teacher = teachers.trained[kind][seed].model
+            teacher.card = {"labels": 1000}
+            return {
+                "objective": SoftTargets(teacher, temperature),
+                "train_data": lambda splits: cache(teacher, splits.train),
+            }
+
+        recipe = Recipe(student, Supervised(), FullFineTuning(0.3, weight_decay=decay), steps=400)
+        return PerSeed(recipe, changes)
+
+    methods = {
+        f"taught by the {kind}": [taught(kind, t, wd) for wd in (0.01, 0.1, 0.5) for t in (2.0, 4.0, 8.0)]
+        for kind in kinds
+    }
+    return {"teachers": teachers, "students": compare(methods, thousand_labels, progress=True)}
+
+
 EXPERIMENTS = {
     "soft-targets-thousand": thousand,
     "soft-targets-sensitivity": sensitivity,
     "soft-targets-everything": everything,
+    "soft-targets-why": why,
+    "soft-targets-same-labels": same_labels,
 }
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or EXPERIMENTS:
-        started = time.perf_counter()
-        comparisons = EXPERIMENTS[name]()
-        command = f"python recipes/soft_targets.py {name}"
-        print(record(name, comparisons, command=command, seconds=time.perf_counter() - started))
-        for title, comparison in comparisons.items():
-            print(f"\n{title}\n{comparison}\nchosen: {comparison.chosen}\n")
+    main(EXPERIMENTS)

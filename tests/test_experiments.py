@@ -9,7 +9,17 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from kdft_lib import experiments
-from kdft_lib.experiments import Classical, Comparison, Recipe, compare, groups, holm, paired_interval, records
+from kdft_lib.experiments import (
+    Classical,
+    Comparison,
+    PerSeed,
+    Recipe,
+    compare,
+    groups,
+    holm,
+    paired_interval,
+    records,
+)
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 
@@ -113,6 +123,41 @@ def test_the_ledger_is_what_was_run(comparison):
     ]
     assert ledger.loc["teacher", "settings tried"] == 2
     assert ledger.loc["logistic regression", "steps"] == "0"
+
+
+def test_a_recipe_is_changed_for_each_seed(blob_splits):
+    """A teacher of each seed's own: it teaches that seed's student, and nothing else of the recipe changes."""
+    taught = []
+
+    def changes(splits, seed):
+        own = BASE.train(splits, seed).model
+        taught.append(own)
+        return {"objective": SoftTargets(own, temperature=1.0)}
+
+    result = compare({"labels": BASE, "own": PerSeed(BASE, changes)}, blob_splits, seeds=range(3))
+    assert [run.objective.teachers()[0].model for run in result.trained["own"]] == taught
+    assert [run.ledger["steps"] for run in result.trained["own"]] == [BASE.steps] * 3
+    with pytest.raises(ValueError, match="the budgets differ"):
+        compare({"labels": BASE, "own": PerSeed(BASE.but(steps=7), changes)}, blob_splits)
+
+
+def test_further_measures_are_of_the_chosen_setting_and_the_seeds_splits(blob_splits, teacher):
+    methods = {"labels": [BASE.but(strategy=FullFineTuning(lr)) for lr in (1e-6, 0.05)], "teacher": BASE}
+    result = compare(
+        methods,
+        blob_splits,
+        seeds=range(3),
+        measures={
+            "share right": lambda run, splits: (run.decide(splits.test) == splits.test.targets).double().mean(),
+            "first input": lambda run, splits: splits.train.inputs[0, 0],
+        },
+    )
+    assert result.measured["share right"] == {
+        name: [pytest.approx(score) for score in scores] for name, scores in result.test.items()
+    }
+    firsts = [blob_splits(seed).train.inputs[0, 0].item() for seed in range(3)]
+    assert result.measured["first input"] == {"labels": firsts, "teacher": firsts}
+    assert compare(methods, blob_splits, seeds=range(2)).measured == {}
 
 
 def test_a_teacher_without_a_card_is_unknown_in_the_ledger(blob_splits):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments.methods import UNKNOWN, Method, Recipe, Trained
+from kdft_lib.experiments.methods import UNKNOWN, Method, PerSeed, Recipe, Trained
 from kdft_lib.experiments.statistics import Interval, groups, mean_deviation, paired_interval
 from kdft_lib.training.progress import progress_bar
 
@@ -30,6 +30,7 @@ class Comparison:
         ledgers: For each method, what its chosen setting consumed, for each seed.
         seeds: In the order of the accuracies.
         reference: The method that the differences are against.
+        measured: For each further measure and method, its value for each seed, of the chosen setting.
         trained: For each method, what its chosen setting left behind; not recorded.
 
     Example:
@@ -45,6 +46,7 @@ class Comparison:
     ledgers: dict[str, list[dict[str, Any]]]
     seeds: list[int]
     reference: str
+    measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     trained: dict[str, list[Trained]] = field(default_factory=dict, repr=False, compare=False)
 
     def difference(self, method: str, reference: str | None = None) -> Interval:
@@ -124,6 +126,7 @@ def compare(
     *,
     seeds: Iterable[int] = range(5),
     reference: str | None = None,
+    measures: Mapping[str, Callable[[Trained, Splits], float]] | None = None,
     equal_budgets: bool = True,
     progress: bool | None = None,
 ) -> Comparison:
@@ -134,11 +137,13 @@ def compare(
     scores of the others are never computed.
 
     Args:
-        methods: Each a :class:`Recipe`, a :class:`Classical`, anything with their ``train``, or a
+        methods: Each a :class:`Recipe`, a :class:`PerSeed`, a :class:`Classical`, anything with their ``train``, or a
             list of them to choose from.
         splits: From a seed to splits, such as ``lambda seed: fashion_mnist(1000, seed=seed)``.
         seeds: At least two; five or more to be believed.
         reference: The method that differences are against; by default the first.
+        measures: What else to take of each chosen setting, by name, such as the calibration error on
+            ``splits.test``: functions of what was trained and of the seed's splits.
         equal_budgets: Whether recipes must have the same steps and batch sizes.
         progress: A progress bar; by default where a person watches.
 
@@ -167,9 +172,9 @@ def compare(
     truth: dict[int, Tensor | None] = {}
     for seed, parts, name, index in _all_runs(candidates, seeds, splits, progress):
         truth[seed] = parts.test.targets
-        trained = candidates[name][index].train(parts, seed)
-        trained.ledger["choosing"] = len(parts.val) if len(candidates[name]) > 1 else 0
-        results[name][index].append(_Result(trained, _accuracy(trained, parts.val), trained.decide(parts.test)))
+        run = candidates[name][index].train(parts, seed)
+        run.ledger["choosing"] = len(parts.val) if len(candidates[name]) > 1 else 0
+        results[name][index].append(_Result(run, _accuracy(run, parts.val), run.decide(parts.test)))
     val = {name: [[run.val for run in runs] for runs in entries] for name, entries in results.items()}
     chosen = {name: max(range(len(runs)), key=lambda index: sum(runs[index])) for name, runs in val.items()}
     final = {name: entries[chosen[name]] for name, entries in results.items()}
@@ -177,6 +182,7 @@ def compare(
         name: [_share(run.decisions, truth[seed]) for seed, run in zip(seeds, runs, strict=True)]
         for name, runs in final.items()
     }
+    trained = {name: [run.trained for run in runs] for name, runs in final.items()}
     return Comparison(
         test=test,
         val=val,
@@ -184,8 +190,24 @@ def compare(
         ledgers={name: [run.trained.ledger for run in runs] for name, runs in final.items()},
         seeds=seeds,
         reference=reference,
-        trained={name: [run.trained for run in runs] for name, runs in final.items()},
+        measured=_measured(measures or {}, trained, seeds, splits),
+        trained=trained,
     )
+
+
+def _measured(
+    measures: Mapping[str, Callable[[Trained, Splits], float]],
+    trained: Mapping[str, list[Trained]],
+    seeds: list[int],
+    splits: Callable[[int], Splits],
+) -> dict[str, dict[str, list[float]]]:
+    values: dict[str, dict[str, list[float]]] = {measure: {name: [] for name in trained} for measure in measures}
+    for index, seed in enumerate(seeds if measures else []):
+        parts = splits(seed)
+        for measure, function in measures.items():
+            for name, runs in trained.items():
+                values[measure][name].append(float(function(runs[index], parts)))
+    return values
 
 
 class _Result(NamedTuple):
@@ -217,10 +239,10 @@ def _check_comparison(
     if reference not in candidates:
         raise ValueError(f"reference is {reference!r}; choose one of {', '.join(candidates)}")
     budgets = {
-        (name, entry.steps, entry.batch_size): None
+        (name, recipe.steps, recipe.batch_size): None
         for name, entries in candidates.items()
         for entry in entries
-        if isinstance(entry, Recipe)
+        if isinstance(recipe := entry.recipe if isinstance(entry, PerSeed) else entry, Recipe)
     }
     if equal_budgets and len({budget[1:] for budget in budgets}) > 1:
         listed = ", ".join(f"{name} {steps} steps of {size}" for name, steps, size in budgets)

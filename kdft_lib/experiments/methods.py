@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ class Trained:
         ledger: What was consumed.
         model: The network, or whatever decides.
         history: Of the run, for networks.
+        objective: What a network learned from.
 
     Example:
         >>> decide = lambda data: torch.zeros(len(data), dtype=torch.int64)
@@ -41,6 +42,7 @@ class Trained:
     ledger: dict[str, Any]
     model: Any
     history: History | None = None
+    objective: Objective | None = None
 
 
 class Method(Protocol):
@@ -109,11 +111,40 @@ class Recipe:
             schedule=self.schedule, seed=seed, progress=False,
         )  # fmt: skip
         ledger = history.ledger | {"teacher_labels": self._teacher_labels(), "pretraining": self.pretraining}
-        return Trained(lambda data: predict(model, data).argmax(dim=-1), ledger, model, history)
+        return Trained(lambda data: predict(model, data).argmax(dim=-1), ledger, model, history, self.objective)
 
     def _teacher_labels(self) -> int | str:
         counts = [getattr(teacher.model, "card", {}).get("labels", UNKNOWN) for teacher in self.objective.teachers()]
         return UNKNOWN if UNKNOWN in counts else max(counts, default=0)
+
+
+@dataclass(frozen=True)
+class PerSeed:
+    """A recipe of which something is made anew for each seed: a teacher that was trained on the same
+    labels, a penalty toward where this seed starts.
+
+    Attributes:
+        recipe: What stays.
+        changes: From the seed's splits and the seed to what :meth:`Recipe.but` changes.
+
+    Example:
+        >>> from kdft_lib.models import ConvNet
+        >>> from kdft_lib.objectives import SoftTargets, Supervised
+        >>> from kdft_lib.strategies import FullFineTuning
+        >>> alone = Recipe(ConvNet, Supervised(), FullFineTuning(1e-2), steps=1)
+        >>> data = TensorData(torch.randn(10, 1, 28, 28), torch.arange(10))
+        >>> splits = Splits(data, data.without_labels(), data, data)
+        >>> again = PerSeed(alone, lambda splits, seed: {"objective": SoftTargets(alone.train(splits, seed).model)})
+        >>> sorted(again.train(splits, seed=0).history.steps[0])[-1]
+        'step'
+    """
+
+    recipe: Recipe
+    changes: Callable[[Splits, int], Mapping[str, Any]]
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Make the changes and train the recipe."""
+        return self.recipe.but(**self.changes(splits, seed)).train(splits, seed)
 
 
 @dataclass(frozen=True)
