@@ -26,6 +26,7 @@ __all__ = [
     "intervals",
     "mean_interval",
     "probabilities",
+    "reliability",
     "use_style",
 ]
 
@@ -230,6 +231,51 @@ def probabilities(
     ax.set_ylabel("probability")
     if log:
         ax.set_yscale("log")
+    ax.legend()
+    return ax
+
+
+def reliability(
+    answers: Mapping[str, tuple[Tensor, Tensor]],
+    ax: Axes | None = None,
+    *,
+    bins: int = 10,
+    colors: Mapping[str, str] | None = None,
+) -> Axes:
+    """Share right over confidence, in bins of equal width (Guo et al., 2017); calibrated is on the diagonal.
+
+    A bin with fewer than 30 inputs is left out: its share would be noise.
+
+    Args:
+        answers: For each label, logits ``(N, C)`` and targets ``(N,)``.
+        ax: Where to draw; by default a new figure.
+        bins: Over confidences from 0 to 1.
+        colors: For some labels, a colour; the others are grey.
+
+    Returns:
+        The axes.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 4.0]] * 40)
+        >>> ax = reliability({"half right": (logits, torch.arange(40) % 2)})
+        >>> [round(float(y), 2) for y in ax.lines[1].get_ydata()]
+        [0.5]
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 3.6))[1]
+    ax.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+    lowest = 1.0
+    for label, (logits, targets) in answers.items():
+        confidence, decided = torch.as_tensor(logits).detach().softmax(dim=-1).max(dim=-1)
+        right = (decided == targets).double()
+        place = (confidence * bins).long().clamp(max=bins - 1)
+        members = [place == index for index in range(bins)]
+        members = [member for member in members if member.sum() >= 30]
+        means = [confidence[member].mean().item() for member in members]
+        shares = [right[member].mean().item() for member in members]
+        color = (colors or {}).get(label, GREY)
+        ax.plot(means, shares, "o-", color=color, label=label)
+        lowest = min([lowest, *means, *shares])
+    ax.set(xlim=(lowest - 0.05, 1.02), ylim=(lowest - 0.05, 1.02), xlabel="confidence", ylabel="share right")
     ax.legend()
     return ax
 

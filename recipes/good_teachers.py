@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -240,6 +241,82 @@ def patience() -> dict[str, Comparison]:
     }
 
 
+class Part(nn.Module):
+    """Some of a network's outputs: the ten classes, or those that nobody gave a meaning."""
+
+    def __init__(self, body: nn.Module, part: slice):
+        super().__init__()
+        self.body, self.part = body, part
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.body(inputs)[:, self.part]
+
+
+CLASSES, AUXILIARY = slice(0, 10), slice(10, 13)
+
+
+def beginning(seed: int) -> nn.Module:
+    """A perceptron with ten outputs for the classes and three for nothing, as in Cloud et al. (2025)."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 13)
+    )
+
+
+@functools.cache
+def clothes_teacher(seed: int) -> nn.Module:
+    """The beginning of a seed, trained on all labels by its ten class outputs alone."""
+    body = beginning(seed)
+    fit(
+        Part(body, CLASSES), everything(), objective=Supervised(), strategy=FullFineTuning(1e-3), steps=1500,
+        seed=seed, progress=False,
+    )  # fmt: skip
+    body.card = {"labels": 55_000}  # type: ignore[assignment]
+    return body
+
+
+def uniform_noise(images: Tensor) -> Tensor:
+    """In place of the images, and anew at each step."""
+    return 2 * torch.rand_like(images) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class OnNoise:
+    """A student that sees noise, and matches some of its teacher's outputs there."""
+
+    part: slice
+    same_beginning: bool
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        body, teacher = beginning(seed if self.same_beginning else 100 + seed), Part(clothes_teacher(seed), self.part)
+        teacher.card = {"labels": 55_000}  # type: ignore[assignment]
+        objective = SoftTargets(teacher, temperature=1.0, kd_weight=1.0, ce_weight=0.0)
+        history = fit(
+            Part(body, self.part), splits.train.without_labels(), objective=objective, strategy=FullFineTuning(1e-3),
+            steps=1500, augment=uniform_noise, seed=seed, progress=False,
+        )  # fmt: skip
+        student = Part(body, CLASSES)
+        ledger = history.ledger | {"teacher_labels": 55_000, "pretraining": "none", "unlabelled": 0}
+        return Trained(lambda data: predict(student, data).argmax(dim=1), ledger, student, history, objective)
+
+
+def noise() -> dict[str, Comparison]:
+    """What a student learns of clothes from its teacher's outputs on noise: with the teacher's beginning or
+    another, from the class outputs or from those that mean nothing.
+    """
+    methods = {
+        f"{name}, {start} start": OnNoise(part, start == "same")
+        for name, part in (("class outputs", CLASSES), ("auxiliary outputs", AUXILIARY))
+        for start in ("same", "other")
+    }
+    teacher = {
+        "teacher's accuracy": lambda run, splits: accuracy(
+            predict(Part(run.objective.teachers()[0].model.body, CLASSES), splits.test), splits.test.targets
+        )
+    }
+    return {"noise": compare(methods, thousand_labels, seeds=SEEDS, measures=teacher, progress=True)}
+
+
 def pays(labels: int | None) -> dict[str, Comparison]:
     """Where distillation pays at so many labels: sizes times steps. The learning rate of each method in each
     place is chosen on the validation images with one further seed.
@@ -279,4 +356,4 @@ if __name__ == "__main__":
     everywhere = {
         f"where-kd-pays-{labels or 55_000}": functools.partial(pays, labels) for labels in (250, 1000, 6000, None)
     }
-    main({"good-teachers": teachers, "good-teachers-patience": patience} | everywhere)
+    main({"good-teachers": teachers, "good-teachers-patience": patience, "good-teachers-noise": noise} | everywhere)

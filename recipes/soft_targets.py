@@ -198,12 +198,28 @@ def same_labels() -> dict[str, Comparison]:
     return {"teachers": teachers, "students": compare(methods, thousand_labels, progress=True)}
 
 
+def factor() -> dict[str, Comparison]:
+    """The factor T² at T = 8, there and forgotten, beside the labels and alone; three weight decays each."""
+
+    def at(kd_weight: float, ce_weight: float) -> list[Recipe]:
+        objective = SoftTargets(TEACHER, 8.0, kd_weight, ce_weight)
+        return [Recipe(student, objective, FullFineTuning(0.3, weight_decay=wd), steps=400) for wd in (0.01, 0.1, 0.5)]
+
+    beside = {"with T²": at(0.9, 0.1), "without T²": at(0.9 / 64, 0.1)}
+    alone = {"with T²": at(1.0, 0.0), "without T²": at(1 / 64, 0.0)}
+    return {
+        "beside labels": compare(beside, thousand_labels, progress=True),
+        "alone": compare(alone, thousand_labels, progress=True),
+    }
+
+
 EXPERIMENTS = {
     "soft-targets-thousand": thousand,
     "soft-targets-sensitivity": sensitivity,
     "soft-targets-everything": everything,
     "soft-targets-why": why,
     "soft-targets-same-labels": same_labels,
+    "soft-targets-factor": factor,
 }
 
 if __name__ == "__main__":

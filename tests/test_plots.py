@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -59,6 +60,17 @@ def test_pictures_and_distributions_are_drawn():
     plt.close("all")
 
 
+def test_reliability_is_the_share_right_at_each_confidence():
+    logits = torch.tensor([[0.0, 2.0]] * 50 + [[3.0, 0.0]] * 40 + [[0.0, 0.1]] * 29)
+    targets = torch.tensor([1] * 30 + [0] * 20 + [0] * 40 + [1] * 29)
+    ax = plots.reliability({"model": (logits, targets)}, colors={"model": plots.BLUE})
+    line = ax.get_lines()[1]
+    assert line.get_ydata() == pytest.approx([0.6, 1.0])  # 29 inputs are too few to be drawn
+    assert line.get_xdata() == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(-3))])
+    assert line.get_color() == plots.BLUE
+    plt.close("all")
+
+
 def test_diagrams_have_text_as_text_and_a_description():
     for path in (plots.resources.files("kdft_lib") / "assets/diagrams").iterdir():
         drawing = plots.diagram(path.name.removesuffix(".svg")).data
@@ -66,7 +78,7 @@ def test_diagrams_have_text_as_text_and_a_description():
         names = [element.tag.split("}")[1] for element in root.iter()]
         assert {"title", "desc", "text"} <= set(names)
         assert not re.search(r"(href|url)\s*[=(]\s*[\"']?https?:", drawing)
-    with pytest.raises(FileNotFoundError, match="no diagram 'missing'; there are soft-targets"):
+    with pytest.raises(FileNotFoundError, match=r"no diagram 'missing'; there are .*soft-targets"):
         plots.diagram("missing")
 
 
