@@ -34,6 +34,7 @@ notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb
 
 results: data ## run the long experiments again and record them (some five hours on two cores)
+	$(BIN)/python recipes/concepts.py
 	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py
 	$(BIN)/python recipes/beyond_logits.py

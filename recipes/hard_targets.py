@@ -127,7 +127,25 @@ def pseudo() -> dict[str, Comparison]:
         "by the SVM": of("SVM"),
         "by a teacher with 55,000 labels": of("a teacher with 55,000 labels"),
     }
-    return {"alone": alone, "named": compare(names, thousand_labels, progress=True)}
+    return {"who names": who_names(alone, compare(names, thousand_labels, progress=True))}
+
+
+def who_names(alone: Comparison, named: Comparison) -> Comparison:
+    """Both in one table. Names are no labels, so the ledger counts them as what they are: inputs without
+    labels, and the labels that their namer had.
+    """
+    ledgers = dict(alone.ledgers)
+    for name, entries in named.ledgers.items():
+        paid = 55_000 if "55,000" in name else 1000
+        ledgers[name] = [entry | {"labels": 1000, "teacher_labels": paid, "unlabelled": 54_000} for entry in entries]
+    return Comparison(
+        test=alone.test | named.test,
+        val=alone.val | named.val,
+        chosen=alone.chosen | named.chosen,
+        ledgers=ledgers,
+        seeds=alone.seeds,
+        reference="labels",
+    )
 
 
 if __name__ == "__main__":
