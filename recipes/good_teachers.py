@@ -165,7 +165,7 @@ MEASURES = {"teacher's accuracy": teachers_accuracy, "agreement": agreement_with
 
 
 def teachers() -> dict[str, Comparison]:
-    """Twelve teachers for the same student: six settings each, two weight decays times three temperatures.
+    """Eleven teachers for the same student: six settings each, two weight decays times three temperatures.
     And two kinds of the fourth, with and without label smoothing, at three fixed temperatures.
     """
     students = compare(
