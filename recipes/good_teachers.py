@@ -190,6 +190,24 @@ def teachers() -> dict[str, Comparison]:
     return {"teachers": students, "label smoothing": smoothing}
 
 
+def starts() -> dict[str, Comparison]:
+    """A teacher of the student's own size: from the student's own first weights, as a shared seed makes it
+    among ``teachers``, and from others. Six settings each.
+    """
+    return {
+        "starts": compare(
+            {
+                "the same start": taught(functools.partial(teacher_of, width=8)),
+                "another start": taught(lambda seed: teacher_of(50 + seed, width=8)),
+            },
+            thousand_labels,
+            seeds=SEEDS,
+            measures=MEASURES,
+            progress=True,
+        )
+    }
+
+
 class SeesViews(nn.Module):
     """A model that sees its inputs through random views: a student in training mode, a teacher always."""
 
@@ -356,4 +374,10 @@ if __name__ == "__main__":
     everywhere = {
         f"where-kd-pays-{labels or 55_000}": functools.partial(pays, labels) for labels in (250, 1000, 6000, None)
     }
-    main({"good-teachers": teachers, "good-teachers-patience": patience, "good-teachers-noise": noise} | everywhere)
+    alone = {
+        "good-teachers": teachers,
+        "good-teachers-start": starts,
+        "good-teachers-patience": patience,
+        "good-teachers-noise": noise,
+    }
+    main(alone | everywhere)
