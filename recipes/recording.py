@@ -7,10 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kdft_lib.data import RandomShiftFlip
+import torch
+from torch import nn
+
+from kdft_lib.data import FASHION_NORMALISATION, RandomShiftFlip, TensorData
 from kdft_lib.data.fashion import BACKGROUND
 from kdft_lib.experiments import Comparison, record
-from kdft_lib.models import ConvNet
+from kdft_lib.features import precompute
+from kdft_lib.models import ConvNet, imagenet_backbone
+
+LITE0_HEAD = "1.classifier"
 
 
 def student() -> ConvNet:
@@ -21,6 +27,28 @@ def student() -> ConvNet:
 def views(padding: float) -> RandomShiftFlip:
     """Shifted by up to so many pixels, half of them mirrored."""
     return RandomShiftFlip(int(padding), fill=BACKGROUND)
+
+
+def lite0(image_size: int = 48) -> nn.Sequential:
+    """EfficientNet-Lite0 with ImageNet's weights and a new head, taking the pictures of Fashion-MNIST."""
+    net = imagenet_backbone(num_classes=10, image_size=image_size, given=FASHION_NORMALISATION)
+    return nn.Sequential(net.transform, net)
+
+
+class Remembered:
+    """From data to what a frozen body makes of it; each image is computed once."""
+
+    def __init__(self, model: nn.Module, head: str):
+        self.model, self.head = model, head
+        self.known: dict[bytes, torch.Tensor] = {}
+
+    def __call__(self, data: TensorData) -> TensorData:
+        keys = [image.numpy().tobytes() for image in data.inputs]
+        new = [place for place, key in enumerate(keys) if key not in self.known]
+        if new:
+            _, found = precompute(self.model, self.head, data[new], batch_size=64)
+            self.known.update(zip((keys[place] for place in new), found.inputs, strict=True))
+        return data.with_inputs(torch.stack([self.known[key] for key in keys]))
 
 
 def main(experiments: Mapping[str, Callable[[], dict[str, Comparison]]]) -> None:

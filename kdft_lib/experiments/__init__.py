@@ -1,7 +1,7 @@
 """Fair comparisons: the same budget, several seeds, an interval, and a ledger of what it cost."""
 
 from kdft_lib.experiments.comparison import Comparison, compare
-from kdft_lib.experiments.methods import Classical, Method, PerSeed, Recipe, Trained
+from kdft_lib.experiments.methods import Classical, Method, OnFeatures, PerSeed, Recipe, Trained
 from kdft_lib.experiments.records import Recorded, record, recorded
 from kdft_lib.experiments.statistics import Interval, groups, holm, paired_interval
 
@@ -10,6 +10,7 @@ __all__ = [
     "Comparison",
     "Interval",
     "Method",
+    "OnFeatures",
     "PerSeed",
     "Recipe",
     "Recorded",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments.methods import UNKNOWN, Method, PerSeed, Recipe, Trained
@@ -168,52 +166,44 @@ def compare(
     seeds = list(seeds)
     reference = reference if reference is not None else next(iter(candidates), "")
     _check_comparison(candidates, seeds, reference, equal_budgets)
-    results: dict[str, list[list[_Result]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
-    truth: dict[int, Tensor | None] = {}
+    runs: dict[str, list[list[Trained]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
+    val: dict[str, list[list[float]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     for seed, parts, name, index in _all_runs(candidates, seeds, splits, progress):
-        truth[seed] = parts.test.targets
         run = candidates[name][index].train(parts, seed)
         run.ledger["choosing"] = len(parts.val) if len(candidates[name]) > 1 else 0
-        results[name][index].append(_Result(run, _accuracy(run, parts.val), run.decide(parts.test)))
-    val = {name: [[run.val for run in runs] for runs in entries] for name, entries in results.items()}
-    chosen = {name: max(range(len(runs)), key=lambda index: sum(runs[index])) for name, runs in val.items()}
-    final = {name: entries[chosen[name]] for name, entries in results.items()}
-    test = {
-        name: [_share(run.decisions, truth[seed]) for seed, run in zip(seeds, runs, strict=True)]
-        for name, runs in final.items()
-    }
-    trained = {name: [run.trained for run in runs] for name, runs in final.items()}
+        runs[name][index].append(run)
+        val[name][index].append(_accuracy(run, parts.val))
+    chosen = {name: max(range(len(scores)), key=lambda index: sum(scores[index])) for name, scores in val.items()}
+    trained = {name: entries[chosen[name]] for name, entries in runs.items()}
+    test, measured = _scored(trained, measures or {}, seeds, splits)
     return Comparison(
         test=test,
         val=val,
         chosen=chosen,
-        ledgers={name: [run.trained.ledger for run in runs] for name, runs in final.items()},
+        ledgers={name: [run.ledger for run in kept] for name, kept in trained.items()},
         seeds=seeds,
         reference=reference,
-        measured=_measured(measures or {}, trained, seeds, splits),
+        measured=measured,
         trained=trained,
     )
 
 
-def _measured(
-    measures: Mapping[str, Callable[[Trained, Splits], float]],
+def _scored(
     trained: Mapping[str, list[Trained]],
+    measures: Mapping[str, Callable[[Trained, Splits], float]],
     seeds: list[int],
     splits: Callable[[int], Splits],
-) -> dict[str, dict[str, list[float]]]:
-    values: dict[str, dict[str, list[float]]] = {measure: {name: [] for name in trained} for measure in measures}
-    for index, seed in enumerate(seeds if measures else []):
+) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
+    """Test accuracies and further measures of what was chosen; each seed's splits are made once more."""
+    test: dict[str, list[float]] = {name: [] for name in trained}
+    measured: dict[str, dict[str, list[float]]] = {measure: {name: [] for name in trained} for measure in measures}
+    for index, seed in enumerate(seeds):
         parts = splits(seed)
-        for measure, function in measures.items():
-            for name, runs in trained.items():
-                values[measure][name].append(float(function(runs[index], parts)))
-    return values
-
-
-class _Result(NamedTuple):
-    trained: Trained
-    val: float
-    decisions: Tensor
+        for name, runs in trained.items():
+            test[name].append(_accuracy(runs[index], parts.test))
+            for measure, function in measures.items():
+                measured[measure][name].append(float(function(runs[index], parts)))
+    return test, measured
 
 
 def _all_runs(
@@ -250,10 +240,6 @@ def _check_comparison(
 
 
 def _accuracy(trained: Trained, data: TensorData) -> float:
-    return _share(trained.decide(data), data.targets)
-
-
-def _share(decisions: Tensor, targets: Tensor | None) -> float:
-    if targets is None:
+    if data.targets is None:
         raise ValueError("val and test need targets to be scored")
-    return (decisions.cpu() == targets.cpu()).double().mean().item()
+    return (trained.decide(data).cpu() == data.targets.cpu()).double().mean().item()

@@ -190,3 +190,38 @@ class Classical:
             return torch.from_numpy(estimator.predict(data.inputs.flatten(1).numpy()))
 
         return Trained(decide, ledger, estimator)
+
+
+@dataclass(frozen=True)
+class OnFeatures:
+    """A method that is shown, in place of the inputs, what a frozen body makes of them.
+
+    Attributes:
+        method: Learns from features and decides by them.
+        features: From data to the same rows with features as inputs, such as
+            ``lambda data: kdft_lib.features.precompute(body, "head", data)[1]``. The labelled rows go through it
+            before the training, other rows when something is decided of them.
+        pretraining: What the body knew before, in words for the ledger.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
+        >>> splits = Splits(data, data.without_labels(), data, data)
+        >>> doubled = OnFeatures(Classical(LogisticRegression()), lambda data: data.with_inputs(2 * data.inputs))
+        >>> doubled.train(splits, seed=0).decide(data)[:2]
+        tensor([0, 1])
+    """
+
+    method: Method
+    features: Callable[[TensorData], TensorData]
+    pretraining: str = "none"
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Compute the features of the labelled rows, and train the method on them."""
+        trained = self.method.train(splits._replace(train=self.features(splits.train)), seed)
+        decide = trained.decide
+        return dataclasses.replace(
+            trained,
+            decide=lambda data: decide(self.features(data)),
+            ledger=trained.ledger | {"pretraining": self.pretraining},
+        )
