@@ -33,12 +33,16 @@ test: data ## check everything: lint, types, unit tests, doctests, the book, eve
 notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb
 
-results: data ## run the long experiments again and record them (some five hours on two cores)
+results: data ## run the long experiments again and record them (some seven hours on two cores)
 	$(BIN)/python recipes/concepts.py
 	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py
 	$(BIN)/python recipes/beyond_logits.py
 	$(BIN)/python recipes/good_teachers.py
+	$(BIN)/python recipes/frozen_backbone.py
+	$(BIN)/python recipes/full_fine_tuning.py
+	$(BIN)/python recipes/staying_close.py
+	$(BIN)/python recipes/both_together.py
 	$(BIN)/python recipes/figures.py
 
 figures: $(INSTALLED) ## draw the intro's figure again from the recorded results

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from kdft_lib.data import TensorData
@@ -255,6 +256,23 @@ def test_a_new_head_and_an_unknown_name():
         imagenet_backbone(num_classes=0)
     with pytest.raises(ValueError, match=r"images has shape \(3, 28, 28\); it must be \(N, 1, H, W\)"):
         ImageTransform(8, (0.5,) * 3, (0.5,) * 3)(torch.zeros(3, 28, 28))
+
+
+def test_a_backbone_behind_its_transform_takes_pictures_and_is_saved_whole(tmp_path):
+    from kdft_lib.models import imagenet_backbone, load, save
+    from kdft_lib.strategies import blocks
+
+    net = imagenet_backbone(num_classes=10, image_size=32).eval()
+    model = nn.Sequential(net.transform, net)
+    pictures = torch.rand(2, 1, 28, 28)
+    assert torch.equal(model(pictures), net(net.transform(pictures)))
+    assert blocks(model)[-1] == "1.classifier"
+    assert net.conv_head.weight.is_contiguous(memory_format=torch.channels_last)
+    lying_otherwise = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    assert torch.allclose(lying_otherwise(pictures), model(pictures), rtol=1e-4, atol=1e-4)
+    other = imagenet_backbone(num_classes=10, image_size=32).eval()
+    again = load(save(model, tmp_path / "net.safetensors"), nn.Sequential(other.transform, other))
+    assert torch.equal(again(pictures), model(pictures))
 
 
 def test_torchvisions_weights_come_with_their_transform(monkeypatch):

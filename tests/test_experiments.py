@@ -12,6 +12,7 @@ from kdft_lib import experiments
 from kdft_lib.experiments import (
     Classical,
     Comparison,
+    OnFeatures,
     PerSeed,
     Recipe,
     compare,
@@ -96,6 +97,46 @@ def test_the_test_set_has_no_say_in_the_choice(blob_splits):
     result = compare({"a": [Cheating("test"), Cheating("val")], "b": Cheating("val")}, splits, seeds=range(2))
     assert result.chosen["a"] == 1
     assert result.test["a"] == [0.0, 0.0]
+
+
+def test_the_test_set_is_never_shown_to_a_setting_that_was_not_chosen(blob_splits):
+    class Watched:
+        def __init__(self, guess):
+            self.guess, self.shown = guess, []
+
+        def train(self, splits, seed):
+            def decide(data):
+                self.shown.append(len(data))
+                return torch.full((len(data),), self.guess)
+
+            blank = dict.fromkeys(("labels", "unlabelled", "steps", "seconds", "teacher_labels"), 0)
+            return experiments.Trained(decide, blank | {"pretraining": "none"}, None)
+
+    def splits(seed):
+        parts = blob_splits(seed)
+        return parts._replace(test=parts.test[:29])
+
+    never_right, other = Watched(-1), Watched(0)
+    compare({"a": [never_right, other]}, splits, seeds=range(2))
+    assert (len(splits(0).val), never_right.shown, other.shown) == (30, [30, 30], [30, 30, 29, 29])
+
+
+def test_a_method_on_features_learns_and_decides_on_them(blob_splits):
+    seen = []
+
+    def doubled(data):
+        seen.append(len(data))
+        return data.with_inputs(2 * data.inputs)
+
+    splits = blob_splits(0)
+    plain = Classical(LogisticRegression())
+    on_features = OnFeatures(plain, doubled, pretraining="none of it")
+    trained = on_features.train(splits, seed=0)
+    twice = plain.train(splits._replace(train=doubled(splits.train)), seed=0)
+    assert torch.equal(trained.decide(splits.test), twice.decide(doubled(splits.test)))
+    assert not torch.equal(trained.decide(splits.test), trained.decide(splits.test.with_inputs(-splits.test.inputs)))
+    assert seen[0] == len(splits.train)
+    assert (trained.ledger["pretraining"], trained.ledger["labels"]) == ("none of it", len(splits.train))
 
 
 def test_seeds_are_shared_and_repeatable(blob_splits, comparison, teacher):
