@@ -206,5 +206,22 @@ def sizes() -> dict[str, Comparison]:
     }
 
 
+def curved() -> dict[str, Comparison]:
+    """An SVM in the place of the linear head, on the features of the small networks: four settings each."""
+    return {
+        f"{labels:,} labels": compare(
+            {
+                name: [Frozen(name, method) for method in CLASSICAL["SVM"]]
+                for name in KNOWN
+                if name != "ImageNet's Lite0"
+            },
+            functools.partial(within, labels),
+            seeds=SEEDS,
+            progress=True,
+        )
+        for labels in COUNTS
+    }
+
+
 if __name__ == "__main__":
-    main({"frozen-backbone": sources, "frozen-backbone-sizes": sizes})
+    main({"frozen-backbone": sources, "frozen-backbone-svm": curved, "frozen-backbone-sizes": sizes})

@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from kdft_lib.data import FASHION_NORMALISATION, Splits, TensorData, fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, OnFeatures, Recipe, Trained, compare
+from kdft_lib.experiments import Classical, Comparison, OnFeatures, PerSeed, Recipe, Trained, compare
 from kdft_lib.features import precompute
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import (
@@ -224,9 +224,50 @@ def rates() -> dict[str, Comparison]:
     }
 
 
+def probed(splits: Splits, seed: int) -> dict[str, Callable[[], nn.Module]]:
+    """A start whose head was trained before, on features computed once; this takes no step of the budget."""
+    head = on_features()[1].train(splits, seed).model
+
+    def model() -> nn.Module:
+        net = lite0()
+        net.get_submodule(LITE0_HEAD).load_state_dict(head.state_dict())
+        return net
+
+    return {"model": model}
+
+
+def similarity(name: str, trained: Trained, splits: Splits) -> float:
+    """How alike the features before and after tell images apart: linear CKA (Kornblith et al., 2019), from 0 to
+    1, which neither a rotation nor a change of scale affects.
+    """
+    before = features_before(name)
+    now = precompute(trained.model, LITE0_HEAD, shifted(splits, name)[: len(before)], batch_size=64)[1].inputs
+    x, y = (features.double() - features.double().mean(dim=0) for features in (before, now))
+    return ((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())).item()
+
+
+def probing() -> dict[str, Comparison]:
+    """A probe that costs nothing of the budget, then all 120 steps of everything; without it, at the setting
+    that was chosen before.
+    """
+    return {
+        "500 labels": compare(
+            {
+                "everything": FULL.but(strategy=FullFineTuning(RATES[1])),
+                "free probe, then everything": [PerSeed(recipe, probed) for recipe in tried(FullFineTuning)],
+            },
+            within(500),
+            seeds=SEEDS,
+            measures=MEASURES | {f"similarity, {name}": functools.partial(similarity, name) for name in SHIFTS},
+            progress=True,
+        )
+    }
+
+
 if __name__ == "__main__":
     main({
         "full-fine-tuning": strategies,
+        "full-fine-tuning-probe": probing,
         "full-fine-tuning-labels": counts,
         "full-fine-tuning-rates": rates,
     })  # fmt: skip
