@@ -9,13 +9,16 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from recording import main
-from torch import nn
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData, fashion_mnist
-from kdft_lib.experiments import Comparison, Method, PerSeed, Recipe, Trained, compare
+from kdft_lib.experiments import Classical, Comparison, Method, PerSeed, Recipe, Trained, compare
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import LearningWithoutForgetting, Supervised, TowardStart
 from kdft_lib.strategies import FullFineTuning, HeadOnly
@@ -75,9 +78,9 @@ def toward_start(weight: float) -> Callable[[Splits, int], dict[str, object]]:
     return lambda splits, seed: {"objective": Supervised() + weight * TowardStart(start(seed))}
 
 
-def without_forgetting(weight: float) -> Callable[[Splits, int], dict[str, object]]:
+def without_forgetting(weight: float, joint: bool) -> Callable[[Splits, int], dict[str, object]]:
     return lambda splits, seed: {
-        "objective": LearningWithoutForgetting(copy.deepcopy(start(seed)), classes=OLD, kd_weight=weight)
+        "objective": LearningWithoutForgetting(copy.deepcopy(start(seed)), classes=OLD, kd_weight=weight, joint=joint)
     }
 
 
@@ -199,29 +202,101 @@ class Told:
         )
 
 
-def decide_told(model: nn.Module, data: TensorData) -> torch.Tensor:
+def decide_told(model: nn.Module, data: TensorData) -> Tensor:
     assert data.targets is not None
     is_old = (data.targets < len(OLD)).unsqueeze(1)
     of_old = torch.arange(10) < len(OLD)
     return predict(model, data).masked_fill(is_old != of_old, -torch.inf).argmax(dim=1)
 
 
-def untouched(splits: Splits, seed: int) -> Trained:
-    """The start."""
-    ledger = {"labels": 0, "unlabelled": 0, "steps": 0, "seconds": 0.0, "teacher_labels": 0}
-    return Trained(
-        lambda data: predict(start(seed), data).argmax(dim=1), ledger | {"pretraining": PLAIN.pretraining}, start(seed)
-    )
+def without_training(model: nn.Module, labels: int, *, seconds: float = 0.0) -> Trained:
+    """What decides without a step."""
+    ledger = {"labels": labels, "unlabelled": 0, "steps": 0, "seconds": seconds, "teacher_labels": 0}
+    return Trained(lambda data: predict(model, data).argmax(dim=1), ledger | {"pretraining": PLAIN.pretraining}, model)
 
 
 class Start:
     """Nothing is trained."""
 
-    train = staticmethod(untouched)
+    def train(self, splits: Splits, seed: int) -> Trained:
+        return without_training(start(seed), 0)
+
+
+class NearestMean(nn.Module):
+    """The start's features, and the nearest of ten class means of them (as in Rebuffi et al., 2017)."""
+
+    def __init__(self, body: nn.Module, means: Tensor):
+        super().__init__()
+        self.body = body
+        self.register_buffer("means", means)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return -torch.cdist(self.body(images), self.means)
+
+
+class ClassMeans:
+    """Old means from all old images, which the start was trained on anyway; new ones from the new labels."""
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        body = start(seed).body
+        means = []
+        for data, classes in ((old_data(), OLD), (splits.train, NEW)):
+            features = predict(body, data)
+            means += [features[data.targets == label].mean(dim=0) for label in classes]
+        return without_training(NearestMean(body, torch.stack(means)), len(splits.train))
+
+
+class Joined(nn.Module):
+    """Two networks, each of five classes; where the task is not told, the surer one decides."""
+
+    def __init__(self, old: nn.Module, new: nn.Module):
+        super().__init__()
+        self.old, self.new = old, new
+
+    def forward(self, images: Tensor) -> Tensor:
+        old, new = self.old(images)[:, : len(OLD)], self.new(images)[:, len(OLD) :]
+        return torch.cat([old.log_softmax(dim=1), new.log_softmax(dim=1)], dim=1)
+
+
+class TwoNetworks:
+    """The start is kept as it is, and a copy of it is fine-tuned for the new task."""
+
+    def __init__(self, rate: float):
+        self.rate = rate
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        (recipe,) = at_rates([self.rate])
+        tuned = from_start(recipe).train(splits, seed)
+        assert isinstance(tuned.model, nn.Module)
+        joined = Joined(start(seed), tuned.model)
+        return Trained(lambda data: predict(joined, data).argmax(dim=1), tuned.ledger, joined)
+
+
+class Scores(nn.Module):
+    """A classical method's scores as logits."""
+
+    def __init__(self, estimator: Any):
+        super().__init__()
+        self.estimator = estimator
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.estimator.decision_function(images.flatten(1).numpy())).float()
+
+
+class OnPixels:
+    """A classical method on the new images and 500 old ones that were kept."""
+
+    def __init__(self, estimator: Any):
+        self.method = Classical(estimator)
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        data = together(splits.train, memory(500, seed))
+        trained = self.method.train(splits._replace(train=data), seed)
+        return dataclasses.replace(trained, model=Scores(trained.model))
 
 
 PLAIN_RUNS = [from_start(recipe) for recipe in at_rates(SIX_RATES)]
-TOWARD_RUNS = tuned(toward_start, (0.03, 0.1, 0.3))
+TOWARD_RUNS = tuned(toward_start, (0.01, 0.03, 0.1))
 
 METHODS: dict[str, list[Method]] = {
     "the start": [Start()],
@@ -230,11 +305,18 @@ METHODS: dict[str, list[Method]] = {
     "head alone": [from_start(PLAIN.but(strategy=HeadOnly("head", rate))) for rate in SIX_RATES],
     "toward the start": [*TOWARD_RUNS],
     "toward the start, statistics kept": [*keeping_statistics(TOWARD_RUNS)],
-    "moving average": [Averaged(rate, decay) for rate in RATES for decay in (0.9, 0.99, 0.999)],
+    "moving average": [Averaged(rate, decay) for rate in RATES for decay in (0.9, 0.95, 0.99)],
     "interpolation": [Interpolated(rate, alpha) for rate in RATES for alpha in (0.3, 0.5, 0.7)],
-    "without forgetting": [*tuned(without_forgetting, (1.0, 4.0, 16.0))],
+    "without forgetting": [*tuned(functools.partial(without_forgetting, joint=False), (1.0, 4.0, 16.0))],
+    "without forgetting, joint": [*tuned(functools.partial(without_forgetting, joint=True), (1.0, 4.0, 16.0))],
     "replay of 50": [Replayed(rate, 50, share) for rate in RATES for share in (0.1, 0.25, 0.5)],
     "replay of 500": [Replayed(rate, 500, share) for rate in RATES for share in (0.1, 0.25, 0.5)],
+    "two networks": [TwoNetworks(rate) for rate in SIX_RATES],
+    "class means": [ClassMeans()],
+    "logistic regression, 500 kept": [
+        OnPixels(LogisticRegression(C=c, max_iter=1000)) for c in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+    ],
+    "SVM, 500 kept": [OnPixels(SVC(C=c)) for c in (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)],
     "all old images": [Replayed(rate, 27_500, share) for rate in RATES for share in (0.25, 0.5, 0.75)],
 }
 
@@ -276,7 +358,7 @@ def curve() -> dict[str, Comparison]:
             measures=MEASURES,
             progress=True,
         )
-        for rate in (0.001, 0.03)
+        for rate in (0.001, 0.01, 0.03)
     }
 
 
