@@ -33,7 +33,7 @@ test: data ## check everything: lint, types, unit tests, doctests, the book, eve
 notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb
 
-results: data ## run the long experiments again and record them (some seven hours on two cores)
+results: data ## run the long experiments again and record them (some fourteen hours on one core)
 	$(BIN)/python recipes/concepts.py
 	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py

@@ -267,7 +267,8 @@ def test_a_backbone_behind_its_transform_takes_pictures_and_is_saved_whole(tmp_p
     pictures = torch.rand(2, 1, 28, 28)
     assert torch.equal(model(pictures), net(net.transform(pictures)))
     assert blocks(model)[-1] == "1.classifier"
-    assert net.conv_head.weight.is_contiguous(memory_format=torch.channels_last)
+    assert net.conv_stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not net.conv_stem.weight.is_contiguous()
     lying_otherwise = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     assert torch.allclose(lying_otherwise(pictures), model(pictures), rtol=1e-4, atol=1e-4)
     other = imagenet_backbone(num_classes=10, image_size=32).eval()
