@@ -246,15 +246,39 @@ def similarity(name: str, trained: Trained, splits: Splits) -> float:
     return ((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())).item()
 
 
+def new_statistics(splits: Splits, seed: int) -> dict[str, Callable[[], nn.Module]]:
+    """A start whose batch normalisation has met the training images; no weight has moved."""
+
+    def model() -> nn.Module:
+        net = lite0().train()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None
+        with torch.no_grad():
+            for batch in splits.train.batches(64):
+                net(batch["inputs"])
+        return net
+
+    return {"model": model}
+
+
 def probing() -> dict[str, Comparison]:
-    """A probe that costs nothing of the budget, then all 120 steps of everything; without it, at the setting
-    that was chosen before.
+    """A probe that costs nothing of the budget, then all 120 steps of everything, at each learning rate; everything
+    without it; and the head alone on a body that kept its weights and has new statistics.
     """
     return {
         "500 labels": compare(
             {
-                "everything": FULL.but(strategy=FullFineTuning(RATES[1])),
-                "free probe, then everything": [PerSeed(recipe, probed) for recipe in tried(FullFineTuning)],
+                **{f"everything, {rate:g}": FULL.but(strategy=FullFineTuning(rate)) for rate in RATES},
+                **{
+                    f"free probe, then everything, {rate:g}": PerSeed(FULL.but(strategy=FullFineTuning(rate)), probed)
+                    for rate in RATES
+                },
+                "new statistics, head alone": [
+                    PerSeed(FULL.but(strategy=HeadOnly(LITE0_HEAD, rate)), new_statistics)
+                    for rate in (1e-3, 1e-2, 1e-1)
+                ],
             },
             within(500),
             seeds=SEEDS,
