@@ -211,5 +211,17 @@ def ablation() -> dict[str, Comparison]:
     return {"students": students, "teachers": teachers()}
 
 
+def at_each_rate() -> dict[str, Comparison]:
+    """The eight versions, and labels alone, at each learning rate: nothing is chosen."""
+    arms: dict[str, list[Any]] = {"labels": rated(ALONE, RATES, 0.1)}
+    arms |= {name: taught(who, extra=extra, soft=soft) for name, (who, extra, soft) in ABLATION.items()}
+    return {
+        f"learning rate {rate:g}": compare(
+            {name: runs[setting] for name, runs in arms.items()}, shop, seeds=SEEDS, reference="labels", progress=True
+        )
+        for setting, rate in enumerate(RATES)
+    }
+
+
 if __name__ == "__main__":
-    main({"both-together": ablation})
+    main({"both-together": ablation, "both-together-rates": at_each_rate})
