@@ -1,0 +1,134 @@
+"""Make what the page ``book/in-your-browser.md`` runs: ``make student``, under a minute on one thread.
+
+Trains the student with the setting that chapter 04 chose for soft targets with augmentation, and writes to
+``book/_extra/browser``: the student as PyTorch has it, with its card; ``data.js``, its weights, the test pictures
+and the teacher's logits on them; ``teacher.js``, the teacher's weights, which the page loads when they are needed;
+and the image that stands in where scripts do not run. Nothing is chosen on the test set.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy
+import torch
+from recording import student, views
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from kdft_lib import metrics, models, plots
+from kdft_lib.data import FASHION_CLASSES, FASHION_NORMALISATION, Splits, TensorData, fashion_mnist
+from kdft_lib.experiments import Recipe
+from kdft_lib.objectives import SoftTargets
+from kdft_lib.strategies import FullFineTuning
+from kdft_lib.training import evaluate, predict
+
+FOLDER = Path(__file__).parents[1] / "book/_extra/browser"
+LABELS, STEPS, SEED, PER_CLASS, TEMPERATURE = 1000, 400, 0, 10, 4.0
+
+
+def train(teacher: nn.Module, splits: Splits) -> nn.Module:
+    """The student, saved with its card."""
+    strategy = FullFineTuning(0.3, weight_decay=0.01)
+    recipe = Recipe(student, SoftTargets(teacher, TEMPERATURE), strategy, steps=STEPS, augment=views(1))
+    trained = recipe.train(splits, SEED)
+    card = {
+        "data": f"{LABELS} training images of Fashion-MNIST with labels, drawn with seed {SEED}",
+        "data_licence": "MIT, copyright 2017 Zalando SE",
+        "teacher": "kdft_lib.models.fashion_teacher",
+        "recipe": "recipes/browser.py",
+        "labels": LABELS,
+        "steps": STEPS,
+        "torch": torch.__version__.split("+")[0],
+        "parameters": metrics.parameters(trained.model),
+        "val_accuracy": evaluate(trained.model, splits.val)["accuracy"],
+        "test_accuracy": evaluate(trained.model, splits.test)["accuracy"],
+        "licence": "BSD-3-Clause, as the package",
+    }
+    print(models.save(trained.model, FOLDER / "student.safetensors", card), card, f"{trained.ledger['seconds']:.0f} s")
+    return trained.model
+
+
+def shown(test: TensorData) -> TensorData:
+    """The first ten test pictures of each class, in the order of the file, class after class."""
+    assert test.targets is not None
+    places = [torch.nonzero(test.targets == label).flatten()[:PER_CLASS] for label in range(len(FASHION_CLASSES))]
+    return test[torch.cat(places)]
+
+
+def pixels(images: Tensor) -> Tensor:
+    """From 0 to 255, as they were before normalisation."""
+    mean, deviation = FASHION_NORMALISATION
+    return ((images * deviation + mean) * 255).round().to(torch.uint8)
+
+
+def folded(model: nn.Module) -> Tensor:
+    """All weights, layer after layer, each batch normalisation folded into the convolution before it."""
+    layers: list[nn.Module] = []
+    for module in model.eval().modules():
+        if isinstance(module, nn.Sequential) and isinstance(module[-1], nn.BatchNorm2d):
+            layers.append(fuse_conv_bn_eval(*module))
+        elif isinstance(module, nn.Linear):
+            layers.append(module)
+    return torch.cat([part.detach().flatten() for layer in layers for part in (layer.weight, layer.bias)])
+
+
+def text(values: Tensor, kind: str) -> str:
+    """Numbers as base64 of little-endian bytes, in JavaScript's quotes."""
+    return json.dumps(base64.b64encode(values.contiguous().numpy().astype(numpy.dtype(kind)).tobytes()).decode())
+
+
+def write_scripts(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None:
+    """Scripts, since a page that is opened as a file may load nothing else."""
+    assert pictures.targets is not None
+    mean, deviation = FASHION_NORMALISATION
+    fields = {
+        "classes": json.dumps(FASHION_CLASSES),
+        "mean": mean,
+        "deviation": deviation,
+        "labels": json.dumps(pictures.targets.tolist()),
+        "teacherLogits": text(predict(teacher, pictures), "<f4"),
+        "student": text(folded(net), "<f4"),
+        "pictures": text(pixels(pictures.inputs), "u1"),
+    }
+    head = "// Written by recipes/browser.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.\n"
+    body = "".join(f"  {name}: {value},\n" for name, value in fields.items())
+    (FOLDER / "data.js").write_text(f"{head}const kdftData = {{\n{body}}};\n", encoding="utf-8")
+    head = "// Written by recipes/browser.py: the weights of the teacher, in half precision.\n"
+    (FOLDER / "teacher.js").write_text(f"{head}kdftData.teacher = {text(folded(teacher), '<f2')};\n", encoding="utf-8")
+
+
+def draw_still(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None:
+    """The first picture between the two answers."""
+    plots.use_style()
+    matplotlib.rcParams["svg.hashsalt"] = "kdft"
+    first = pictures[:1]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.4), width_ratios=(1, 2))
+    left.imshow(pixels(first.inputs)[0, 0], cmap="gray")
+    left.set_axis_off()
+    for label, model, color, offset in (("teacher", teacher, plots.BLUE, -0.2), ("student", net, plots.VERMILION, 0.2)):
+        answer = (predict(model, first)[0] / TEMPERATURE).softmax(dim=-1)
+        right.barh(torch.arange(10) + offset, 100 * answer, 0.38, color=color, label=label)
+    right.set_yticks(range(10), FASHION_CLASSES)
+    right.invert_yaxis()
+    right.grid(axis="y", visible=False)
+    right.set_xlabel(f"probability at T = {TEMPERATURE:.0f}, %")
+    right.legend()
+    figure.savefig(FOLDER / "still.svg", metadata={"Date": None, "Creator": None})
+
+
+def main() -> None:
+    """Train and write everything."""
+    splits, teacher = fashion_mnist(labelled=LABELS, seed=SEED), models.fashion_teacher()
+    net = train(teacher, splits)
+    pictures = shown(splits.test)
+    write_scripts(net, teacher, pictures)
+    draw_still(net, teacher, pictures)
+
+
+if __name__ == "__main__":
+    main()
