@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks results teacher figures bench costs mutants serve lint clean data
+.PHONY: help book test notebooks results teacher student figures bench costs mutants serve lint clean data
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,7 @@ book: data ## build the site into _build/html
 
 test: data ## check everything: lint, types, unit tests, doctests, the book, every notebook
 	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python tools/find_browser.py
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 	$(BIN)/python tools/run_nbval.py
 	@echo "Passed: ruff, mypy, unit tests, doctests, the checks of the book, and nbval on every notebook."
@@ -50,6 +51,9 @@ figures: $(INSTALLED) ## draw the intro's figure again from the recorded results
 
 teacher: data ## train the shipped teacher again (about ten minutes on two cores)
 	$(BIN)/python recipes/fashion_teacher.py
+
+student: data ## train the student of the page that runs in a browser again (under a minute)
+	$(BIN)/python recipes/browser.py
 
 bench: data ## measure what is fast, against what, into benchmarks/results (about five minutes)
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench torchdistill==1.1.5

@@ -95,7 +95,9 @@ def write_scripts(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> N
         "student": text(folded(net), "<f4"),
         "pictures": text(pixels(pictures.inputs), "u1"),
     }
-    head = "// Written by recipes/browser.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.\n"
+    head = (
+        "// Written by recipes/browser.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.\n"
+    )
     body = "".join(f"  {name}: {value},\n" for name, value in fields.items())
     (FOLDER / "data.js").write_text(f"{head}const kdftData = {{\n{body}}};\n", encoding="utf-8")
     head = "// Written by recipes/browser.py: the weights of the teacher, in half precision.\n"

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
+import find_browser
 import find_data
 
 
@@ -47,3 +48,13 @@ def test_otherwise_there_is_one_clear_sentence(monkeypatch, capsys):
     monkeypatch.setattr(find_data.shutil, "which", lambda name: None)
     assert find_data.main() == 1
     assert capsys.readouterr().err.strip() == "Fashion-MNIST is nowhere; install Debian's package dataset-fashion-mnist"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_browser_is_installed_where_none_is_and_its_absence_is_said(monkeypatch, capsys, there):
+    installed = []
+    monkeypatch.setattr(find_browser.shutil, "which", lambda name: "/usr/bin/chromium" if there else None)
+    monkeypatch.setattr(find_browser, "install_with_apt", installed.append)  # and it fails: it returns None
+    assert find_browser.main() == 0
+    assert installed == ([] if there else ["chromium"])
+    assert capsys.readouterr().err.strip() == ("" if there else find_browser.ABSENT)

@@ -12,14 +12,14 @@ from kdft_lib.data import fashion_mnist
 PACKAGE = "dataset-fashion-mnist"
 
 
-def install_with_apt() -> bool:
-    """Whether Debian's package could be installed without asking anyone."""
+def install_with_apt(package: str) -> bool:
+    """Whether a package of Debian's could be installed without asking anyone."""
     if shutil.which("apt-get") is None:
         return False
     become_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if become_root and shutil.which("sudo") is None:
         return False
-    commands = (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", PACKAGE])
+    commands = (["apt-get", "update", "-q"], ["apt-get", "install", "-qy", package])
     return all(
         subprocess.run([*become_root, *command], stdout=subprocess.DEVNULL).returncode == 0 for command in commands
     )
@@ -29,7 +29,7 @@ def main() -> int:
     try:
         fashion_mnist(labelled=10)
     except FileNotFoundError as error:
-        if not install_with_apt():
+        if not install_with_apt(PACKAGE):
             print(error, file=sys.stderr)
             return 1
         fashion_mnist(labelled=10)

@@ -73,8 +73,8 @@
     const bars = ["teacher", "student"].map((who) => {
       const cell = row.insertCell();
       cell.className = who;
-      const bar = cell.appendChild(document.createElement("i"));
-      return { who, cell, bar, number: cell.appendChild(document.createElement("span")) };
+      const number = cell.appendChild(document.createElement("span"));
+      return { who, cell, number, bar: cell.appendChild(document.createElement("i")) };
     });
     return { title, bars };
   });
@@ -84,14 +84,14 @@
   }
 
   function showBars() {
-    find("output").value = slider.value;
+    find(".value").textContent = slider.value;
     const shares = { teacher: probabilities("teacher"), student: probabilities("student") };
     table.forEach(({ title, bars }, label) => {
       title.classList.toggle("label", chosen !== null && labels[chosen] === label);
       for (const { who, cell, bar, number } of bars) {
         const share = shares[who]?.[label];
         bar.style.setProperty("--share", share ?? 0);
-        number.textContent = share === undefined ? "…" : `${(100 * share).toFixed(1)} %`;
+        number.textContent = share === undefined ? "…" : `${(100 * share).toFixed(1)}\u00a0%`;
         cell.classList.toggle("first", share !== undefined && decided(shares[who]) === label);
       }
     });
@@ -104,9 +104,9 @@
     clearTimeout(later);
     const words = (who) => {
       const shares = probabilities(who);
-      return shares ? `says ${classes[decided(shares)]} (${(100 * Math.max(...shares)).toFixed(0)} %)` : teacherState;
+      return shares ? `says ${classes[decided(shares)]} (${(100 * Math.max(...shares)).toFixed(0)}\u00a0%)` : teacherState;
     };
-    const sentence = `${origin} At T = ${slider.value} the teacher ${words("teacher")}, the student ${words("student")}.`;
+    const sentence = `${origin} At T\u00a0=\u00a0${slider.value} the teacher ${words("teacher")}, the student ${words("student")}.`;
     later = setTimeout(() => (find("[role=status]").textContent = sentence), 300);
   }
 
