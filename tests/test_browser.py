@@ -104,9 +104,8 @@ class Reader:
         return torch.tensor(self.canvas.evaluate(read)).view(280, 280, 4)[5::10, 5::10, 0]
 
     def bars(self, who):
-        """The ten shares that are drawn, once they are those of the picture shown."""
-        expect(self.page.locator(f"td.{who}.first")).to_have_count(1)
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        """The ten shares that are drawn, once both networks have answered."""
+        expect(self.page.get_by_role("table")).to_have_attribute("aria-busy", "false")
         read = "(bars) => bars.map((bar) => +bar.style.getPropertyValue('--share'))"
         return torch.tensor(self.page.locator(f"td.{who} i").evaluate_all(read))
 

@@ -2,7 +2,7 @@
 
 // The page's widget: a picture of 28×28 pixels, and what both networks say to it at the slider's temperature.
 (() => {
-  const SIDE = 28, PIXELS = SIDE * SIDE, BRUSH = 1.3, TEACHER = "browser/teacher.js";
+  const SIDE = 28, PIXELS = SIDE * SIDE, BRUSH = 1.3;
   const { classes, mean, deviation, labels } = kdftData;
   const root = document.getElementById("kdft-browser");
   const find = (selector) => root.querySelector(selector);
@@ -24,47 +24,63 @@
   const decided = (values) => values.indexOf(Math.max(...values));
 
   let picture, origin, chosen; // grey values; what they are, in words; the number of a test picture that is unchanged
-  let logits = {};
-  let teacher = null, teacherState = "is not loaded";
-
-  /** The teacher's weights are many times the student's: they are loaded for the first picture that needs them. */
-  function loadTeacher() {
-    if (teacherState !== "is not loaded") return;
-    teacherState = "is loading";
-    const script = document.createElement("script");
-    script.src = TEACHER;
-    script.onload = () => {
-      teacher = kdftNetworks.teacher(halves(kdftData.teacher));
-      answer();
-    };
-    script.onerror = () => {
-      teacherState = "could not be loaded: try again when you are online";
-      summarise();
-      teacherState = "is not loaded";
-    };
-    document.head.append(script);
-  }
+  const logits = {};
 
   // ---- what the networks say
 
-  let waiting = false;
-  /** Answer once for each frame, however many strokes it brought. */
+  let framed = false, rest;
+  /** The student answers once for each frame, the teacher, which takes longer, once the drawing rests. */
   function changed() {
     draw();
-    if (!waiting) requestAnimationFrame(answer);
-    waiting = true;
+    find("table").ariaBusy = "true";
+    if (!framed) requestAnimationFrame(answer);
+    framed = true;
   }
 
   function answer() {
-    waiting = false;
-    const inputs = normalised(picture);
-    const isTest = chosen !== null;
-    if (!isTest && !teacher) loadTeacher();
-    logits = {
-      student: student(inputs),
-      teacher: isTest ? Array.from(known.subarray(10 * chosen, 10 * (chosen + 1))) : teacher?.(inputs),
-    };
+    framed = false;
+    clearTimeout(rest);
+    logits.student = student(normalised(picture));
+    if (chosen !== null) return settle(Array.from(known.subarray(10 * chosen, 10 * (chosen + 1))));
+    rest = setTimeout(askTeacher, 100);
     showBars();
+  }
+
+  function settle(teacherLogits) {
+    logits.teacher = teacherLogits;
+    find("table").ariaBusy = "false";
+    showBars();
+  }
+
+  let teacher = null; // a promise: its weights are loaded for the first picture that needs them
+  let without = "is being loaded";
+
+  function loadTeacher() {
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = "browser/teacher.js";
+      script.onload = () => resolve(kdftNetworks.teacher(halves(kdftData.teacher)));
+      script.onerror = reject;
+      document.head.append(script);
+    });
+  }
+
+  async function askTeacher() {
+    const asked = picture;
+    if (!teacher) {
+      logits.teacher = null;
+      showBars();
+    }
+    teacher ??= loadTeacher();
+    try {
+      const network = await teacher;
+      if (asked === picture) settle(network(normalised(asked)));
+    } catch {
+      teacher = null;
+      without = "could not be loaded (draw once more to try again)";
+      settle(null);
+      without = "is being loaded";
+    }
   }
 
   const table = classes.map((name) => {
@@ -104,7 +120,7 @@
     clearTimeout(later);
     const words = (who) => {
       const shares = probabilities(who);
-      return shares ? `says ${classes[decided(shares)]} (${(100 * Math.max(...shares)).toFixed(0)}\u00a0%)` : teacherState;
+      return shares ? `says ${classes[decided(shares)]} (${(100 * Math.max(...shares)).toFixed(0)}\u00a0%)` : without;
     };
     const sentence = `${origin} At T\u00a0=\u00a0${slider.value} the teacher ${words("teacher")}, the student ${words("student")}.`;
     later = setTimeout(() => (find("[role=status]").textContent = sentence), 300);
@@ -176,7 +192,10 @@
     stroke(pen.at, to);
     pen.at = to;
   });
-  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (pen = null));
+  for (const end of ["pointerup", "pointercancel"])
+    canvas.addEventListener(end, (event) => {
+      if (event.pointerId === pen?.id) pen = null;
+    });
 
   // ---- drawing by keyboard
 
@@ -199,6 +218,10 @@
   });
   canvas.addEventListener("keyup", (event) => {
     if (event.key === " ") spaceIsDown = false;
+  });
+  canvas.addEventListener("focus", () => {
+    cursor.shown = canvas.matches(":focus-visible");
+    draw();
   });
   canvas.addEventListener("blur", () => {
     cursor.shown = spaceIsDown = false;
