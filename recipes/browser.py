@@ -109,7 +109,7 @@ def draw_still(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None
     plots.use_style()
     matplotlib.rcParams["svg.hashsalt"] = "kdft"
     first = pictures[:1]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.4), width_ratios=(1, 2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.4), width_ratios=(1, 1.6), layout="constrained")
     left.imshow(pixels(first.inputs)[0, 0], cmap="gray")
     left.set_axis_off()
     for label, model, color, offset in (("teacher", teacher, plots.BLUE, -0.2), ("student", net, plots.VERMILION, 0.2)):

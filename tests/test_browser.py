@@ -100,8 +100,11 @@ class Reader:
 
     def picture(self):
         """28×28 grey values, read from the middles of the canvas's cells; ``[y, x]``."""
-        read = "(canvas) => Array.from(canvas.getContext('2d').getImageData(0, 0, 280, 280).data)"
-        return torch.tensor(self.canvas.evaluate(read)).view(280, 280, 4)[5::10, 5::10, 0]
+        read = """(canvas) => {
+            const { data } = canvas.getContext("2d").getImageData(0, 0, 280, 280);
+            return Array.from(data.filter((_, i) => i % 40 === 20 && Math.floor(i / 1120) % 10 === 5));
+        }"""
+        return torch.tensor(self.canvas.evaluate(read)).view(28, 28)
 
     def bars(self, who):
         """The ten shares that are drawn, once both networks have answered."""
