@@ -77,6 +77,7 @@
       if (asked === picture) settle(network(normalised(asked)));
     } catch {
       teacher = null;
+      if (asked !== picture) return;
       without = "could not be loaded (draw once more to try again)";
       settle(null);
       without = "is being loaded";
