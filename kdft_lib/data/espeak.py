@@ -78,7 +78,6 @@ def _synthesised(library: str, data: str, utterances: Iterable[Sequence[Any]]) -
     espeak = ctypes.CDLL(library)
     heard = bytearray()
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
     def hear(samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             heard.extend(ctypes.string_at(samples, 2 * count))
@@ -91,7 +90,8 @@ def _synthesised(library: str, data: str, utterances: Iterable[Sequence[Any]]) -
     rate = espeak.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), 0)
     if rate != RATE:
         raise SystemExit(f"it starts with {rate} samples a second, wanted {RATE}")
-    espeak.espeak_SetSynthCallback(hear)
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(hear)
+    espeak.espeak_SetSynthCallback(callback)
     espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))
     for text, voice, speed, pitch in utterances:
         heard.clear()

@@ -48,7 +48,8 @@ def read_wav(path: str | Path, sample_rate: int, *, limit: int = _LARGEST) -> Te
             channels, width, rate, frames = file.getparams()[:4]
             content = file.readframes(frames)
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path} is no WAV file of plain samples ({error or 'it ends too early'})") from None
+        reason = str(error) or "it ends too early"
+        raise ValueError(f"{path} is no WAV file of plain samples ({reason})") from None
     if (channels, width) != (1, 2):
         raise ValueError(f"{path} has {channels} channels of {8 * width} bits; it must have one of 16 bits")
     if rate != sample_rate:

@@ -63,6 +63,8 @@ def log_mel(
     filters = mel_filters(sample_rate, bands, window).to(waveforms.device)
     hann = torch.hann_window(window, device=waveforms.device)
     spectra = waveforms.new_empty((len(waveforms), 1, bands, 1 + waveforms.shape[1] // hop), dtype=torch.float32)
+    if not len(waveforms):
+        return spectra
     # In parts, since the transform takes twenty times the room of what is kept of it.
     for part, out in zip(waveforms.split(256), spectra.split(256), strict=True):
         power = torch.stft(part.float(), window, hop, window=hann, return_complex=True).abs().square()
