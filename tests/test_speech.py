@@ -328,6 +328,16 @@ def test_seeds_draw_clips_and_nothing_else(spoken):
     assert not contents(within.val.inputs) & contents(spoken.val.inputs)
 
 
+def test_waveforms_become_spectra_part_by_part():
+    splits = spoken_digits(labelled=None)
+    few = splits._replace(train=splits.train[:50], val=splits.val[:20], test=splits.test[:10])
+    spectra = few.with_inputs(log_mel)
+    assert [tuple(part.inputs.shape) for part in spectra] == [(count, 1, 40, 101) for count in (50, 0, 20, 10)]
+    assert spectra.transfer.targets is None
+    assert torch.equal(spectra.train.targets, few.train.targets)
+    torch.testing.assert_close(spectra.val.inputs[5:6], log_mel(few.val.inputs[5:6]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

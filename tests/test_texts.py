@@ -152,6 +152,8 @@ def test_text_data_quotes_no_text_and_keeps_rows_together():
     assert "secret" not in f"{data} {data!r} {splits} {splits!r}"
     assert data[torch.tensor([2, 0])].texts == ("secret three", "secret one")
     assert data[1:].targets.tolist() == [1, 2]
+    assert data[data.targets != 1].texts == ("secret one", "secret three")
+    assert data[[]].texts == ()
     with pytest.raises(TypeError, match=r"rows is 1; take a slice"):
         data[1]
     with pytest.raises(ValueError, match="texts has 1, targets has 2 rows"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kdft_lib.data.tensors import TensorData
@@ -54,15 +55,14 @@ class TextData:
         return f"TextData({len(self):,} texts{targets})"
 
     def __getitem__(self, rows: Any) -> TextData:
-        """The rows of a slice, a list or a tensor of indices."""
+        """The rows of a slice, a list or a tensor, of indices or of booleans."""
         if isinstance(rows, int):
             raise TypeError(
                 f"rows is {rows}; take a slice, a list or a tensor: data[{rows} : {rows} + 1], or data.texts[{rows}]"
             )
-        chosen = range(len(self))[rows] if isinstance(rows, slice) else [int(row) for row in rows]
-        return TextData(
-            [self._texts[row] for row in chosen], None if self._targets is None else self._targets[list(chosen)]
-        )
+        chosen = torch.arange(len(self))[rows]
+        targets = None if self._targets is None else self._targets[chosen]
+        return TextData([self._texts[row] for row in chosen.tolist()], targets)
 
     def without_labels(self) -> TextData:
         """The same texts as transfer data: no targets."""
