@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -76,7 +75,6 @@ def log_mel(
     return spectra
 
 
-@functools.lru_cache(maxsize=8)
 def mel_filters(sample_rate: int, bands: int, window: int) -> Tensor:
     """Triangles over the frequencies of a Fourier transform, even on the mel scale.
 
@@ -90,6 +88,13 @@ def mel_filters(sample_rate: int, bands: int, window: int) -> Tensor:
 
     Raises:
         ValueError: If a triangle is so narrow that it holds no frequency.
+
+    Example:
+        >>> mel_filters(8_000, bands=4, window=16)
+        tensor([[0.0000, 0.6810, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+                [0.0000, 0.3190, 0.7478, 0.0276, 0.0000, 0.0000, 0.0000, 0.0000, 0.0000],
+                [0.0000, 0.0000, 0.2522, 0.9724, 0.5241, 0.0293, 0.0000, 0.0000, 0.0000],
+                [0.0000, 0.0000, 0.0000, 0.0000, 0.4759, 0.9707, 0.6801, 0.3400, 0.0000]])
     """
     lowest, highest = (2595 * math.log10(1 + hertz / 700) for hertz in (_LOWEST, sample_rate / 2))
     mels = torch.linspace(lowest, highest, bands + 2, dtype=torch.float64)

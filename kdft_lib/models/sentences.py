@@ -31,6 +31,12 @@ class SentenceEncoder(nn.Module):
         tokenizer: Of the ``tokenizers`` library.
         num_classes: Of the head; without it, what comes out are the embeddings.
         max_tokens: That are read of a text; what comes after is not seen.
+
+    Example:
+        >>> encoder = sentence_encoder(num_classes=5, max_tokens=32)
+        >>> inputs = encoder.tokens(["A cat sat.", "Shares fell."])
+        >>> inputs["input_ids"].shape, encoder(**inputs).shape
+        (torch.Size([2, 6]), torch.Size([2, 5]))
     """
 
     def __init__(self, body: nn.Module, tokenizer: Any, num_classes: int | None = None, max_tokens: int = 256):
