@@ -11,6 +11,9 @@ import torch
 from kdft_lib.data import TextData, files
 from kdft_lib.features import precompute
 from kdft_lib.models import sentence_encoder, sentences
+from kdft_lib.objectives import Supervised
+from kdft_lib.strategies import FullFineTuning
+from kdft_lib.training import fit
 
 TEXTS = ["A cat sat on the mat.", "Shares fell.", "word " * 400, "Un café à Montréal, 5 £"]
 
@@ -57,9 +60,10 @@ def test_a_head_is_trained_on_what_the_body_gives():
     head, features = precompute(model, model.head_name, data)
     assert head is model.head
     torch.testing.assert_close(features.inputs, model.embed(TEXTS), atol=1e-5, rtol=0)
-    logits = copy.deepcopy(model)(**data.inputs)
-    assert logits.shape == (4, 3)
-    logits.sum().backward()
+    assert copy.deepcopy(model)(**data.inputs).shape == (4, 3)
+    before = model.body.embeddings.word_embeddings.weight.clone()
+    fit(model, data, objective=Supervised(), strategy=FullFineTuning(lr=1e-3), steps=2, batch_size=4)
+    assert not torch.equal(model.body.embeddings.word_embeddings.weight, before)
 
 
 def test_what_cannot_be_is_named(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import math
 import shutil
 import sys
 import tarfile
@@ -36,6 +37,10 @@ from kdft_lib.data import (
     spoken_digits,
     vowels,
 )
+from kdft_lib.models import ConvNet
+from kdft_lib.objectives import SoftTargets
+from kdft_lib.strategies import FullFineTuning
+from kdft_lib.training import fit
 
 FLITE = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 ASTERISK = pytest.mark.skipif(not digits._ASTERISK.is_dir(), reason="asterisk-core-sounds-en-wav is not installed")
@@ -352,6 +357,16 @@ def test_waveforms_become_spectra_part_by_part():
     assert spectra.transfer.targets is None
     assert torch.equal(spectra.train.targets, few.train.targets)
     torch.testing.assert_close(spectra.val.inputs[5:6], log_mel(few.val.inputs[5:6]))
+
+
+def test_a_student_learns_from_spectra_of_both_parts(spoken):
+    few = spoken._replace(transfer=spoken.transfer[:100], test=spoken.test[:50]).with_inputs(log_mel)
+    history = fit(
+        ConvNet(width=2), few.train, transfer_data=few.transfer, val_data=few.val,
+        objective=SoftTargets(ConvNet(width=3)), strategy=FullFineTuning(lr=0.01), augment=RandomShiftMask(),
+        steps=3, batch_size=16, seed=0,
+    )  # fmt: skip
+    assert all(math.isfinite(step["loss"]) for step in history.steps)
 
 
 @pytest.mark.parametrize(
