@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import platform
 import shutil
 import subprocess
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +71,8 @@ def spoken_digits(
     Nothing is recorded or downloaded: the package ``espeakng-loader`` brings the synthesiser, a process
     of its own says the 4,160 words within half a minute, and a file of 67 MB keeps them. Voices, not clips, are
     set apart: 24 for ``test``, 16 for ``val``, 64 for the rest, and no voice has a near copy in another
-    part. Even so, variants of one synthesiser are not people: ask :func:`flite_digits`,
+    part. One machine says every sample the same each time; another version or kind of machine may round
+    otherwise. Even so, variants of one synthesiser are not people: ask :func:`flite_digits`,
     :func:`asterisk_digits` or :func:`speech_commands` what a model has learned.
 
     Args:
@@ -217,7 +220,7 @@ def _kept(folder: Path) -> Tensor:
     if not path.is_file():
         clips = _said_by_espeak(said)
         with written_whole(path) as temporary:
-            save_file({"clips": clips}, str(temporary), metadata={"sha256": _digest(clips), "recipe": recipe})
+            save_file({"clips": clips}, str(temporary), metadata={"sha256": _digest(clips), "said by": _synthesiser()})
         return clips
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -229,6 +232,10 @@ def _kept(folder: Path) -> Tensor:
             return clips
         problem = "does not hold the clips that were written"
     raise ValueError(f"{path} {problem}; delete the file and call again to have the words said anew")
+
+
+def _synthesiser() -> str:
+    return f"espeakng-loader {version('espeakng-loader')}, {platform.system()}, {platform.machine()}"
 
 
 def _digest(clips: Tensor) -> str:
