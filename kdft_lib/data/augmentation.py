@@ -45,3 +45,59 @@ class RandomShiftFlip:
         padded = F.pad(images, [self.padding] * 4, value=self.fill).movedim(1, -1)
         where = (torch.arange(count).view(-1, 1, 1), rows.unsqueeze(2), columns.unsqueeze(1))
         return padded[tuple(index.to(images.device) for index in where)].movedim(-1, 1).contiguous()
+
+
+class RandomShiftMask:
+    """Shift each spectrum in time and hide a stretch of time and a stretch of pitch, each drawn for
+    each clip apart: the masks of SpecAugment (Park et al., 2019) without its warp.
+
+    A mask of frames is from 0 to ``frames`` wide, one of bands from 0 to ``bands``, all widths equally
+    likely, and lies anywhere. Where a shift leaves room, the first or the last column is repeated.
+
+    Args:
+        shift: The largest shift, in frames, in each direction.
+        frames: The widest mask in time, in frames.
+        bands: The widest mask in pitch, in bands.
+        fill: The value of what is hidden; by default 0, the mean of a normalised spectrum.
+
+    Raises:
+        ValueError: If a size is negative, or, when called, a mask may be wider than the spectra.
+
+    Example:
+        >>> RandomShiftMask(shift=10, frames=20, bands=8)(torch.randn(8, 1, 40, 101)).shape
+        torch.Size([8, 1, 40, 101])
+    """
+
+    def __init__(self, shift: int = 10, frames: int = 20, bands: int = 8, fill: float = 0.0):
+        for name, size in (("shift", shift), ("frames", frames), ("bands", bands)):
+            if size < 0:
+                raise ValueError(f"{name} is {size}; it must be 0 or more")
+        self.shift, self.frames, self.bands, self.fill = shift, frames, bands, fill
+
+    def __repr__(self) -> str:
+        return f"RandomShiftMask(shift={self.shift}, frames={self.frames}, bands={self.bands}, fill={self.fill})"
+
+    def __call__(self, spectra: Tensor) -> Tensor:
+        """``(N, C, bands, frames)`` → the same shape."""
+        count, _, height, width = spectra.shape
+        if self.frames > width or self.bands > height:
+            raise ValueError(
+                f"spectra has {height} bands and {width} frames; masks of up to {self.bands} bands and"
+                f" {self.frames} frames do not fit"
+            )
+        shifts = torch.randint(-self.shift, self.shift + 1, (count, 1))
+        columns = (torch.arange(width) - shifts).clamp_(0, width - 1).view(count, 1, 1, width)
+        shifted = spectra.gather(3, columns.to(spectra.device).expand_as(spectra))
+        hidden = (
+            _stretches(count, width, self.frames)[:, None, None, :]
+            | _stretches(count, height, self.bands)[:, None, :, None]
+        )
+        return shifted.masked_fill_(hidden.to(spectra.device), self.fill)
+
+
+def _stretches(count: int, size: int, widest: int) -> Tensor:
+    """``(count, size)``: true in one stretch of each row."""
+    width = torch.randint(0, widest + 1, (count, 1))
+    start = (torch.rand(count, 1) * (size - width + 1)).long()
+    place = torch.arange(size)
+    return (start <= place) & (place < start + width)

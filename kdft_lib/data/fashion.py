@@ -10,13 +10,15 @@ import socket
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.error import URLError
 
 import numpy
 import torch
 from torch import Tensor
 
+from kdft_lib.data.files import cache_folder
+from kdft_lib.data.splits import Splits, draw_balanced
 from kdft_lib.data.tensors import TensorData
 
 FASHION_CLASSES = (
@@ -48,25 +50,6 @@ _CONTENT = {
     "t10k-labels-idx1-ubyte": (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
 }
 """Bytes and SHA-256 of each file's content, unpacked: mirrors pack the same content differently."""
-
-
-class Splits(NamedTuple):
-    """Four parts of a data set that share no sample.
-
-    Example:
-        >>> data = TensorData(torch.eye(2), torch.tensor([0, 1]))
-        >>> len(Splits(train=data, transfer=data.without_labels(), val=data, test=data).transfer)
-        2
-    """
-
-    train: TensorData
-    """With labels."""
-    transfer: TensorData
-    """The rest of the training images, without labels."""
-    val: TensorData
-    """For choosing."""
-    test: TensorData
-    """For one look, at the end."""
 
 
 def fashion_mnist(
@@ -119,12 +102,12 @@ def fashion_mnist(
     if validation == "within" and labelled is not None and labelled < 50:
         raise ValueError(f'labelled is {labelled}; with validation="within" it must be 50 or more')
     train_images, train_targets, test_images, test_targets = _read(_folder(root))
-    held_out, pool = _balanced(train_targets, torch.arange(60_000), _HELD_OUT, seed=0)
-    chosen, rest = _balanced(train_targets, pool, labelled or pool_size, seed=seed)
+    held_out, pool = draw_balanced(train_targets, torch.arange(60_000), _HELD_OUT, seed=0)
+    chosen, rest = draw_balanced(train_targets, pool, labelled or pool_size, seed=seed)
     if validation == "within":
-        val, chosen = _balanced(train_targets, chosen, len(chosen) // 5, seed=seed)
+        val, chosen = draw_balanced(train_targets, chosen, len(chosen) // 5, seed=seed)
     else:
-        val, _ = _balanced(train_targets, held_out, validation, seed=0)
+        val, _ = draw_balanced(train_targets, held_out, validation, seed=0)
     return Splits(
         train=TensorData(_normalise(train_images[chosen]), train_targets[chosen]),
         transfer=TensorData(_normalise(train_images[rest])),
@@ -133,33 +116,15 @@ def fashion_mnist(
     )
 
 
-def _balanced(targets: Tensor, pool: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw ``count`` of ``pool``, class by class, as evenly as it goes. Both parts come shuffled."""
-    shuffled = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
-    classes = targets[shuffled]
-    place_in_class = torch.zeros_like(classes)
-    for label in range(10):
-        members = classes == label
-        place_in_class[members] = torch.arange(int(members.sum()))
-    order = torch.argsort(place_in_class, stable=True)
-    chosen = torch.zeros(len(pool), dtype=torch.bool)
-    chosen[order[:count]] = True
-    return shuffled[chosen], shuffled[~chosen]
-
-
 def _normalise(images: Tensor) -> Tensor:
     mean, deviation = FASHION_NORMALISATION
     return images.unsqueeze(1).to(torch.float32).div_(255).sub_(mean).div_(deviation)
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdft"
-
-
 def _folder(root: str | Path | None) -> Path:
     """The first place that has all four files; downloaded where none has."""
     named = os.environ.get("KDFT_DATA")
-    places = [Path(root)] if root is not None else [*([Path(named)] if named else []), _cache(), _DEBIAN]
+    places = [Path(root)] if root is not None else [*([Path(named)] if named else []), cache_folder(), _DEBIAN]
     for place in places:
         for folder in (place, place / "FashionMNIST" / "raw"):
             if all(any(path.is_file() for path in _forms(folder, name)) for name in _CONTENT):

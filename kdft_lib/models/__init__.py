@@ -3,6 +3,7 @@
 from kdft_lib.models.files import fashion_teacher, load, save
 from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
+from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
 from kdft_lib.models.small import ConvNet, ResNet
 
 __all__ = [
@@ -10,10 +11,12 @@ __all__ = [
     "ImageTransform",
     "Inputs",
     "ResNet",
+    "SentenceEncoder",
     "evaluation_mode",
     "fashion_teacher",
     "imagenet_backbone",
     "load",
     "logits",
     "save",
+    "sentence_encoder",
 ]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from kdft_lib.data.files import written_whole
 from kdft_lib.models.small import ConvNet, ResNet
 
 _OURS: dict[str, type[nn.Module]] = {"ConvNet": ConvNet, "ResNet": ResNet}
@@ -37,6 +35,7 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
         OSError: If it cannot be written.
 
     Example:
+        >>> import tempfile
         >>> path = save(ConvNet(width=2), Path(tempfile.mkdtemp()) / "student.safetensors")
         >>> load(path).arguments["width"]
         2
@@ -56,24 +55,6 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
         with written_whole(path.with_suffix(".json")) as notes:
             notes.write_text(text, encoding="utf-8")
     return path
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Another name to write to, which becomes the path once all is written; an error leaves the path as it was.
-
-    Raises:
-        OSError: If it cannot be written; the message says where and why.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            yield Path(folder, path.name)
-            os.replace(Path(folder, path.name), path)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"path is {path}, and nothing can be written there ({error})") from error
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
