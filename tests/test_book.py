@@ -125,6 +125,16 @@ def test_citations_exist_and_links_inside_the_book_lead_somewhere(path):
         assert file.exists() or list(file.parent.glob(f"{file.name}.*")), target
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_asterisk_is_left_in_the_text(path):
+    """Emphasis inside emphasis, or against a letter, is shown as asterisks."""
+    from markdown_it import MarkdownIt
+
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", "", prose(path), flags=re.S)
+    lines = [token.children for token in MarkdownIt().enable("table").parse(text) if token.type == "inline"]
+    assert [part.content for line in lines for part in line if part.type == "text" and "*" in part.content] == []
+
+
 def test_each_reference_is_used_and_complete():
     from pybtex.database import parse_file
 
