@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 
 import torch
@@ -12,6 +13,9 @@ from kdft_lib.models import ConvNet
 from kdft_lib.objectives import DIST, DecoupledKD, Hint, Relational, SoftTargets, Supervised, TowardStart
 from kdft_lib.strategies import FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseDecay, LowRank, Phases
 from kdft_lib.training import fit
+
+# What a shell starts in the background ignores Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 folder, case = sys.argv[1:]
 torch.manual_seed(len(case))
