@@ -96,7 +96,7 @@ def teacher(name: str, seed: int) -> nn.Module:
     return found
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=len(SEEDS))
 def answered(name: str, seed: int) -> Splits:
     """A seed's images with a teacher's answers."""
     splits, who = shop(seed), teacher(name, seed)

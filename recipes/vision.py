@@ -53,7 +53,7 @@ class Teacher:
         return fine_tuned(seed)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def answered(seed: int) -> Splits:
     """A seed's images with the teacher's answers."""
     splits = shop(seed)
