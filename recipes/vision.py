@@ -1,7 +1,4 @@
-"""The long experiments of chapter 12, recorded: ``make results``.
-
-``python recipes/vision.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 12, which is still to come: ``python recipes/vision.py`` runs and records them."""
 
 from __future__ import annotations
 
