@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -34,6 +35,14 @@ def works() -> list[Work]:
         )
         for shape, goal, runs in (((128, 100), 0.90, 1500), ((256, 1000), 0.45, 200), ((1024, 32000), 0.35, 7))
     ]
+    for name, ours, peers in (
+        ("reverse KL", losses.reverse_kl_loss, {"kl_div, log": _reverse_kl, "plain": _reverse_kl_plain}),
+        ("Jensen–Shannon", losses.jensen_shannon_loss, {"kl_div, log": _jensen_shannon}),
+    ):
+        rows += [
+            Work(name, shape, goal, runs, ours, peers)
+            for shape, goal, runs in (((256, 1000), 0.45, 150), ((1024, 32000), 0.35, 5))
+        ]
     for shape, runs in (((128, 100), 500), ((256, 1000), 150)):
         targets = torch.arange(shape[0]) % shape[1]
         rows.append(
@@ -77,12 +86,12 @@ def pair(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return student.requires_grad_(), teacher
 
 
-def beyond_the_gradient(student: Tensor, teacher: Tensor) -> float:
-    """Peak memory of the soft-target loss beyond the gradient, as a share of the logits."""
+def beyond_the_gradient(loss: Loss, student: Tensor, teacher: Tensor) -> float:
+    """Peak memory of a loss beyond the gradient, as a share of the logits."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        once(losses.soft_target_loss, student, teacher)
+        once(loss, student, teacher)
     held = peak = 0
     for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
@@ -99,6 +108,22 @@ def _kl_div(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
 def _kl_div_log(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     log_q, log_p = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
     return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def _reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    log_q, log_p = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
+    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
+def _reverse_kl_plain(student: Tensor, teacher: Tensor) -> Tensor:
+    log_q = F.log_softmax(student, -1)
+    return (log_q.exp() * (log_q - F.log_softmax(teacher, -1))).sum(-1).mean()
+
+
+def _jensen_shannon(student: Tensor, teacher: Tensor) -> Tensor:
+    log_q, log_p = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
+    log_m = torch.logaddexp(log_q, log_p) - math.log(2)
+    return sum(F.kl_div(log_m, side, reduction="batchmean", log_target=True) for side in (log_p, log_q)) / 2
 
 
 def decoupled_as_published(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float = 4.0) -> Tensor:

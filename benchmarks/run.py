@@ -80,8 +80,8 @@ def loss_rows() -> list[dict[str, Any]]:
         in_turns(runs, 2)
         medians, _ = in_turns(runs, work.runs)
         more = {}
-        if work.name == "soft targets":
-            more["memory"] = loss_works.beyond_the_gradient(student, teacher)
+        if work.name in ("soft targets", "reverse KL", "Jensen–Shannon"):
+            more["memory"] = loss_works.beyond_the_gradient(work.ours, student, teacher)
         rows.append(row(work.name, "×".join(map(str, work.shape)), medians, work.goal, **more))
     return rows
 

@@ -537,15 +537,34 @@ def test_the_gradient_keeps_its_order_when_the_temperature_changes():
     assert max(norms) < 3 * min(norms)
 
 
-def test_soft_targets_keep_little_beside_the_gradient():
+DIVERGENCES = ["soft", "reverse", "jensen shannon"]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergences_of_nearly_equal_logits_keep_their_digits(name, temperature):
+    """The value is of second order in the difference; terms of first order must not be what is rounded."""
+    loss, closed_form = TEMPERED[name]
+    teacher, difference = pair((50, 40))
+    student = teacher + 0.03 * difference
+    wide = student.double(), teacher.double()
+    expected, slope = value_and_gradient(lambda *logits: closed_form(*logits, temperature).mean(), *wide)
+    value, gradient = value_and_gradient(loss, student, teacher, temperature)
+    torch.testing.assert_close(value.double(), expected, rtol=5e-4, atol=0)
+    torch.testing.assert_close(gradient.double(), slope, rtol=1e-4, atol=1e-5 * slope.abs().max().item())
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergences_keep_little_beside_the_gradient(name):
     """Peak memory of forward and backward, as torch's allocator reports it."""
     from torch.profiler import ProfilerActivity, profile
 
+    loss, _ = TEMPERED[name]
     for shape, temperature in (((1024, 8000), 4.0), ((256, 1000), 20.0)):
         student, teacher = pair(shape)
         student.requires_grad_()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            soft_target_loss(student, teacher, temperature).backward()
+            loss(student, teacher, temperature).backward()
         held = peak = 0
         for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
             if event.name() == "[memory]":

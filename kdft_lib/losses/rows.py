@@ -212,28 +212,39 @@ def decoupled(
 def reverse_kl(
     student: Tensor, teacher: Tensor, slope: Tensor, space: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """KL(q ‖ p), and its slope q (log q/p − KL)."""
-    q, log_q = _distribution(student, temperature)
-    _, log_p = _distribution(teacher, temperature)
-    ratio = (log_q - log_p).masked_fill_(q == 0, 0.0)
-    values = torch.linalg.vecdot(q, ratio).unsqueeze(1)
-    slope.copy_(q * (ratio - values))
-    return _narrow(values, student)
+    """KL(q ‖ p), and its slope q (log q/p − KL): with d = (z_t − z_s) / T, its mean μ under q and x = d − μ,
+    they are log E_q[eˣ] and −q x."""
+    centred = _centred(teacher, student, slope, space, temperature)
+    if centred is None:
+        return _reverse_kl_wide(student, teacher, slope, temperature)
+    weights, total, *_ = centred
+    one, height = _beside_one(temperature), len(slope)
+    grown = (torch.expm1 if one else torch.exp)(slope, out=space[height : 2 * height])
+    slope.mul_(weights).neg_()
+    mean = weights.mul_(grown).sum(1, True).div_(total).clamp_(min=1 - one)
+    return (mean.log1p() if one else mean.log()), total
 
 
 def jensen_shannon(
     student: Tensor, teacher: Tensor, slope: Tensor, space: Tensor, temperature: float, beta: float
 ) -> tuple[Tensor, Tensor]:
     """β KL(p ‖ m) + (1 − β) KL(q ‖ m) with m = β p + (1 − β) q, and its slope
-    (1 − β) q (log q/m − KL(q ‖ m))."""
-    q, log_q = _distribution(student, temperature)
-    p, log_p = _distribution(teacher, temperature)
-    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-    from_teacher = (log_p - log_m).masked_fill_(p == 0, 0.0)
-    from_student = (log_q - log_m).masked_fill_(q == 0, 0.0)
-    student_part = torch.linalg.vecdot(q, from_student).unsqueeze(1)
-    slope.copy_((1 - beta) * q * (from_student - student_part))
-    return _narrow(beta * torch.linalg.vecdot(p, from_teacher).unsqueeze(1) + (1 - beta) * student_part, student)
+    (1 − β) q (log q/m − KL(q ‖ m)). With x = log q/p and v = eˣ − 1, log m/p is log(1 + (1 − β) v)."""
+    centred = _centred(student, teacher, slope, space, temperature)
+    if centred is None:
+        return _jensen_shannon_wide(student, teacher, slope, temperature, beta)
+    weights, total, _, offset = centred
+    rest = torch.expm1(slope, out=space[len(slope) : 2 * len(slope)])
+    growth = torch.mul(weights, rest, out=slope).sum(1, True).div_(total).clamp_(min=0)
+    rest.sub_(growth).div_(growth + 1)
+    of_student = torch.addcmul(weights, weights, rest, out=slope)
+    log_m = rest.mul_(1 - beta).log1p_()
+    from_teacher = weights.mul_(log_m).sum(1, True).div_(-total)
+    x = torch.sub(student, teacher, out=weights).mul_(1 / temperature).add_(offset - growth.log1p())
+    log_ratio = x.sub_(log_m)
+    from_student = torch.mul(of_student, log_ratio, out=rest).sum(1, True).div_(total)
+    of_student.mul_(log_ratio.sub_(from_student))
+    return from_teacher.mul_(beta).add_(from_student, alpha=1 - beta), total / (1 - beta)
 
 
 def _shift(
@@ -246,15 +257,40 @@ def _shift(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int, tuple[Tensor, Tensor]] | None:
     """What both forward divergences are made of, in the precision at hand; ``None`` where that is not enough.
 
-    With d = (z_s − z_t) / T, its mean μ under p, and e = exp(d − μ), the student's distribution is
-    q = p e / E_p[e], and KL(p ‖ q) = log E_p[e]: one exponential besides p, and no difference of two
-    large numbers, however close p and q are. At high temperatures, where T² magnifies what is rounded
-    off beside 1, e − 1 takes the place of e.
+    With x and p as in :func:`_centred`, and e = exp(x), the student's distribution is q = p e / E_p[e], and
+    KL(p ‖ q) = log E_p[e]: one exponential besides p, and no difference of two large numbers, however close
+    p and q are. At high temperatures, where T² magnifies what is rounded off beside 1, e − 1 takes the
+    place of e.
 
     Returns:
         p up to a factor, and that times e or e − 1, both in ``space``; then as columns the sum of the first
         and E_p of e or e − 1; 1 if it was e − 1, else 0; and the highest logit and −μ. ``without`` is a
         class for each row to leave out.
+    """
+    centred = _centred(student, teacher, out, space, temperature, without)
+    if centred is None:
+        return None
+    weights, total, highest, offset = centred
+    one = _beside_one(temperature)
+    height = len(student)
+    products = torch.mul(weights, out.expm1_() if one else out.exp_(), out=space[height : 2 * height])
+    mean = products.sum(1, True).div_(total).clamp_(min=1 - one)
+    return weights, products, total, mean, one, (highest, offset)
+
+
+def _centred(
+    student: Tensor,
+    teacher: Tensor,
+    out: Tensor,
+    space: Tensor,
+    temperature: float,
+    without: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """x = d − μ, written into ``out``, where d = (z_s − z_t) / T and μ is its mean under the teacher's p.
+
+    Returns:
+        p up to a factor, in the first half of ``space``; then as columns its sum, the highest logit and −μ.
+        The second half holds nothing. ``None`` where the precision at hand is not enough.
     """
     height = len(student)
     highest = teacher.amax(1, True)
@@ -269,10 +305,12 @@ def _shift(
     # Past e^60 a product with an underflowed p would be lost; NaN, from −∞ − −∞, fails the comparison too.
     if not out.amax().item() < 60 or (without is not None and not total.amin().item() > 1e-20):
         return None
-    one = int(temperature > 8)
-    torch.mul(weights, out.expm1_() if one else out.exp_(), out=products)
-    mean = products.sum(1, True).div_(total).clamp_(min=1 - one)
-    return weights, products, total, mean, one, (highest, offset)
+    return weights, total, highest, offset
+
+
+def _beside_one(temperature: float) -> int:
+    """1 where T² is so large that what is rounded off beside 1 shows, else 0."""
+    return int(temperature > 8)
 
 
 def _forward_kl_wide(student: Tensor, teacher: Tensor, slope: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -280,6 +318,28 @@ def _forward_kl_wide(student: Tensor, teacher: Tensor, slope: Tensor, temperatur
     p, log_p = _distribution(teacher, temperature)
     slope.copy_(q - p)
     return _narrow(torch.linalg.vecdot(p, (log_p - log_q).masked_fill_(p == 0, 0.0)).unsqueeze(1), student)
+
+
+def _reverse_kl_wide(student: Tensor, teacher: Tensor, slope: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    q, log_q = _distribution(student, temperature)
+    _, log_p = _distribution(teacher, temperature)
+    ratio = (log_q - log_p).masked_fill_(q == 0, 0.0)
+    values = torch.linalg.vecdot(q, ratio).unsqueeze(1)
+    slope.copy_(q * (ratio - values))
+    return _narrow(values, student)
+
+
+def _jensen_shannon_wide(
+    student: Tensor, teacher: Tensor, slope: Tensor, temperature: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    q, log_q = _distribution(student, temperature)
+    p, log_p = _distribution(teacher, temperature)
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    from_teacher = (log_p - log_m).masked_fill_(p == 0, 0.0)
+    from_student = (log_q - log_m).masked_fill_(q == 0, 0.0)
+    student_part = torch.linalg.vecdot(q, from_student).unsqueeze(1)
+    slope.copy_((1 - beta) * q * (from_student - student_part))
+    return _narrow(beta * torch.linalg.vecdot(p, from_teacher).unsqueeze(1) + (1 - beta) * student_part, student)
 
 
 def _decoupled_wide(
