@@ -87,5 +87,5 @@ $(INSTALLED): pyproject.toml
 	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv; } || \
 	  { echo "Python's venv is missing; install it (on Debian and Ubuntu: apt install python3-venv) and call make again"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,book,test]'
+	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,export,tools,book,test]'
 	@touch $@
