@@ -34,7 +34,7 @@ test: data ## check everything: lint, types, unit tests, doctests, the book, eve
 notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb
 
-results: data ## run the long experiments again and record them (some fourteen hours on one core)
+results: data ## run the long experiments again and record them (some sixteen hours on one core)
 	$(BIN)/python recipes/concepts.py
 	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py
@@ -44,6 +44,7 @@ results: data ## run the long experiments again and record them (some fourteen h
 	$(BIN)/python recipes/full_fine_tuning.py
 	$(BIN)/python recipes/staying_close.py
 	$(BIN)/python recipes/both_together.py
+	$(BIN)/python recipes/vision.py
 	$(BIN)/python recipes/figures.py
 
 figures: $(INSTALLED) ## draw the intro's figure again from the recorded results

@@ -1,4 +1,4 @@
-"""The long experiments of chapter 12, which is still to come: ``python recipes/vision.py`` runs and records them."""
+"""The long experiment of chapter 12, recorded: ``python recipes/vision.py``."""
 
 from __future__ import annotations
 
