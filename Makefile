@@ -45,6 +45,8 @@ results: data ## run the long experiments again and record them (some sixteen ho
 	$(BIN)/python recipes/staying_close.py
 	$(BIN)/python recipes/both_together.py
 	$(BIN)/python recipes/vision.py
+	$(BIN)/python recipes/speech.py
+	$(BIN)/python recipes/ship_it.py
 	$(BIN)/python recipes/figures.py
 
 figures: $(INSTALLED) ## draw the intro's figure again from the recorded results

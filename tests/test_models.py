@@ -15,7 +15,21 @@ def test_students_have_the_sizes_the_book_names(width, count):
     assert sum(parameter.numel() for parameter in models.ConvNet(width).parameters()) == count
 
 
-@pytest.mark.parametrize("make", [models.ConvNet, models.ResNet])
+@pytest.mark.parametrize(("width", "count"), [(16, 4_394), (48, 28_522)])
+def test_networks_for_words_have_the_sizes_the_book_names(width, count):
+    assert sum(parameter.numel() for parameter in models.DSCNN(width).parameters()) == count
+
+
+def test_a_depthwise_convolution_sees_each_channel_by_itself():
+    depthwise = models.DSCNN(width=4).eval().body[3][0]
+    spectra = torch.zeros(1, 8, 5, 5)
+    before = depthwise(spectra)
+    spectra[:, 2] = 1.0
+    changed = (depthwise(spectra) != before).flatten(2).any(dim=2)
+    assert changed.nonzero().tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("make", [models.ConvNet, models.DSCNN, models.ResNet])
 def test_networks_take_other_sizes(make):
     net = make(width=4, classes=7, channels=3).eval()
     assert net(torch.zeros(2, 3, 40, 31)).shape == (2, 7)
@@ -43,10 +57,17 @@ def test_saved_models_come_back_whole(tmp_path):
     assert {file.name for file in path.parent.iterdir()} == {"student.safetensors", "student.json"}
 
 
+def test_a_network_for_words_comes_back_by_its_card(tmp_path):
+    net = models.DSCNN(width=3, classes=4).eval()
+    again = models.load(models.save(net, tmp_path / "words.safetensors")).eval()
+    spectra = torch.randn(2, 1, 20, 51)
+    assert torch.equal(again(spectra), net(spectra))
+
+
 def test_a_model_of_the_reader_is_loaded_into(tmp_path):
     path = models.save(nn.Linear(3, 2), tmp_path / "linear.safetensors")
     assert models.load(path, nn.Linear(3, 2)).weight.shape == (2, 3)
-    with pytest.raises(ValueError, match="names the model 'Linear', which is not one of ConvNet, ResNet"):
+    with pytest.raises(ValueError, match="names the model 'Linear', which is not one of ConvNet, ResNet, DSCNN"):
         models.load(path)
     with pytest.raises(ValueError, match="does not hold the weights of this Linear"):
         models.load(path, nn.Linear(4, 2))

@@ -4,9 +4,10 @@ from kdft_lib.models.files import fashion_teacher, load, save
 from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
-from kdft_lib.models.small import ConvNet, ResNet
+from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 
 __all__ = [
+    "DSCNN",
     "ConvNet",
     "ImageTransform",
     "Inputs",

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from kdft_lib.data.files import written_whole
-from kdft_lib.models.small import ConvNet, ResNet
+from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 
-_OURS: dict[str, type[nn.Module]] = {"ConvNet": ConvNet, "ResNet": ResNet}
+_OURS: dict[str, type[nn.Module]] = {"ConvNet": ConvNet, "ResNet": ResNet, "DSCNN": DSCNN}
 
 
 def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = None) -> Path:
