@@ -1,4 +1,4 @@
-"""The long experiments of chapter 14, which is still to come: ``python recipes/speech.py``; names after it run those alone."""
+"""The long experiments of chapter 14, still to come: ``python recipes/speech.py``; names after it run those alone."""
 
 from __future__ import annotations
 
