@@ -77,7 +77,8 @@ def test_first_cells_say_what_and_how(path):
     assert "seconds" in second
     assert "data" in second.lower()
     set_up = next(cell.source for cell in cells if cell.cell_type == "code")
-    assert re.search(rf'"kdft-lib\[[\w,]+\] @ git\+{re.escape(address())}"', set_up)
+    assert re.search(rf'^ +%pip install -q "kdft-lib\[[\w,]+\] @ git\+{re.escape(address())}"', set_up, re.M)
+    assert not any(re.search(r"^\s*# %", cell.source, re.M) for cell in cells if cell.cell_type == "code")
     assert "torch" not in re.findall(r"%pip install(.*)", set_up)[0].split()
     assert "import kdft_lib" in set_up
 
