@@ -45,7 +45,9 @@ results: data ## run the long experiments again and record them (some sixteen ho
 	$(BIN)/python recipes/staying_close.py
 	$(BIN)/python recipes/both_together.py
 	$(BIN)/python recipes/vision.py
+	$(BIN)/python recipes/language.py
 	$(BIN)/python recipes/speech.py
+	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
 	$(BIN)/python recipes/figures.py
 
@@ -90,5 +92,5 @@ $(INSTALLED): pyproject.toml
 	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv; } || \
 	  { echo "Python's venv is missing; install it (on Debian and Ubuntu: apt install python3-venv) and call make again"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,export,tools,book,test]'
+	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,sequences,export,tools,book,test]'
 	@touch $@

@@ -101,12 +101,19 @@ def diagram(name: str) -> SVG:
     return SVG(file.read_text(encoding="utf-8"))
 
 
-def intervals(comparison: Comparison, ax: Axes | None = None, *, colors: Mapping[str, str] | None = None) -> Axes:
-    """Test accuracies of a comparison: each seed a dot, each mean a bar with its 95 % interval.
+def intervals(
+    comparison: Comparison,
+    ax: Axes | None = None,
+    *,
+    measure: str | None = None,
+    colors: Mapping[str, str] | None = None,
+) -> Axes:
+    """Scores of a comparison: each seed a dot, each mean a bar with its 95 % interval.
 
     Args:
         comparison: Drawn from top to bottom in its order.
         ax: Where to draw; by default a new figure.
+        measure: One of ``comparison.measured``, in its own unit; by default test accuracy, in percent.
         colors: For some methods, a colour; the others are grey.
 
     Returns:
@@ -116,22 +123,24 @@ def intervals(comparison: Comparison, ax: Axes | None = None, *, colors: Mapping
         >>> from kdft_lib.experiments import recorded
         >>> ax = intervals(recorded("soft-targets-thousand")["1,000 labels"])
     """
-    ax = ax or plt.subplots(figsize=(6.4, 0.45 * len(comparison.test) + 1.0))[1]
-    for row, (method, scores) in enumerate(comparison.test.items()):
-        color = (colors or {}).get(method, GREY)
-        mean, low, high = mean_interval(100 * numpy.asarray(scores)[:, None])
+    shown = comparison.test if measure is None else comparison.measured[measure]
+    factor, digits = (100, 1) if measure is None else (1, 2)
+    ax = ax or plt.subplots(figsize=(6.4, 0.45 * len(shown) + 1.0))[1]
+    for row, (method, found) in enumerate(shown.items()):
+        color, scores = (colors or {}).get(method, GREY), factor * numpy.asarray(found)
+        mean, low, high = mean_interval(scores[:, None])
         ax.plot([low[0], high[0]], [row, row], color=color, linewidth=6, alpha=0.3, solid_capstyle="butt")
-        ax.plot(100 * numpy.asarray(scores), [row] * len(scores), "o", color=color, markersize=3.5, alpha=0.8)
+        ax.plot(scores, [row] * len(scores), "o", color=color, markersize=3.5, alpha=0.8)
         ax.plot(mean, [row], "|", color=color, markersize=16, markeredgewidth=2.5)
-        ax.annotate(f"{mean[0]:.1f}", (max(high[0], 100 * max(scores)), row), (6, 0), textcoords="offset points",
+        ax.annotate(f"{mean[0]:.{digits}f}", (max(high[0], scores.max()), row), (6, 0), textcoords="offset points",
                     va="center", color=color)  # fmt: skip
-    ax.set_yticks(range(len(comparison.test)), list(comparison.test))
+    ax.set_yticks(range(len(shown)), list(shown))
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     ax.margins(x=0.12)
-    ax.set_ylim(len(comparison.test) - 0.5, -0.5)
-    ax.set_xlabel("test accuracy, %")
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.set_xlabel(measure or "test accuracy, %")
     return ax
 
 

@@ -1,4 +1,4 @@
-"""The long experiments of chapter 16, which is still to come.
+"""The long experiments of chapter 16, recorded: ``make results``.
 
 ``python recipes/ship_it.py`` runs both of them; names after it run those alone.
 """

@@ -1,4 +1,7 @@
-"""The long experiments of chapter 14, still to come: ``python recipes/speech.py``; names after it run those alone."""
+"""The long experiments of chapter 14, recorded: ``make results``.
+
+``python recipes/speech.py`` runs all of them; names after it run those alone.
+"""
 
 from __future__ import annotations
 

@@ -17,11 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdft_lib import losses, objectives, strategies
-from kdft_lib.data import TensorData, as_batch, fashion_mnist
+from kdft_lib.data import TensorData, as_batch, fashion_mnist, homer
 from kdft_lib.features import find, outputs, precompute
-from kdft_lib.models import ImageTransform, imagenet_backbone, load, save
+from kdft_lib.models import CharacterGRU, ImageTransform, NGram, imagenet_backbone, load, sample, save
 from kdft_lib.objectives import (
     DIST,
+    GKD,
     AttentionTransfer,
     DecoupledKD,
     HardTargets,
@@ -54,6 +55,7 @@ THREE = torch.zeros(2, 3)
 ONE = {"inputs": torch.zeros(1, 4), "targets": torch.tensor([0])}
 TWO = {"inputs": torch.zeros(2, 4), "targets": torch.tensor([0, 1])}
 MANY = {"inputs": torch.zeros(2, 4), "targets": torch.zeros(2, 3)}
+TOKENS = torch.zeros(2, 4, dtype=torch.int64)
 NORMALISED = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
 FOLDER = Path(tempfile.gettempdir())
 
@@ -243,6 +245,19 @@ CASES = {
     "classes to keep": lambda: LearningWithoutForgetting(net(2), classes=[0])(net(), TWO),
     "classes twice": lambda: LearningWithoutForgetting(net(2), classes=[1, 1]),
     "old class as a label": lambda: LearningWithoutForgetting(net(2), joint=False)(net(), TWO),
+    # Texts
+    "divergence": lambda: GKD(net(), "kl"),
+    "share of own texts": lambda: GKD(net(), on_policy=1.5),
+    "prompt": lambda: GKD(net(), prompt=0),
+    "beta of GKD": lambda: GKD(net(), beta=1.0),
+    "writing without tokens": lambda: GKD(net(), on_policy=1.0)(net(), TWO),
+    "writing in a sum": lambda: (GKD(CharacterGRU(4)) + Supervised())(CharacterGRU(4), {"inputs": TOKENS}),
+    "no prompt": lambda: sample(CharacterGRU(4), TOKENS[:, :0], 3),
+    "negative length": lambda: sample(CharacterGRU(4), TOKENS, -1),
+    "discount": lambda: NGram(discount=1.0),
+    "order": lambda: NGram(11),
+    "text without targets": lambda: NGram().count(TensorData(TOKENS)),
+    "windows": lambda: homer(labelled=0),
     # Strategies
     "learning rate": lambda: FullFineTuning(0.0),
     "weight decay": lambda: FullFineTuning(0.1, weight_decay=-1.0),
@@ -401,6 +416,10 @@ def test_defaults_are_those_documented():
         "DecoupledKD": {
             "alpha": 1.0, "beta": 8.0, "temperature": 4.0, "kd_weight": 1.0, "ce_weight": 1.0, "warmup_epochs": 20,
             "standardize": False, "class_dim": -1,
+        },
+        "GKD": {
+            "divergence": "forward_kl", "on_policy": 0.5, "prompt": 1, "beta": 0.5, "temperature": 1.0,
+            "kd_weight": 1.0, "ce_weight": 0.0,
         },
         "HardTargets": {"kd_weight": 0.9, "ce_weight": 0.1, "class_dim": -1},
         "LearningWithoutForgetting": {

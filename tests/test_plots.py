@@ -43,6 +43,15 @@ def test_intervals_shows_every_seed_its_mean_and_its_interval(comparison):
     plt.close("all")
 
 
+def test_intervals_shows_a_measure_in_its_own_unit(comparison):
+    comparison.measured["bits"] = {"labels": [2.5, 2.7, 2.6], "soft targets": [2.41, 2.43, 2.42]}
+    ax = plots.intervals(comparison, measure="bits")
+    assert [text.get_text() for text in ax.texts] == ["2.60", "2.42"]
+    assert ax.get_lines()[1].get_xdata() == pytest.approx([2.5, 2.7, 2.6])
+    assert ax.get_xlabel() == "bits"
+    plt.close("all")
+
+
 def test_curves_are_labelled_where_they_are():
     ax = plt.subplots()[1]
     plots.curve([1, 2], numpy.array([[1.0, 2.0], [3.0, 4.0]]), ax, label="here", color=plots.BLUE)

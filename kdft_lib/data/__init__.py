@@ -6,6 +6,7 @@ from kdft_lib.data.bbc import BBC_TOPICS, bbc_news
 from kdft_lib.data.commands import speech_commands
 from kdft_lib.data.digits import DIGITS, SAMPLE_RATE, asterisk_digits, flite_digits, spoken_digits
 from kdft_lib.data.fashion import FASHION_CLASSES, FASHION_NORMALISATION, fashion_mnist
+from kdft_lib.data.homer import CHARACTERS, homer
 from kdft_lib.data.sound import centred, read_wav, resample
 from kdft_lib.data.spectra import log_mel, mel_filters
 from kdft_lib.data.splits import Splits, TextSplits
@@ -15,6 +16,7 @@ from kdft_lib.data.vowels import japanese_vowels
 
 __all__ = [
     "BBC_TOPICS",
+    "CHARACTERS",
     "DIGITS",
     "FASHION_CLASSES",
     "FASHION_NORMALISATION",
@@ -33,6 +35,7 @@ __all__ = [
     "centred",
     "fashion_mnist",
     "flite_digits",
+    "homer",
     "japanese_vowels",
     "log_mel",
     "mel_filters",

@@ -1,5 +1,6 @@
 """Small networks written to be read, pretrained backbones, the weights that ship, and how a model is run and kept."""
 
+from kdft_lib.models.characters import CharacterGRU, NGram, sample
 from kdft_lib.models.files import fashion_teacher, load, save
 from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
@@ -8,9 +9,11 @@ from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 
 __all__ = [
     "DSCNN",
+    "CharacterGRU",
     "ConvNet",
     "ImageTransform",
     "Inputs",
+    "NGram",
     "ResNet",
     "SentenceEncoder",
     "evaluation_mode",
@@ -18,6 +21,7 @@ __all__ = [
     "imagenet_backbone",
     "load",
     "logits",
+    "sample",
     "save",
     "sentence_encoder",
 ]

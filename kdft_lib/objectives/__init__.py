@@ -18,9 +18,11 @@ from kdft_lib.objectives.logits import (
     SoftTargets,
     Supervised,
 )
+from kdft_lib.objectives.sequences import GKD
 
 __all__ = [
     "DIST",
+    "GKD",
     "AttentionTransfer",
     "DecoupledKD",
     "FeatureObjective",

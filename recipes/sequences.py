@@ -166,7 +166,7 @@ def distilled(divergence: str, on_policy: float) -> Callable[[int], Objective]:
 
 
 def students() -> dict[str, list[Any]]:
-    """What to do with 64,000 characters and a teacher that read twenty times as many."""
+    """What to do with 64,000 characters and a teacher that read sixteen times as many."""
     own = functools.partial(lambda seed: own_text(seed).train)
     arms: dict[str, list[Any]] = {
         "text": at_rates(lambda seed: Supervised(), own, TEXT),

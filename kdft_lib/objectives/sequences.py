@@ -37,7 +37,8 @@ class GKD(LogitObjective):
         teacher: Any language model with the student's tokens; it is never trained.
         divergence: ``"forward_kl"``, KL(teacher ‖ student), ``"reverse_kl"``, KL(student ‖ teacher), or
             ``"jensen_shannon"``, between them.
-        on_policy: λ, the part of each batch that the student writes, from 0 to 1.
+        on_policy: λ, the part of each batch that the student writes, from 0 to 1; half of it is the paper's mixed
+            setting.
         prompt: How many tokens of a text the student continues from.
         beta: Of the Jensen–Shannon divergence; see :func:`kdft_lib.losses.jensen_shannon_loss`.
         temperature: Of both distributions in D, positive; the student draws at 1.
