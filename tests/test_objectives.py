@@ -702,9 +702,10 @@ def test_each_share_of_a_step_adds_its_part():
 
 
 def test_every_objective_is_in_these_tables():
+    """But for that of language models, which ``test_sequences.py`` tests."""
     from kdft_lib import objectives
 
-    tested = {*LOGIT_OBJECTIVES, *FEATURE_OBJECTIVES, "supervised", "toward_start"}
+    tested = {*LOGIT_OBJECTIVES, *FEATURE_OBJECTIVES, "supervised", "toward_start", "gkd"}
     public = {getattr(objectives, name) for name in objectives.__all__ if name != "Weight"}
     assert {thing.name for thing in public if hasattr(thing, "name")} == tested
 
