@@ -1,8 +1,9 @@
-"""Draw the intro's figure from the recorded results: ``make figures``."""
+"""Draw the intro's figures from the recorded results and from the shipped networks: ``make figures``."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from recording import lite0
 from torch import nn
 
 from kdft_lib import plots
+from kdft_lib.data import fashion_mnist
 from kdft_lib.experiments import recorded
 from kdft_lib.metrics import parameters
-from kdft_lib.models import DSCNN, ConvNet
+from kdft_lib.models import DSCNN, ConvNet, fashion_teacher
+from kdft_lib.training import predict
 
-INTRO = Path(__file__).parents[1] / "book/images/intro.svg"
+IMAGES = Path(__file__).parents[1] / "book/images"
+SHIRT = 31
+"""Chapter 04's picture, among those of validation."""
+PARAMETERS_PER_DOT = 400
 LARGE, SMALL, ALONE, SIMPLE = plots.GREY, plots.VERMILION, plots.BLUE, plots.BLACK
 
 
@@ -78,8 +84,45 @@ def intro() -> None:
         ax.spines["bottom"].set_visible(False)
         ax.tick_params(axis="x", length=0)
     axes[-1].set_xlabel("test accuracy, %")
-    axes[0].figure.savefig(INTRO, metadata={"Date": None, "Creator": None})
+    axes[0].figure.savefig(IMAGES / "intro.svg", metadata={"Date": None, "Creator": None})
+
+
+def cover() -> None:
+    """The teacher and its student, a dot for each 400 parameters, and between them what the teacher says of a shirt."""
+    teacher = fashion_teacher()
+    shirt = fashion_mnist(labelled=10, seed=0).val[SHIRT : SHIRT + 1]
+    shares = (predict(teacher, shirt)[0] / 4).softmax(dim=0)
+    heights = (170 * shares / shares.max()).round().int().tolist()
+    bars = [
+        f'<rect x="{400 + 25 * place}" y="{240 - height}" width="17" height="{height}" rx="2"/>'
+        for place, height in enumerate(heights)
+    ]
+    drawing = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 300" width="960" height="300">',
+        *disc(parameters(teacher), x=210, color=plots.BLUE),
+        f'<g fill="{plots.SKY}">',
+        *bars,
+        "</g>",
+        f'<path d="M390 247H652" stroke="{plots.GREY}" stroke-width="2"/>',
+        f'<path d="M682 150h56m-11-9 11 9-11 9" fill="none" stroke="{plots.GREY}" stroke-width="3"/>',
+        *disc(parameters(ConvNet(width=8)), x=800, color=plots.VERMILION),
+        "</svg>",
+    ]
+    (IMAGES / "cover.svg").write_text("\n".join(drawing) + "\n", encoding="utf-8")
+
+
+def disc(count: int, *, x: int, color: str) -> list[str]:
+    """Dots as a sunflower has its seeds: as many to each area."""
+    golden = math.pi * (3 - math.sqrt(5))
+    dots = round(count / PARAMETERS_PER_DOT)
+    places = [(7.8 * math.sqrt(dot + 0.5), dot * golden) for dot in range(dots)]
+    return [
+        f'<g fill="{color}">',
+        *(f'<circle cx="{x + r * math.cos(a):.1f}" cy="{150 + r * math.sin(a):.1f}" r="4.4"/>' for r, a in places),
+        "</g>",
+    ]
 
 
 if __name__ == "__main__":
     intro()
+    cover()

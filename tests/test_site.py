@@ -1,0 +1,338 @@
+"""The built site in a Chromium, page by page, with every other host out of reach: ``make book`` first."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+from fontTools.ttLib import TTFont
+from playwright.sync_api import Error, expect, sync_playwright
+from test_browser import served
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "_build/html"
+sys.path.insert(0, str(ROOT / "tools"))
+
+import find_browser  # noqa: E402
+from check_pages import pages  # noqa: E402
+
+PAGES = [*pages(), "genindex", "py-modindex", "search"]
+CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb") if path.stem in PAGES)
+CHAPTER = "04-soft-targets"
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+FONTS = {
+    "Font Awesome 6 Free": "_static/vendor/fontawesome/webfonts/fa-solid-900.woff2",
+    "Font Awesome 6 Brands": "_static/vendor/fontawesome/webfonts/fa-brands-400.woff2",
+}
+
+pytestmark = pytest.mark.site
+expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=find_browser.find())
+        except Error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(find_browser.ABSENT)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def host():
+    assert SITE.exists(), "The book is not built: make book"
+    with served(SITE) as host:
+        yield host
+
+
+class Visit:
+    """A page, what its browser asked for, and what it complained of."""
+
+    def __init__(self, page, host):
+        self.page, self.host = page, host
+        self.weights, self.complaints = {}, []
+        page.on("response", self.weigh)
+        page.on("requestfailed", lambda request: self.complaints.append(f"{request.url}: {request.failure}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda line: line.type in ("error", "warning") and self.complaints.append(line.text))
+
+    def weigh(self, response):
+        if response.status >= 400:
+            self.complaints.append(f"{response.url}: {response.status}")
+        elif response.ok:
+            self.weights[response.url] = len(gzip.compress(response.body()))
+
+    def open(self, name):
+        self.page.goto(f"{self.host}/{name}.html", wait_until="networkidle")
+        return self.page
+
+
+@pytest.fixture
+def visit(chromium, host):
+    """Open pages in a browser of one's own that reaches no other host."""
+    contexts = []
+
+    def visit(**settings):
+        context = chromium.new_context(**{"viewport": DESKTOP, **settings})
+        context.set_default_timeout(120_000)
+        contexts.append(context)
+        context.route(lambda url: not url.startswith((host, "file:", "data:")), lambda route: route.abort())
+        return Visit(context.new_page(), host)
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def scrolled_through(page):
+    """Everything that comes late has come."""
+    page.evaluate("document.querySelectorAll('img').forEach((image) => { image.loading = 'eager'; })")
+    page.wait_for_load_state("networkidle")
+
+
+# ---- what every page loads, and what it shows
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_missed_where_no_other_host_answers(visit, name):
+    visited = visit()
+    page = visited.open(name)
+    scrolled_through(page)
+    assert visited.complaints == []
+    assert [url for url in visited.weights if not url.startswith(visited.host)] == []
+    broken = "(images) => images.filter((image) => !image.naturalWidth).map((image) => image.src)"
+    assert page.locator("img").evaluate_all(broken) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formulas_are_drawn(visit, name):
+    page = visit(java_script_enabled=False).open(name)
+    assert r"\mathrm" not in page.locator("main").inner_text()
+    sizes = [box.bounding_box() for box in page.locator(".math math").all() if box.is_visible()]
+    assert all(box["width"] > 3 and box["height"] > 5 for box in sizes)
+    if name == CHAPTER:
+        assert len(sizes) > 20
+
+
+def test_formulas_have_a_font_of_their_own(visit):
+    page = visit().open(CHAPTER)
+    assert page.evaluate("[...document.fonts].some((font) => /STIX/.test(font.family) && font.status === 'loaded')")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_icons_are_in_the_fonts(visit, name):
+    page = visit().open(name)
+    read = """(icons) => icons.map((icon) => {
+        const { content, fontFamily } = getComputedStyle(icon, "::before");
+        return [icon.className, content.replace(/^"|"$/g, ""), fontFamily.replace(/"/g, "")];
+    })"""
+    shown = page.locator("[class*='fa-']").evaluate_all(read)
+    assert shown
+    known = {family: TTFont(SITE / file).getBestCmap() for family, file in FONTS.items()}
+    assert [icon for icon in shown if len(icon[1]) != 1 or ord(icon[1]) not in known[icon[2]]] == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_weighs_less_than_a_megabyte(visit, name):
+    visited = visit()
+    visited.open(name)
+    assert sum(visited.weights.values()) <= 1_000_000
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pictures_have_their_sizes_and_say_what_they_show(visit, name):
+    page = visit().open(name)
+    for image in page.locator(".bd-article img[src*='_images/']").all():
+        assert len(image.get_attribute("alt")) > 20
+        written = int(image.get_attribute("width")) / int(image.get_attribute("height"))
+        natural = image.evaluate(
+            "(i) => { i.loading = 'eager'; return i.decode().then(() => i.naturalWidth / i.naturalHeight); }"
+        )
+        assert written == pytest.approx(natural, rel=0.02)
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_does_not_scroll_sideways(visit, name, width):
+    page = visit(viewport={"width": width, "height": 800}).open(name)
+    for details in page.locator(".bd-article details:not([open])").all():
+        details.evaluate("(details) => { details.open = true; }")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+# ---- for everyone
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing(visit, name, theme):
+    for viewport in (DESKTOP, PHONE):
+        page = visit(viewport=viewport, color_scheme=theme, reduced_motion="reduce").open(name)
+        for details in page.locator(".bd-article details:not([open])").all():
+            details.evaluate("(details) => { details.open = true; }")
+        page.evaluate(Path(AXE_FILE_PATH).read_text(encoding="utf-8"))
+        found = page.evaluate("(tags) => axe.run(document, { runOnly: tags, resultTypes: ['violations'] })", WCAG)
+        assert [(rule["id"], node["html"]) for rule in found["violations"] for node in rule["nodes"]] == []
+
+
+def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(visit):
+    page = visit().open(CHAPTER)
+    walk = """() => {
+        const { activeElement: here } = document, box = here.getBoundingClientRect();
+        const style = getComputedStyle(here.querySelector(".toctree-toggle") ?? here);
+        const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+        const before = window.walked;
+        window.walked = here;
+        return {
+            name: here.outerHTML.slice(0, 120),
+            end: here === document.body,
+            ring: ring || style.boxShadow !== "none" || here.matches("input"),
+            shown: box.width > 0 && box.height > 0,
+            onward: !before || Boolean(before.compareDocumentPosition(here) & Node.DOCUMENT_POSITION_FOLLOWING),
+        };
+    }"""
+    steps = []
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        steps.append(page.evaluate(walk))
+        if steps[-1]["end"]:
+            break
+    assert steps.pop()["end"]
+    assert [step["name"] for step in steps if not (step["ring"] and step["shown"] and step["onward"])] == []
+    reachable = "(all) => all.filter((one) => one.checkVisibility() && !one.closest('[tabindex=\"-1\"]')).length"
+    assert len(steps) >= page.locator("main :is(a[href], button, summary)").evaluate_all(reachable)
+
+
+def test_the_first_step_of_the_keyboard_leads_past_the_navigation(visit):
+    page = visit().open(CHAPTER)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_what_scrolls_is_reached_by_keyboard(visit):
+    page = visit(viewport=PHONE).open(CHAPTER)
+    boxes = ".bd-article :is(pre, div.math, .output, .pst-scrollable-table-container)"
+    left = """(boxes) => boxes.filter((box) => box.checkVisibility() && box.scrollWidth > box.clientWidth
+        && box.tabIndex < 0 && !box.querySelector("a, [tabindex='0']")).map((box) => box.outerHTML.slice(0, 100))"""
+    page.wait_for_function("document.querySelectorAll('.bd-article pre[tabindex]').length > 3")
+    assert page.locator(boxes).evaluate_all(left) == []
+
+
+def test_folded_answers_open_by_keyboard(visit):
+    page = visit().open(CHAPTER)
+    question = page.locator(".bd-article details:not(.hide) > summary").first
+    answer = page.locator(".bd-article details:not(.hide) > p").first
+    expect(answer).to_be_hidden()
+    question.focus()
+    page.keyboard.press("Enter")
+    expect(answer).to_be_visible()
+    page.keyboard.press("Space")
+    expect(answer).to_be_hidden()
+
+
+def test_nothing_moves_where_motion_is_not_wanted(visit):
+    page = visit(reduced_motion="reduce").open(CHAPTER)
+    moving = """(all) => all.map((one) => [one.outerHTML.slice(0, 80), getComputedStyle(one)]).filter(([, style]) =>
+        /[1-9]/.test(style.transitionDuration) || style.animationName !== "none").map(([name]) => name)"""
+    assert page.locator("*").evaluate_all(moving) == []
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+
+
+# ---- what a reader does
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["served", "from disk"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_search(visit, served, viewport):
+    visited = visit(viewport=viewport)
+    visited.host = visited.host if served else SITE.as_uri()
+    page = visited.open("intro")
+    page.keyboard.press("Control+k")
+    expect(page.get_by_role("searchbox").and_(page.locator(":focus"))).to_be_visible()
+    page.keyboard.type("temperature")
+    page.keyboard.press("Enter")
+    found = page.locator("#search-results li a")
+    expect(found.filter(has_text="Soft targets").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    found.filter(has_text="Soft targets").first.click()
+    page.wait_for_url(f"**/{CHAPTER}.html*")
+    assert visited.complaints == []
+
+
+def test_the_theme_is_switched_and_kept(visit):
+    page = visit(color_scheme="light").open(CHAPTER)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    switch = page.get_by_role("button", name="Color mode")
+    for _ in range(3):
+        if page.evaluate("document.documentElement.dataset.theme") == "dark":
+            break
+        switch.click()
+    assert page.evaluate(ground) == "rgb(20, 24, 28)"
+    page.reload()
+    assert page.evaluate(ground) == "rgb(20, 24, 28)"
+
+
+def test_code_is_copied(visit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"]).open(CHAPTER)
+    cell = page.locator("div.cell_input").filter(has_text="def soft_targets_from_scratch")
+    cell.hover()
+    cell.get_by_role("button").click()
+    expect(cell.get_by_role("button")).to_have_class("copybtn o-tooltip--left success")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("def soft_targets_from_scratch(")
+    assert copied.rstrip().endswith("divergence.mean()")
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_from_page_to_page(visit, viewport):
+    visited = visit(viewport=viewport)
+    page = visited.open("intro")
+    if viewport is PHONE:
+        page.get_by_role("button", name="Toggle primary sidebar").click()
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Soft targets").click()
+    page.wait_for_url(f"**/{CHAPTER}.html")
+    page.get_by_title("next page").click()
+    page.wait_for_url("**/05-beyond-logits.html")
+    assert visited.complaints == []
+
+
+def test_a_page_is_read_without_scripts(visit):
+    page = visit(java_script_enabled=False).open(CHAPTER)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    question = page.locator(".bd-article details:not(.hide) > summary").first
+    question.click()
+    expect(page.locator(".bd-article details:not(.hide) > p").first).to_be_visible()
+
+
+def test_paper_is_light_and_shows_the_answers(visit):
+    page = visit(color_scheme="dark").open(CHAPTER)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    expect(page.get_by_role("heading", level=1).filter(visible=True)).to_have_count(1)
+    expect(page.locator(".bd-article details:not(.hide) > p").first).to_be_visible()
+    expect(page.locator("#pst-primary-sidebar")).to_be_hidden()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_on_a_dark_page_figures_of_lines_are_light_lines(visit):
+    page = visit(color_scheme="dark").open(CHAPTER)
+    lines = page.locator(".bd-article img.drawing")
+    assert lines.count() >= 3
+    expect(lines.first).to_have_css("filter", "invert(1) hue-rotate(180deg)")
+    others = page.locator(".bd-article img:not(.drawing)[src*='_images']")
+    expect(others.first).to_have_css("background-color", "rgb(255, 255, 255)")
