@@ -151,7 +151,9 @@ def test_versions_and_addresses_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert citation["version"] == kdft_lib.__version__
     assert f"## [{kdft_lib.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
-    assert citation["repository-code"] == project["urls"]["Homepage"] == address
+    assert citation["repository-code"] == project["urls"]["Repository"] == address
+    site = yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["baseurl"]
+    assert citation["url"] == project["urls"]["Homepage"] == site
     for name in ("README.md", "book/intro.md"):
         found = set(re.findall(r"https://github\.com/[\w-]+/[\w-]+", (ROOT / name).read_text(encoding="utf-8")))
         assert found == {address}, name

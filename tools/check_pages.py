@@ -47,8 +47,8 @@ class Links(HTMLParser):
             self.targets.append(str(given[wanted]))
 
 
-def broken_links(site: Path) -> Iterator[str]:
-    """Links inside the site that lead nowhere, a sentence each."""
+def broken_links(site: Path, home: str = "/") -> Iterator[str]:
+    """Links inside the site that lead nowhere, a sentence each; ``home`` is the path at which the site is published."""
     built = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.relative_to(site).parts]
     read = {path: Links(path.read_text(encoding="utf-8")) for path in built}
     for page, links in read.items():
@@ -56,7 +56,8 @@ def broken_links(site: Path) -> Iterator[str]:
             parts = urlsplit(target)
             if parts.scheme or parts.netloc:
                 continue
-            file = page if not parts.path else (page.parent / unquote(parts.path)).resolve()
+            start = site if parts.path.startswith(home) else page.parent
+            file = page if not parts.path else (start / unquote(parts.path.removeprefix(home))).resolve()
             if file.is_dir():
                 file = file / "index.html"
             if not file.exists():
@@ -77,8 +78,9 @@ def missing_launch_buttons(site: Path) -> Iterator[str]:
 
 def main() -> int:
     site = (ROOT / "_build" / "html").resolve()
+    home = urlsplit(yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]).path
     found = [f"{name}.html was not built" for name in pages() if not (site / f"{name}.html").exists()]
-    found = found or [*broken_links(site), *missing_launch_buttons(site)]
+    found = found or [*broken_links(site, home), *missing_launch_buttons(site)]
     if found:
         print("\n".join(found), file=sys.stderr)
         return 1
