@@ -44,6 +44,14 @@ def fashion():
     return fashion_mnist(labelled=1000)
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    from browsers import launched
+
+    with launched() as browser:
+        yield browser
+
+
 def state_bytes(module):
     """A copy of all that a module holds, to compare bit for bit."""
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import base64
-import functools
 import io
-import os
-import re
-import shutil
 import sys
-import threading
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from browsers import Reader, served, visits
 from PIL import Image, ImageDraw
-from playwright.sync_api import Error, expect, sync_playwright
+from playwright.sync_api import expect
 
 from kdft_lib.data import FASHION_CLASSES, FASHION_NORMALISATION
 from kdft_lib.models import fashion_teacher, load
@@ -26,59 +20,25 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "book/in-your-browser.md"
 FOLDER = ROOT / "book/_extra/browser"
 BUILT = ROOT / "_build/html/in-your-browser.html"
-THEMES_OWN = re.compile(r"THEBE_JS_URL|invalid theme mode|favicon\.ico")
-"""What the console says on every page of the book."""
 sys.path.insert(0, str(ROOT / "tools"))
 
-import find_browser  # noqa: E402
-
-expect.set_options(timeout=20_000)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=find_browser.find())
-        except Error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(find_browser.ABSENT)
-        yield browser
-        browser.close()
+import bare_page  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder with the widget on a page of its own."""
     folder = tmp_path_factory.mktemp("site")
-    shutil.copytree(FOLDER, folder / "browser")
-    (widget,) = re.findall(r"```\{raw\} html\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    (folder / "page.html").write_text(f'{head}<link rel="icon" href="data:,"><title>Widget</title>{widget}')
+    bare_page.write("in-your-browser", "browser", folder)
     return folder
 
 
-class Reader:
+class Painter(Reader):
     """What a reader does on the page, and what it shows."""
-
-    def __init__(self, page):
-        self.page, self.requests, self.complaints = page, [], []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self.complain)
-
-    def complain(self, line):
-        if line.type == "error":
-            self.complaints.append(f"{line.text} ({line.location['url']})")
 
     @property
     def canvas(self):
         return self.page.get_by_role("application", name="Picture to draw on")
-
-    @property
-    def status(self):
-        return self.page.get_by_role("status")
 
     def at(self, x, y):
         """Where a pixel of the picture lies on the screen."""
@@ -126,30 +86,8 @@ class Reader:
 
 @pytest.fixture
 def visit(chromium, site):
-    """Open the page in a browser of one's own, and hold it to making no error."""
-    contexts, readers = [], []
-
-    def visit(address=None, *, silent=True, **settings):
-        contexts.append(chromium.new_context(**settings))
-        reader = Reader(contexts[-1].new_page())
-        readers.extend([reader] if silent else [])
-        reader.page.goto(address or (site / "page.html").as_uri())
-        return reader
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert [reader.complaints for reader in readers] == [[]] * len(readers)
-
-
-@contextmanager
-def served(folder):
-    """Over HTTP, from this machine."""
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with visits(chromium, site / "page.html", Painter) as visit:
+        yield visit
 
 
 @pytest.fixture(scope="module")
@@ -421,7 +359,7 @@ def test_nothing_comes_from_another_host(visit, site, built):
         expect(reader.status).to_contain_text("An empty picture. At T = 4 the teacher says")
         assert {f"{host}/browser/{name}.js" for name in ("data", "network", "widget", "teacher")} < set(reader.requests)
         assert [url for url in reader.requests if not url.startswith((f"{host}/", "data:"))] == []
-        assert [text for text in reader.complaints if not (built and THEMES_OWN.search(text))] == []
+        assert reader.complaints == []
 
 
 def test_without_scripts_there_is_a_still(visit):

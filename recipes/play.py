@@ -1,0 +1,284 @@
+"""Make what the page ``book/play.md`` shows: ``make play``, or ``python recipes/play.py``.
+
+Writes to ``book/_extra/play``: ``data.js``, logits of teacher and student on ten test pictures and numbers from the
+recorded results; and the images that stand in where scripts do not run, as the page's own scripts draw them.
+``python recipes/play.py costs`` first measures again what each model of the last figure stores and how long it takes.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy
+import torch
+import torch.nn.functional as F
+from both_together import shop
+from browser import pixels, shown
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+from recording import lite0
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+from torch import Tensor, nn
+from vision import TEACHER, WIDTHS
+
+from kdft_lib.data import FASHION_CLASSES, TensorData, fashion_mnist
+from kdft_lib.experiments import recorded
+from kdft_lib.experiments.records import hardware
+from kdft_lib.metrics import latency, parameters
+from kdft_lib.models import ConvNet, fashion_teacher, load
+from kdft_lib.plots import mean_interval
+from kdft_lib.training import predict
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+FOLDER = BOOK / "_extra/play"
+STILLS = ("temperature", "gradients", "choices", "sizes")
+SVM, LOGISTIC = "SVM on pixels", "logistic regression on pixels"
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import bare_page  # noqa: E402
+import check_pages  # noqa: E402
+import find_browser  # noqa: E402
+
+# ---- pictures and logits
+
+
+def pictures(test: TensorData) -> TensorData:
+    """Every tenth of the hundred on the page in-your-browser, from the one of which the teacher is least sure."""
+    hundred = shown(test)
+    confidence = predict(fashion_teacher(), hundred).softmax(dim=1).amax(dim=1)
+    return hundred[confidence.argsort()[5::10]]
+
+
+def png(grey: Tensor) -> str:
+    """An image as an address that holds its content."""
+    buffer = io.BytesIO()
+    Image.fromarray(grey.numpy()).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def answers() -> dict[str, Any]:
+    """What the shipped teacher says to the pictures, and the student of the page in-your-browser before and after."""
+    chosen = pictures(fashion_mnist(labelled=1000).test)
+    assert chosen.targets is not None
+    torch.manual_seed(0)
+    networks = {
+        "before": ConvNet(width=8),
+        "teacher": fashion_teacher(),
+        "after": load(BOOK / "_extra/browser/student.safetensors"),
+    }
+    logits = {name: predict(network, chosen).double().numpy().round(4).tolist() for name, network in networks.items()}
+    return {
+        "classes": FASHION_CLASSES,
+        "pictures": [
+            {"image": png(grey[0]), "label": int(label), **{name: rows[index] for name, rows in logits.items()}}
+            for index, (grey, label) in enumerate(zip(pixels(chosen.inputs), chosen.targets, strict=True))
+        ],
+    }
+
+
+# ---- recorded results
+
+
+def points(scores: Sequence[float]) -> list[float]:
+    """Mean over seeds, lower and upper end of its 95 % interval, in percent."""
+    return [round(float(end), 4) for end in mean_interval(100 * numpy.asarray(scores))]
+
+
+def sensitivity() -> dict[str, Any]:
+    """Chapter 04: validation accuracy over temperature and weight, and that of labels alone."""
+    val = recorded("soft-targets-sensitivity")["temperature and weight"].val
+    temperatures, weights = (1, 2, 4, 8, 16), (0.1, 0.5, 0.9, 1.0)
+    rows = iter(val["soft targets"])
+    return {
+        "labels": points(val["labels"][0]),
+        "soft": [
+            {"temperature": temperature, "weight": weight, "accuracy": points(next(rows))}
+            for temperature in temperatures
+            for weight in weights
+        ],
+    }
+
+
+ANSWERS = {
+    "rotations": ("start", 1),
+    "augmented": ("inputs", 1),
+    "54,000 more pictures": ("inputs", 2),
+    "soft targets": ("objective", 1),
+    "head and biases": ("strategy", 1),
+    "head alone": ("strategy", 2),
+}
+"""Which answer to which choice a method of chapter 02 gives, where it is not the base's."""
+
+
+def choices() -> dict[str, Any]:
+    """Chapter 02: what was measured, by the answers given; and the chapters, by the choices that they work at."""
+    record = recorded("concepts-choices")
+    runs = []
+    for comparison in record.values():
+        for name, scores in comparison.test.items():
+            parts = name.split(": ")[-1].split(" + ") if name != "base" else []
+            if set(parts) <= set(ANSWERS) and not (name == "base" and runs):
+                gap = comparison.difference(name)
+                difference = None if name == "base" else [round(100 * end, 4) for end in gap[:3]]
+                given = dict(ANSWERS[part] for part in parts)
+                runs.append({"answers": given, "accuracy": points(scores), "difference": difference})
+    baselines = {name: points(record["one at a time"].test[name]) for name in ("SVM", "logistic regression")}
+    return {"runs": runs, "baselines": baselines, "chapters": list(chapters())}
+
+
+def chapters() -> Iterator[dict[str, Any]]:
+    """Those that the table of chapter 02 names and the book has, with the choices marked there."""
+    cells = nbformat.read(BOOK / "02-concepts.ipynb", as_version=4).cells
+    (table,) = [cell.source for cell in cells if "| chapter | start | inputs | objective | strategy |" in cell.source]
+    pages = {page[:2]: page for page in check_pages.pages()}
+    for line in table.splitlines():
+        first, *marks = [cell.strip() for cell in line.strip("|").split("|")]
+        if "●" not in marks:
+            continue
+        works = [name for name, mark in zip(("start", "inputs", "objective", "strategy"), marks, strict=True) if mark]
+        for entry in re.sub(r"\{doc\}`(.*?) <.*?>`", r"\1", first).split("·"):
+            title = entry.strip()
+            if title[:2] in pages:
+                yield {"page": f"{pages[title[:2]]}.html", "title": title, "choices": works}
+
+
+# ---- sizes and times
+
+
+class Decides(nn.Module):
+    """A classifier of scikit-learn as a module, as chapter 12 times it."""
+
+    def __init__(self, classifier: ClassifierMixin):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        decided = self.classifier.predict(images.flatten(1).numpy())
+        return F.one_hot(torch.from_numpy(decided), len(FASHION_CLASSES)).float()
+
+
+def measure() -> None:
+    """Numbers stored, and the median milliseconds for one picture on one thread, of each model of chapter 12."""
+    torch.set_num_threads(1)
+    record = recorded("vision")["500 labels"]
+    splits = shop(0)
+    assert splits.train.targets is not None
+    inputs, targets = splits.train.inputs.flatten(1).numpy(), splits.train.targets.numpy()
+    svm = SVC(C=(1.0, 5.0, 20.0, 80.0)[record.chosen[SVM]]).fit(inputs, targets)
+    linear = LogisticRegression(C=(0.001, 0.003, 0.01, 0.1)[record.chosen[LOGISTIC]], max_iter=1000)
+    linear.fit(inputs, targets)
+    networks = {f"width {width}": ConvNet(width) for width in WIDTHS} | {TEACHER: lite0()}
+    stored = {name: parameters(network) for name, network in networks.items()}
+    stored[SVM] = svm.support_vectors_.size + svm.dual_coef_.size + svm.intercept_.size
+    stored[LOGISTIC] = linear.coef_.size + linear.intercept_.size
+    models = networks | {SVM: Decides(svm), LOGISTIC: Decides(linear)}
+    one = splits.test.inputs[:1]
+    took = {name: round(latency(model, one, repeats=200).median, 3) for name, model in models.items()}
+    about = {
+        "command": "python recipes/play.py costs",
+        "date": datetime.date.today().isoformat(),
+        "hardware": hardware(),
+        "torch": torch.__version__.split("+")[0],
+    }
+    content = {"about": about, "numbers": stored, "milliseconds": took}
+    (FOLDER / "costs.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(content, indent=1))
+
+
+def sizes() -> dict[str, Any]:
+    """Chapter 12: accuracy of each model, what it stores, how long it takes, and the letters of its group."""
+    comparison = recorded("vision")["500 labels"]
+    costs = json.loads((FOLDER / "costs.json").read_text(encoding="utf-8"))
+    letters = comparison.table()["group"]
+    models = []
+    for name, scores in comparison.test.items():
+        model, _, learned_from = name.partition(", ") if name.startswith("width") else (name, "", "other")
+        models.append(
+            {
+                "name": name,
+                "kind": learned_from,
+                "kilobytes": 4 * costs["numbers"][model] / 1000,
+                "milliseconds": costs["milliseconds"][model],
+                "accuracy": points(scores),
+                "group": letters[name],
+            }
+        )
+    return {"models": models, "hardware": costs["about"]["hardware"], "date": costs["about"]["date"]}
+
+
+# ---- files
+
+
+def data() -> dict[str, Any]:
+    return {**answers(), "sensitivity": sensitivity(), **choices(), **sizes()}
+
+
+def write_data() -> None:
+    """A script, since a page that is opened as a file may load nothing else."""
+    fields = "".join(f"  {name}: {json.dumps(value, ensure_ascii=False)},\n" for name, value in data().items())
+    head = "// Written by recipes/play.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.\n"
+    (FOLDER / "data.js").write_text(f"{head}const kdftPlayed = {{\n{fields}}};\n", encoding="utf-8")
+
+
+STACK = """(name) => {
+    const root = document.getElementById(`kdft-${name}`), space = "http://www.w3.org/2000/svg";
+    const add = (parent, tag, attributes, content = "") => {
+        const element = parent.appendChild(document.createElementNS(space, tag));
+        for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+        element.textContent = content;
+        return element;
+    };
+    const width = 440, whole = document.createElementNS(space, "svg"), style = add(whole, "style", {});
+    let y = 0;
+    for (const panel of root.querySelectorAll("svg")) {
+        const title = panel.previousElementSibling.textContent;
+        add(whole, "text", { y: y + 22, "font-weight": 700, fill: "var(--text)" }, title);
+        const marks = add(whole, "g", { transform: `translate(0 ${y + 34})` });
+        marks.append(...panel.cloneNode(true).children);
+        y += 34 + Number(panel.getAttribute("height"));
+    }
+    for (const mark of whole.querySelectorAll("[data-key]")) mark.removeAttribute("data-key");
+    const colors = new Set(whole.innerHTML.match(/--[a-z]+/g)), said = getComputedStyle(root);
+    style.textContent = `svg{${Array.from(colors, (name) => `${name}:${said.getPropertyValue(name)}`).join(";")}}`;
+    const size = { viewBox: `-8 0 ${width + 16} ${y + 8}`, width: width + 16, height: y + 8 };
+    const font = { "font-family": "Helvetica, Arial, sans-serif", "font-size": 14 };
+    for (const [name, value] of Object.entries({ ...size, ...font })) whole.setAttribute(name, value);
+    return new XMLSerializer().serializeToString(whole);
+}"""
+"""The panels of a figure under one another, as a file of its own."""
+
+
+def stills(browser: Browser) -> dict[str, str]:
+    """Each figure as it is drawn first, 440 pixels wide."""
+    with tempfile.TemporaryDirectory() as folder, browser.new_page(viewport={"width": 456, "height": 800}) as page:
+        page.goto(bare_page.write("play", "play", Path(folder)).as_uri())
+        return {name: f"{page.evaluate(STACK, name)}\n" for name in STILLS}
+
+
+def main() -> None:
+    if "costs" in sys.argv[1:]:
+        measure()
+    write_data()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser.find())
+        for name, drawn in stills(browser).items():
+            (FOLDER / f"{name}.svg").write_text(drawn, encoding="utf-8")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
