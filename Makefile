@@ -14,15 +14,25 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks results teacher student figures bench costs mutants serve lint clean data
+.PHONY: help book pdf links repository test test-site notebooks results teacher student figures play bench costs course mutants serve lint clean data
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: data ## build the site into _build/html
 	@$(BIN)/python tools/check_notebooks.py
 	$(BIN)/jupyter-book build book --path-output . --config $(CURDIR)/_config.yml --toc $(CURDIR)/_toc.yml -W -n --keep-going
 	@$(BIN)/python tools/check_pages.py
+
+pdf: book ## build the site and print it as one PDF, which lies beside its pages
+	@$(BIN)/python tools/find_browser.py
+	$(BIN)/python tools/print_book.py
+
+links: $(INSTALLED) ## ask every address outside whether it still answers; the list is in _build/linkcheck
+	$(BIN)/jupyter-book build book --path-output . --config $(CURDIR)/_config.yml --toc $(CURDIR)/_toc.yml --builder custom --custom-builder linkcheck
+
+repository: $(INSTALLED) ## name another home everywhere: make repository URL=https://github.com/owner/name
+	@$(BIN)/python tools/repository.py $(URL)
 
 test: data ## check everything: lint, types, unit tests, doctests, the book, every notebook
 	@$(MAKE) --no-print-directory lint
@@ -30,6 +40,11 @@ test: data ## check everything: lint, types, unit tests, doctests, the book, eve
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 	$(BIN)/python tools/run_nbval.py
 	@echo "Passed: ruff, mypy, unit tests, doctests, the checks of the book, and nbval on every notebook."
+
+test-site: $(INSTALLED) ## open every page of the built site in a browser, and try what can be moved
+	@$(BIN)/python tools/find_browser.py
+	$(BIN)/pytest -q -n 2 --dist worksteal -m site tests/test_site.py
+	$(BIN)/pytest -q -k built tests/test_browser.py tests/test_play.py tests/test_found.py
 
 notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb
@@ -50,8 +65,9 @@ results: data ## run the long experiments again and record them (some sixteen ho
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
 	$(BIN)/python recipes/figures.py
+	$(BIN)/python recipes/play.py
 
-figures: $(INSTALLED) ## draw the intro's figure again from the recorded results
+figures: data ## draw the intro's figures again
 	$(BIN)/python recipes/figures.py
 
 teacher: data ## train the shipped teacher again (about ten minutes on two cores)
@@ -60,12 +76,18 @@ teacher: data ## train the shipped teacher again (about ten minutes on two cores
 student: data ## train the student of the page that runs in a browser again (under a minute)
 	$(BIN)/python recipes/browser.py
 
+play: data ## write what the figures to play with show (`python recipes/play.py costs` measures their times)
+	$(BIN)/python recipes/play.py
+
 bench: data ## measure what is fast, against what, into benchmarks/results (about five minutes)
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench torchdistill==1.1.5
 	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
 
 costs: data ## measure what each objective and strategy costs, for the page that compares them
 	$(BIN)/python recipes/costs.py
+
+course: $(INSTALLED) ## write the course pack for instructors into _build/course
+	$(BIN)/python tools/course_pack.py
 
 mutants: data ## change the code in thousands of places, and count which changes no test notices
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
@@ -92,5 +114,5 @@ $(INSTALLED): pyproject.toml
 	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv; } || \
 	  { echo "Python's venv is missing; install it (on Debian and Ubuntu: apt install python3-venv) and call make again"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,sequences,export,tools,book,test]'
+	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,sequences,export,tools,book,course,test]'
 	@touch $@

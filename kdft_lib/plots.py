@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from IPython.display import SVG
+    from IPython.core.display import SVG
 
     from kdft_lib.training import History
 
@@ -91,7 +91,7 @@ def diagram(name: str) -> SVG:
         >>> "<svg" in diagram("soft-targets").data
         True
     """
-    from IPython.display import SVG
+    from IPython.core.display import SVG
 
     folder = resources.files("kdft_lib") / "assets/diagrams"
     file = folder / f"{name}.svg"

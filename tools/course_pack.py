@@ -1,0 +1,281 @@
+"""Write the course pack: chapters for students, solutions, slides, plan, rubric and assignment."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import yaml
+from check_notebooks import seconds
+from check_pages import pages
+from course_plan import plan
+from course_slides import slides
+from pybtex.database import parse_file
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "course"
+PACK = ROOT / "_build" / "course" / "kdft-course"
+SOLUTION = "hide-cell"
+EXERCISE = re.compile(r"\*\*(\d+) \((easy|medium|open)\)\.\*\*")
+PIECE = re.compile(r"^(?=## |\*\*\d+ \(\w+\)\.\*\*)", re.M)
+
+
+@dataclass
+class Chapter:
+    """A notebook of the book, and what of it goes to whom."""
+
+    path: Path
+
+    @functools.cached_property
+    def cells(self) -> list[Any]:
+        return list(nbformat.read(self.path, as_version=4).cells)
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        return self.name[:2]
+
+    @property
+    def title(self) -> str:
+        return str(self.cells[0].source).split("\n")[0].removeprefix("# ")
+
+    @functools.cached_property
+    def parts(self) -> tuple[list[Any], list[Any]]:
+        """The cells for students, and those of the solutions.
+
+        In the section "Exercises" an exercise begins with its number and level. The code under it that is
+        folded (``hide-cell``) is its solution, and so is the text after that, up to the next exercise.
+        """
+        students: list[Any] = []
+        solutions: list[Any] = []
+        place = "chapter"
+        for cell in self.cells:
+            if cell.cell_type == "code":
+                if place == "chapter":
+                    students.append(cell)
+                elif SOLUTION in cell.metadata.get("tags", []):
+                    solutions.append(cell)
+                    place = "solution"
+                else:
+                    first = cell.source.split("\n")[0]
+                    raise ValueError(f"{self.path.name}: code among the exercises has no tag {SOLUTION}: {first}")
+                continue
+            for piece in filter(str.strip, PIECE.split(cell.source)):
+                if piece.startswith("## "):
+                    place = "exercises" if piece.startswith("## Exercises") else "chapter"
+                elif EXERCISE.match(piece):
+                    place = "exercise"
+                text = piece.strip()
+                if place in ("exercise", "solution"):
+                    solutions.append(nbformat.v4.new_markdown_cell(text))
+                if place != "solution":
+                    students.append(nbformat.v4.new_markdown_cell(unannounced(text) if place == "exercise" else text))
+                if place == "exercise":
+                    students.append(nbformat.v4.new_code_cell("# your answer"))
+        return students, solutions
+
+    def students_version(self) -> Any:
+        """Without outputs, solutions and the link to both."""
+        cells = [
+            nbformat.v4.new_code_cell(cell.source, metadata=kept_tags(cell))
+            if cell.cell_type == "code"
+            else nbformat.v4.new_markdown_cell(readable(re.sub(r"\[Open in Colab\]\(\S+\) · ", "", cell.source)))
+            for cell in self.parts[0]
+        ]
+        return notebook(cells)
+
+    def solutions(self) -> Any:
+        """Each exercise with its solution, outputs included."""
+        head = f"# Solutions: {self.title}\n\nThe code goes on from the chapter's own cells."
+        cells = [nbformat.v4.new_markdown_cell(head)]
+        for cell in self.parts[1]:
+            new = copy.deepcopy(cell)
+            new.metadata = {}
+            if cell.cell_type == "markdown":
+                new.source = readable(cell.source)
+            cells.append(new)
+        return notebook(cells)
+
+    @property
+    def words(self) -> int:
+        """Of the prose that students read."""
+        return sum(len(cell.source.split()) for cell in self.parts[0] if cell.cell_type == "markdown")
+
+    @property
+    def lines(self) -> int:
+        """Of the code that students read."""
+        code = [cell.source for cell in self.parts[0] if cell.cell_type == "code"]
+        return sum(bool(line.strip()) for source in code for line in source.splitlines())
+
+    @property
+    def seconds(self) -> float:
+        """Of the stored run."""
+        spent = seconds([cell for cell in self.cells if cell.cell_type == "code"])
+        if spent is None:
+            raise ValueError(f"{self.path.name} stores no timings; execute it with `make notebooks`")
+        return spent
+
+    @property
+    def exercises(self) -> list[tuple[str, str]]:
+        """Level and text of each."""
+        texts = [cell.source for cell in self.parts[0] if cell.cell_type == "markdown"]
+        return [(found[2], text[found.end() :].strip()) for text in texts if (found := EXERCISE.match(text))]
+
+    @property
+    def levels(self) -> Counter[str]:
+        return Counter(level for level, _ in self.exercises)
+
+
+def kept_tags(cell: Any) -> dict[str, Any]:
+    """A cell that is meant to fail does not stop the others."""
+    return {"tags": ["raises-exception"]} if "raises-exception" in cell.metadata.get("tags", []) else {}
+
+
+def unannounced(text: str) -> str:
+    """Without a last sentence that announces the folded code, such as "One seed as a start:"."""
+    return re.sub(r"(?<=[.?!]) [^.?!]*:$", "", text)
+
+
+def notebook(cells: list[Any]) -> Any:
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def readable(text: str) -> str:
+    """Citations and links as Jupyter can show them."""
+    library = references()
+
+    def cited(found: re.Match[str]) -> str:
+        return "(" + "; ".join(library[key.strip()] for key in found[1].split(",")) + ")"
+
+    def linked(found: re.Match[str]) -> str:
+        title, name = found[1] or found[2].replace("-", " "), found[2]
+        if (ROOT / f"book/{name}.ipynb").exists():
+            return f"[{title}]({name}.ipynb)"
+        address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+        return f"[{title}]({address}/blob/main/book/{name}.md)"
+
+    text = re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", cited, text)
+    return re.sub(r"\{doc\}`(?:([^`<]*?)\s*<)?([\w./-]+)>?`", linked, text)
+
+
+@functools.cache
+def references() -> dict[str, str]:
+    """Authors and year of each entry of the bibliography."""
+
+    def named(entry: Any) -> str:
+        names = ["".join(" ".join(person.last_names).split("{")).replace("}", "") for person in entry.persons["author"]]
+        authors = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+        return f"{authors}, {entry.fields['year']}"
+
+    return {key: named(entry) for key, entry in parse_file(ROOT / "book/references.bib").entries.items()}
+
+
+def chapters() -> list[Chapter]:
+    """In reading order."""
+    return [Chapter(path) for name in pages() if (path := ROOT / f"book/{name}.ipynb").exists()]
+
+
+def assignment() -> Any:
+    """The notebook that nbgrader takes, from its source: what is given, what is answered, what is checked."""
+    made = jupytext.read(SOURCE / "vowels.py")
+    for number, cell in enumerate(made.cells):
+        marks = dict(cell.metadata)
+        cell.metadata, cell.id = {}, f"cell-{number:02}"
+        name = marks.get("given") or marks.get("answer") or marks.get("check")
+        if name:
+            answered, checked = "answer" in marks, "check" in marks
+            cell.metadata["nbgrader"] = {
+                "grade_id": name, "grade": checked, "solution": answered, "locked": not answered,
+                "points": marks.get("points", 0), "task": False, "cell_type": "code", "schema_version": 3,
+            }  # fmt: skip
+            if not checked:
+                del cell.metadata["nbgrader"]["points"]
+    made.metadata = notebook([]).metadata
+    return made
+
+
+def nbgrader(*command: str, folder: Path) -> None:
+    """It calls alembic, which is where this Python's programs are."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *command], cwd=folder, env=os.environ | {"PATH": path},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"nbgrader {' '.join(command)} failed:\n{done.stdout}")
+
+
+def write_course(folder: Path) -> Path:
+    """The course of nbgrader, and in it the notebook for students."""
+    (folder / "source/vowels").mkdir(parents=True)
+    shutil.copy(SOURCE / "nbgrader_config.py", folder)
+    nbformat.write(assignment(), folder / "source/vowels/vowels.ipynb")
+    nbgrader("generate_assignment", "vowels", folder=folder)
+    return folder / "release/vowels/vowels.ipynb"
+
+
+def projects(found: Iterable[Chapter]) -> str:
+    """The open exercises, which are projects to begin with."""
+    lines = [
+        "# Where a project can begin",
+        "",
+        "The open exercises of the book; each measures something not yet known.",
+    ]
+    for chapter in found:
+        texts = [text for level, text in chapter.exercises if level == "open"]
+        lines += ["", f"## {chapter.number} {chapter.title}"] * bool(texts)
+        lines += ["", *("\n\n".join(texts)).splitlines()] * bool(texts)
+    return re.sub(r"\]\((?=[\w-]+\.ipynb\))", "](chapters/", readable("\n".join(lines))) + "\n"
+
+
+def write(pack: Path, found: list[Chapter]) -> None:
+    """The pack, for students and for instructors apart."""
+    for_students, for_instructors = pack / "students", pack / "instructors"
+    (for_students / "chapters").mkdir(parents=True)
+    (for_instructors / "solutions").mkdir(parents=True)
+    for chapter in found:
+        nbformat.write(chapter.students_version(), for_students / f"chapters/{chapter.name}.ipynb")
+        nbformat.write(chapter.solutions(), for_instructors / f"solutions/{chapter.name}-solutions.ipynb")
+    slides(found, for_instructors / "slides", readable)
+    (for_instructors / "plan.md").write_text(plan(found, SOURCE / "plan.toml"), encoding="utf-8")
+    (for_students / "projects.md").write_text(projects(found), encoding="utf-8")
+    shutil.copy(SOURCE / "rubric.md", for_students)
+    with tempfile.TemporaryDirectory() as place:
+        released = write_course(Path(place))
+        shutil.copy(released, for_students)
+        course = for_instructors / "assignment"
+        (course / "source/vowels").mkdir(parents=True)
+        shutil.copy(SOURCE / "nbgrader_config.py", course)
+        shutil.copy(Path(place) / "source/vowels/vowels.ipynb", course / "source/vowels")
+    for name in ("LICENSE", "LICENSE-TEXT"):
+        shutil.copy(ROOT / name, pack)
+    shutil.copy(SOURCE / "README.md", pack)
+
+
+def main() -> int:
+    shutil.rmtree(PACK.parent, ignore_errors=True)
+    write(PACK, chapters())
+    packed = shutil.make_archive(str(PACK), "zip", PACK.parent, PACK.name)
+    print(f"The course pack is in {PACK.relative_to(ROOT)}, and as {Path(packed).relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
