@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "book/_ext"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools/extensions"))
 
 project = "kdft"
 author = "The kdft authors"

@@ -70,7 +70,7 @@ def attention_transfer_loss(
 ) -> Tensor:
     r"""Match where the network looks (Zagoruyko and Komodakis, 2017, eq. 2 with p = 2).
 
-    .. math:: \frac 1 P \Big\| \frac{a_s}{\|a_s\|_2} - \frac{a_t}{\|a_t\|_2} \Big\|_2^2,
+    .. math:: \frac 1 P \left\| \frac{a_s}{\|a_s\|_2} - \frac{a_t}{\|a_t\|_2} \right\|_2^2,
         \quad a = \sum_c f_c^2 \text{ at each of the } P \text{ positions}
 
     The paper has the norm itself; its authors' code has the mean of squares, which the usual weight,
