@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf links repository test test-site notebooks results teacher student figures play bench costs course mutants serve lint clean data
+.PHONY: help book pdf links repository test test-site lighthouse colab notebooks results teacher student figures play bench costs course mutants serve lint clean data
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,13 @@ test-site: $(INSTALLED) ## open every page of the built site in a browser, and t
 	@$(BIN)/python tools/find_browser.py
 	$(BIN)/pytest -q -n 2 --dist worksteal -m site tests/test_site.py
 	$(BIN)/pytest -q -k built tests/test_browser.py tests/test_play.py tests/test_found.py
+
+lighthouse: book ## ask Lighthouse of the intro, the longest chapter and an API page (it wants Node 20 or newer)
+	@$(BIN)/python tools/find_browser.py
+	$(BIN)/python tools/run_lighthouse.py
+
+colab: data ## run a notebook for each extra as Colab does, from what is committed; NOTEBOOKS="book/01-….ipynb …" for others
+	$(BIN)/python tools/run_colab.py $(NOTEBOOKS)
 
 notebooks: data ## execute every notebook anew, in place
 	$(BIN)/jupyter execute --inplace book/*.ipynb

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import os
 import sys
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
+from browsers import served
 from fontTools.ttLib import TTFont
-from playwright.sync_api import Error, expect, sync_playwright
-from test_browser import served
+from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "_build/html"
 sys.path.insert(0, str(ROOT / "tools"))
 
-import find_browser  # noqa: E402
 from check_pages import pages  # noqa: E402
 
 PAGES = [*pages(), "genindex", "py-modindex", "search"]
@@ -35,19 +33,6 @@ FONTS = {
 
 pytestmark = pytest.mark.site
 expect.set_options(timeout=60_000)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=find_browser.find())
-        except Error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(find_browser.ABSENT)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +104,8 @@ def test_nothing_is_missed_where_no_other_host_answers(visit, name):
     for image in page.locator("img[src*='_images/']").all():
         assert len(image.get_attribute("alt")) > 20
         written = int(image.get_attribute("width")) / int(image.get_attribute("height"))
-        assert written == pytest.approx(image.evaluate("(i) => i.naturalWidth / i.naturalHeight"), rel=0.02)
+        drawn = image.evaluate("async (i) => { await i.decode(); return i.naturalWidth / i.naturalHeight; }")
+        assert written == pytest.approx(drawn, rel=0.02)
 
     read = """(icons) => icons.map((icon) => {
         const { content, fontFamily } = getComputedStyle(icon, "::before");
@@ -173,8 +159,8 @@ def test_axe_finds_nothing(visit, name, theme):
 def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(visit):
     page = visit().open(CHAPTER)
     walk = """() => {
-        const { activeElement: here } = document, box = here.getBoundingClientRect();
-        const style = getComputedStyle(here.querySelector(".toctree-toggle") ?? here);
+        const { activeElement: here } = document, mark = here.querySelector(".toctree-toggle") ?? here;
+        const box = mark.getBoundingClientRect(), style = getComputedStyle(mark);
         const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
         const before = window.walked;
         window.walked = here;
