@@ -13,13 +13,14 @@ from fontTools.ttLib import TTFont
 from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[1]
-SITE = ROOT / "_build/html"
+SITE, PICTURES = ROOT / "_build/html", ROOT / "_build/screenshots"
 sys.path.insert(0, str(ROOT / "tools"))
 
 from check_pages import pages  # noqa: E402
 
 PAGES = [*pages(), "genindex", "py-modindex", "search"]
 CHAPTER = "04-soft-targets"
+WHOLE = {"intro", CHAPTER, "play", "in-your-browser", "api/losses"}
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 AXE = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
@@ -147,12 +148,15 @@ def test_the_page_does_not_scroll_sideways(visit, name):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing(visit, name, theme):
+    """What it looked at is kept as pictures: the beginning of each page, and a few from end to end."""
     page = visit(color_scheme=theme, reduced_motion="reduce").open(name)
     unfold(page)
     page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
     for viewport in (DESKTOP, PHONE):
         page.set_viewport_size(viewport)
         found = page.evaluate("(rules) => axe.run(document, rules)", AXE)
+        picture = PICTURES / theme / str(viewport["width"]) / f"{name.replace('/', '-')}.jpg"
+        page.screenshot(path=picture, full_page=name in WHOLE, type="jpeg", quality=70)
         assert [(rule["id"], node["html"]) for rule in found["violations"] for node in rule["nodes"]] == []
 
 
@@ -212,6 +216,17 @@ def test_folded_answers_open_by_keyboard(visit):
     expect(answer).to_be_visible()
     page.keyboard.press("Space")
     expect(answer).to_be_hidden()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_folded_solutions_open_and_close(visit, viewport):
+    page = visit(viewport=viewport, has_touch=viewport is PHONE).open(CHAPTER)
+    fold = page.locator(".bd-article details.hide").last
+    solution, handle = fold.locator("pre").first, fold.locator("summary")
+    for shown in (False, True, False):
+        expect(solution).to_be_visible(visible=shown)
+        expect(handle).to_contain_text("Hide code" if shown else "Show code", use_inner_text=True)
+        handle.tap() if viewport is PHONE else handle.click()
 
 
 def test_nothing_moves_where_motion_is_not_wanted(visit):

@@ -365,6 +365,17 @@ def test_low_rank_chooses_layers():
         LowRank(0.1, targets=["0"]).prepare(nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2)))
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(3, 3), nn.Conv2d(3, 3, 1)], ids=["linear", "convolution"])
+def test_low_rank_needs_nothing_else_that_peft_can_use(monkeypatch, layer):
+    def refuse():
+        raise ImportError("Found an incompatible version of torchao. Found version 0.10.0")
+
+    monkeypatch.setattr("peft.tuners.lora.torchao.is_torchao_available", refuse)
+    model = nn.Sequential(layer)
+    LowRank(0.1, rank=2, targets=["0"]).prepare(model)
+    assert hasattr(model[0], "lora_A")
+
+
 def test_an_interrupted_low_rank_run_leaves_the_layers_that_were(blobs):
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     structure = repr(model)

@@ -36,8 +36,8 @@ def pins(freeze: Iterable[str], names: Iterable[str] | None = None) -> dict[str,
 
 def python() -> str:
     """The interpreter nearest to the excerpt's that can make environments."""
-    for name in ("python3.12", "python3.11"):
-        if (path := shutil.which(name)) and not subprocess.run([path, "-c", "import ensurepip, venv"]).returncode:
+    for path in filter(None, map(shutil.which, ("python3.12", "python3.11"))):
+        if subprocess.run([path, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL).returncode == 0:
             return path
     return sys.executable
 

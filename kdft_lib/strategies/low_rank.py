@@ -95,6 +95,7 @@ class LowRank(Strategy):
     def _inject(self, model: nn.Module) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
+            from peft.tuners import lora
         except ImportError:
             raise ImportError(
                 "LowRank needs peft, which is not installed; pip install 'kdft-lib[language]' brings it"
@@ -106,6 +107,10 @@ class LowRank(Strategy):
             lora_dropout=self.dropout,
             target_modules="|".join(map(re.escape, names)),
         )
+        plain: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: lora.Linear, nn.Conv2d: lora.Conv2d}
+        if all(type(model.get_submodule(name)) in plain for name in names):
+            # Otherwise peft looks for torchao first, and refuses where it is too old for it, as on Colab.
+            config._register_custom_module(plain)
         try:
             inject_adapter_in_model(config, model)
         except ValueError as error:
