@@ -40,8 +40,8 @@ def fields() -> dict[str, tuple[str, Mapping[str, tuple[str, str]]]]:
             "vision",
             {
                 "Lite0, fine-tuned": (f"Lite0, {kilobytes(lite0())}", LARGE),
-                "width 12, distilled": (f"distilled from it, {net}", SMALL),
-                "width 12, labels": (f"the same on labels, {net}", ALONE),
+                "width 12, distilled": (f"distilled, {net}", SMALL),
+                "width 12, labels": (f"on labels, {net}", ALONE),
                 "SVM on pixels": ("SVM on pixels", SIMPLE),
             },
         ),
@@ -49,8 +49,8 @@ def fields() -> dict[str, tuple[str, Mapping[str, tuple[str, str]]]]:
             "language",
             {
                 "MiniLM, head": (f"MiniLM, {kilobytes(language.whole())}", LARGE),
-                "bag, MiniLM's decisions": (f"distilled from it, {bag}", SMALL),
-                "bag, labels": (f"the same on labels, {bag}", ALONE),
+                "bag, MiniLM's decisions": (f"distilled, {bag}", SMALL),
+                "bag, labels": (f"on labels, {bag}", ALONE),
                 "SVM": ("SVM on words", SIMPLE),
                 "SVM, pseudo-labels": ("SVM, taught by itself", SIMPLE),
             },
@@ -59,8 +59,8 @@ def fields() -> dict[str, tuple[str, Mapping[str, tuple[str, str]]]]:
             "speech",
             {
                 "the wide network": (f"wide network, {kilobytes(DSCNN(width=48))}", LARGE),
-                "distilled": (f"distilled from it, {words}", SMALL),
-                "labels": (f"the same on labels, {words}", ALONE),
+                "distilled": (f"distilled, {words}", SMALL),
+                "labels": (f"on labels, {words}", ALONE),
                 "SVM": ("SVM on spectra", SIMPLE),
             },
         ),
@@ -73,7 +73,7 @@ def intro() -> None:
     matplotlib.rcParams["svg.hashsalt"] = "kdft"
     shown = fields()
     heights = [len(methods) for _, methods in shown.values()]
-    _, axes = plt.subplots(3, figsize=(6.4, 6.4), sharex=True, layout="constrained", height_ratios=heights)
+    _, axes = plt.subplots(3, figsize=(4.7, 6.4), sharex=True, layout="constrained", height_ratios=heights)
     for ax, (title, (name, methods)) in zip(axes, shown.items(), strict=True):
         comparison = recorded(name)[title.split(", ")[1]]
         scores = {label: comparison.test[method] for method, (label, _) in methods.items()}

@@ -128,9 +128,20 @@ def test_the_citation_is_that_of_the_file():
     )
 
 
+def test_a_chapter_is_cited_with_its_number_and_page():
+    from pybtex.database import parse_string
+
+    ((key, entry),) = parse_string(citation.bibtex(citation.read(), "09-staying-close"), "bibtex").entries.items()
+    assert (key, entry.type) == (f"kdft{citation.read()['date-released'].year}staying", "incollection")
+    assert entry.fields["title"].strip("{}") == "Staying close: learn the new without losing the old"
+    assert entry.fields["booktitle"].strip("{}") == citation.read()["title"]
+    assert (entry.fields["chapter"], entry.fields["url"]) == ("9", f"{HOME}09-staying-close.html")
+
+
 def test_built_pages_say_how_to_cite(html):
-    text = re.sub(r"<[^>]+>", "", html("cite"))
-    assert unescape(text).count(citation.bibtex(citation.read())) == 1
+    text = unescape(re.sub(r"<[^>]+>", "", html("cite")))
+    assert text.count(citation.bibtex(citation.read())) == 1
+    assert text.count(citation.bibtex(citation.read(), "04-soft-targets")) == 1
     assert 'href="cite.html"' in html("intro")
 
 
@@ -214,6 +225,10 @@ def test_built_pages_lead_to_where_their_text_is_written(html):
             assert path in ("CHANGELOG.md", "CITATION.cff")
         else:
             assert Path(path).with_suffix("") == Path("book", page)
+
+
+def test_built_reference_tears_no_sentence_at_its_colon(html):
+    assert [page for page in PAGES if page.startswith("api/") and "Return type" in html(page)] == []
 
 
 def test_built_pages_say_when_they_were_changed(html):

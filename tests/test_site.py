@@ -283,6 +283,24 @@ def test_code_is_copied(visit):
     assert copied.rstrip().endswith("divergence.mean()")
 
 
+def test_the_search_quotes_what_was_written(visit):
+    page = visit().open("search")
+    page.goto(f"{page.url}?q=temperature")
+    quotes = page.locator("#search-results p.context")
+    expect(quotes.first).to_be_visible()
+    assert [quote for quote in quotes.all_inner_texts() if "Contents" in quote or ".pdf" in quote] == []
+
+
+def test_the_contents_of_a_phone_make_way(visit):
+    page = visit(viewport=PHONE, has_touch=True).open(CHAPTER)
+    page.get_by_role("button", name="Toggle secondary sidebar").tap()
+    contents = page.locator("#pst-secondary-sidebar-modal")
+    expect(contents).to_be_visible()
+    contents.get_by_role("link", name="When not to use it").tap()
+    expect(contents).to_be_hidden()
+    expect(page.get_by_role("heading", name="When not to use it")).to_be_in_viewport()
+
+
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_from_page_to_page(visit, viewport):
     visited = visit(viewport=viewport)

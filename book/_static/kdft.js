@@ -21,3 +21,18 @@ addEventListener("afterprint", () => {
 
 /* From disk the search finds, and cannot quote. */
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
+/* The contents of a phone make way for what was chosen in them. */
+document.querySelectorAll("dialog").forEach((dialog) => {
+  dialog.addEventListener("click", ({ target }) => target.closest("a[href*='#']") && dialog.close());
+});
+
+/* The search quotes what was written, not the buttons and the contents around it. */
+addEventListener("DOMContentLoaded", () => {
+  if (typeof Search === "undefined") return;
+  const { htmlToText } = Search;
+  Search.htmlToText = (html, anchor) => {
+    const article = new DOMParser().parseFromString(html, "text/html").querySelector("article");
+    return htmlToText(article ? `<div role="main">${article.innerHTML}</div>` : html, anchor);
+  };
+});

@@ -47,7 +47,7 @@ def cosine_loss(student_features: Tensor, teacher_features: Tensor, *, reduction
         reduction: ``"mean"`` over samples, ``"sum"``, or ``"none"``.
 
     Returns:
-        A scalar from 0 to 2, or ``(N,)`` where ``reduction="none"``. A vector of zeros has no direction:
+        A scalar from 0 to 2, or ``(N,)`` where ``reduction="none"``. A vector of zeros has no direction;
         its cosine counts as 0, or as 1 where both are zeros, and it gets no gradient.
 
     Raises:

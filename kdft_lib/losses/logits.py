@@ -21,7 +21,7 @@ def soft_target_loss(
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Match the teacher's softened distribution (Hinton, Vinyals and Dean, 2015, section 2).
+    r"""The distillation loss: match the teacher's softened distribution (Hinton, Vinyals and Dean, 2015, section 2).
 
     .. math:: T^2 \cdot \mathrm{KL}\big(\sigma(z_t / T) \,\|\, \sigma(z_s / T)\big)
 

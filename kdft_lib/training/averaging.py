@@ -117,7 +117,7 @@ def interpolation_curve(
         class_dim: The dimension of the classes in the logits.
 
     Returns:
-        A row for each alpha: ``alpha``, and for each data set ``NAME_accuracy`` and ``NAME_loss``.
+        A row for each alpha, with ``alpha`` and, for each data set, ``NAME_accuracy`` and ``NAME_loss``.
 
     Raises:
         ValueError: As :func:`interpolate` and :func:`~kdft_lib.training.evaluate`.
