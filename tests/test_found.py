@@ -231,6 +231,12 @@ def test_built_reference_tears_no_sentence_at_its_colon(html):
     assert [page for page in PAGES if page.startswith("api/") and "Return type" in html(page)] == []
 
 
+def test_built_chapters_have_the_numbers_of_their_files(html):
+    chapters = [page for page in PAGES if page[0].isdigit()]
+    numbers = [re.findall(r'<h1><span class="section-number">(\d+)\. </span>', html(page)) for page in chapters]
+    assert numbers == [[str(int(page[:2]))] for page in chapters]
+
+
 def test_built_pages_say_when_they_were_changed(html):
     git = ["git", "-C", str(ROOT)]
     shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True).stdout

@@ -124,3 +124,9 @@ def test_lighthouse_sees_the_site_as_github_serves_it(tmp_path):
     assert lost.value.code == 404
     assert gzip.decompress(lost.value.read()) == b"<p>lost</p>"
     server.shutdown()
+
+
+def test_each_change_runs_some_notebooks_as_on_colab_and_each_week_all():
+    assert "\nmake colab\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    weekly = (ROOT / ".github/workflows/weekly.yml").read_text(encoding="utf-8")
+    assert "tools/run_colab.py --python python --freeze colab.txt book/*.ipynb\n" in weekly
