@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import html
 import os
 import re
 import shutil
 import sys
 import tomllib
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from test_book import BOOK, ROOT, address, prose
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -31,6 +35,59 @@ def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
     course_pack.write(folder, CHAPTERS)
     return folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A pack of one file, for what does not depend on the others."""
+
+    def write(pack, found):
+        pack.mkdir()
+        (pack / "plan.md").write_text(found, encoding="utf-8")
+
+    monkeypatch.setattr(course_pack, "write", write)
+
+
+def test_a_new_pack_takes_the_place_of_an_old_one_and_of_nothing_else(quick, tmp_path):
+    pack = tmp_path / "course/kdft-course"
+    course_pack.renew(pack, "old")
+    (pack.parent / "marks.txt").write_text("mine", encoding="utf-8")
+    course_pack.renew(pack, "new")
+    assert (pack / "plan.md").read_text(encoding="utf-8") == "new"
+    with zipfile.ZipFile(pack.with_suffix(".zip")) as packed:
+        assert packed.read("kdft-course/plan.md") == b"new"
+    assert sorted(path.name for path in pack.parent.iterdir()) == ["kdft-course", "kdft-course.zip", "marks.txt"]
+
+
+@pytest.mark.parametrize("name", ["instructors/assignment/submitted/ann/vowels/vowels.ipynb", "plan.md"])
+def test_an_instructors_work_is_never_deleted(quick, tmp_path, name):
+    pack = tmp_path / "kdft-course"
+    course_pack.renew(pack, "old")
+    (pack / name).parent.mkdir(parents=True, exist_ok=True)
+    (pack / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=rf"new or changed since it was written \(kdft-course/{name}\); move kdft-course"
+    ):
+        course_pack.renew(pack, "new")
+    assert (pack / name).read_text(encoding="utf-8") == "mine"
+    pack.rename(tmp_path / "autumn")
+    course_pack.renew(pack, "new")
+    assert (tmp_path / "autumn" / name).exists()
+
+
+def test_a_wrong_plan_leaves_the_old_pack_as_it_was(monkeypatch, tmp_path, capsys):
+    pack = tmp_path / "course/kdft-course"
+    pack.mkdir(parents=True)
+    (tmp_path / "plan.toml").write_text("[pace]\nwords = 0\n", encoding="utf-8")
+    (pack / "plan.md").write_text("old", encoding="utf-8")
+    shutil.make_archive(str(pack), "zip", pack.parent, pack.name)
+    monkeypatch.setattr(course_pack, "PACK", pack)
+    monkeypatch.setattr(course_pack, "SOURCE", tmp_path)
+    assert course_pack.main() == 1
+    wanted = "Nothing was written: plan.toml: words of pace is 0; make it a positive number\n"
+    assert capsys.readouterr().err == wanted
+    assert (pack / "plan.md").read_text(encoding="utf-8") == "old"
+    assert sorted(path.name for path in pack.parent.iterdir()) == ["kdft-course", "kdft-course.zip"]
 
 
 def sources(path):
@@ -120,24 +177,54 @@ def test_a_solution_that_is_not_folded_is_an_error(tmp_path):
 
 def test_projects_are_the_open_exercises(pack):
     text = (pack / "students/projects.md").read_text(encoding="utf-8")
-    assert text.count("\n## ") == sum(bool(chapter.levels["open"]) for chapter in CHAPTERS) > 10
+    site = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"]["baseurl"]
+    headings = re.findall(rf"^## \[(\d\d) .+\]\({re.escape(site)}\1-[\w-]+\.html\)$", text, flags=re.M)
+    assert headings == [chapter.number for chapter in CHAPTERS if chapter.levels["open"]]
+    assert len(headings) > 10
     assert not re.search(r":$", text, flags=re.M)
+    assert "(11 asks you to read a paper)" in text
+    assert re.search(r"^Go through the checklist with a paper", text, flags=re.M)
     for target in re.findall(r"\]\(([\w/-]+\.ipynb)\)", text):
         assert (pack / "students" / target).exists(), target
 
 
+def test_what_students_get_says_where_recipes_are(pack):
+    """They are not in the pack."""
+    paths = [*(pack / "students").rglob("*.ipynb"), *(pack / "students").glob("*.md")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    linked = re.findall(rf"\[`(recipes/\w+\.py)`\]\({address()}/blob/main/\1\)", text)
+    assert set(linked) == set(re.findall(r"recipes/\w+\.py", text))
+    assert len(linked) >= 8
+    assert all((ROOT / name).exists() for name in linked)
+
+
+def test_what_students_get_says_how_to_install_it(pack):
+    text = (pack / "students/README.md").read_text(encoding="utf-8")
+    assert f'"kdft-lib[notebooks] @ git+{address()}"' in text
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in text
+    for name in course_pack.LICENCES:
+        assert (pack / "students" / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def test_slides_are_listed_by_number(pack):
+    text = (pack / "instructors/slides/index.html").read_text(encoding="utf-8")
+    listed = re.findall(r'href="([\w-]+)\.html"[^>]*>(?:<[^>]+>)*(\d\d) ', text)
+    assert listed == [(chapter.name, chapter.number) for chapter in CHAPTERS]
+
+
 @by_name
 def test_slides_show_each_figure_and_formula(pack, chapter):
-    html = (pack / f"instructors/slides/{chapter.name}.html").read_text(encoding="utf-8")
+    text = (pack / f"instructors/slides/{chapter.name}.html").read_text(encoding="utf-8")
     shown = [cell for cell in chapter.parts[0] if cell.cell_type == "code" and shows_figure(cell)]
-    images = re.findall(r'<img alt="([^"]*)" src="([^"]+)"', html)
+    images = re.findall(r'<img alt="([^"]*)" src="([^"]+)"', text)
     assert len(images) == sum(
         bool({"image/png", "image/svg+xml"} & set(output.get("data", {}))) for cell in shown for output in cell.outputs
     )
     assert all(alt and (pack / "instructors/slides" / file).exists() for alt, file in images)
     formulas = len(re.findall(r"\$\$.+?\$\$", prose(chapter.path), flags=re.S))
-    assert html.count('display="block"') == formulas
-    assert 'class="notes"' in html
+    assert text.count('display="block"') == formulas
+    assert 'class="notes"' in text
 
 
 def test_slides_name_no_other_host(pack):
@@ -208,18 +295,95 @@ def test_plans_keep_the_order_and_use_every_week():
     assert numbers == [chapter.number for chapter in CHAPTERS]
 
 
-def test_a_plan_out_of_order_is_an_error():
-    changed = wanted()
-    changed["courses"] = [{"weeks": 1, "project_weeks": 0, "chapters": ["01", "02", "04"]}]
-    with pytest.raises(ValueError, match="the course of 1 weeks is out of order: 04 needs 03"):
-        course_plan.courses(CHAPTERS, changed)
+def planned(**changes):
+    """The table of one course, of which some is changed."""
+    (made,) = course_plan.courses(CHAPTERS, one := wanted() | {"courses": [FOUR | changes]})
+    return "\n".join(course_plan.timetable(*made, one))
+
+
+FOUR = {"weeks": 4, "project_weeks": 0, "chapters": ["01", "02", "03", "04", "07", "08", "10", "11"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"chapters": ["01", "02", "04", "03"]}, "is out of order: 04 needs 03; list first what others need"),
+        ({"chapters": ["01", "2"]}, "names '2'; choose from 01, 02"),
+        ({"chapters": ["01", "02", "01"]}, "names 01 2 times; keep one"),
+        ({"weeks": 9}, "has 8 chapters for 9 weeks before the project; change weeks, project_weeks or chapters"),
+        ({"project_weeks": 4}, "has 8 chapters for 0 weeks before the project; change weeks"),
+        (
+            {"weeks": 2, "project_weeks": 1, "chapters": ["01", "02"]},
+            "ends in a project, which needs 10 and 11; add what is needed to its chapters, or set project_weeks to 0",
+        ),
+    ],
+)
+def test_a_course_that_cannot_be_taught_is_an_error(changes, said):
+    course = FOUR | changes
+    with pytest.raises(ValueError, match=f"^the course of {course['weeks']} weeks {said}"):
+        planned(**changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("words = 100", "words = ", "plan.toml is not TOML: "),
+        ("words = 100", "", "plan.toml: words of pace is None; make it a positive number"),
+        ("[pace]", "[tempo]", "plan.toml: words of pace is None; make it a positive number"),
+        ("weeks = 4", 'weeks = "4"', "plan.toml: weeks of courses is '4'; make it a whole number, 0 or more"),
+        (
+            'chapters = "all"',
+            "chapters = [1]",
+            "plan.toml: chapters of courses is [1]; make it a list of chapters such",
+        ),
+        ('needs = ["04"]', "needs = 4", "plan.toml: needs of assignment is 4; make it a list of chapters such"),
+        ('05 = ["04"]\n', "", "[needs] and the book's chapters differ in 05; give each chapter one line"),
+    ],
+)
+def test_a_plan_that_cannot_be_read_is_an_error(tmp_path, old, new, said):
+    text = (ROOT / "course/plan.toml").read_text(encoding="utf-8")
+    (tmp_path / "plan.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        course_plan.plan(CHAPTERS, tmp_path / "plan.toml")
+
+
+def test_chapters_are_taught_in_the_order_of_the_plan():
+    text = planned(chapters=["01", "02", "07", "08", "03", "04", "10", "11"])
+    assert re.findall(r"\b(\d\d) [A-Z]", text) == ["01", "02", "07", "08", "03", "04", "10", "11"]
+
+
+def test_the_heading_names_the_courses_that_are_planned(tmp_path, pack):
+    text = (ROOT / "course/plan.toml").read_text(encoding="utf-8")
+    (tmp_path / "plan.toml").write_text(text.replace("weeks = 4\n", "weeks = 6\n"), encoding="utf-8")
+    made = course_plan.plan(CHAPTERS, tmp_path / "plan.toml")
+    assert made.startswith("# A plan for 6, 8 and 12 weeks\n")
+    assert made.count("\n## 6 weeks\n") == 1
+
+
+def test_the_assignment_counts_in_the_week_in_which_it_is_due():
+    rows = re.findall(r"^\| \d .*$", planned(), flags=re.M)
+    assert ["assignment out" in row for row in rows] == [False, True, False, False]
+    assert ["assignment due (2.0 h)" in row for row in rows] == [False, False, True, False]
+    weeks = [float(row.split("|")[-2].split()[0]) for row in rows]
+    assert weeks[2] > weeks[1] + 1
+    assert sum(weeks) == pytest.approx(float(re.search(r"In all ([\d.]+) h", planned())[1]), abs=0.2)
+    last = planned(weeks=2, chapters=["01", "02", "03", "04"]).splitlines()[5]
+    assert "assignment out; assignment due" in last
+    without = planned(weeks=2, chapters=["01", "02", "03"])
+    assert "The assignment needs 04, which this course leaves out." in without
+    assert "assignment due" not in without
+
+
+def test_a_project_is_chosen_when_everything_is_read(pack):
+    text = (pack / "instructors/plan.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d+) .*project chosen", text, flags=re.M) == ["7", "10"]
+    assert re.findall(r"^\| (\d+) \| project .*\| 7\.5 h \|$", text, flags=re.M) == ["8", "11", "12"]
+    assert text.count("There is no project; `projects.md` and `rubric.md` are for courses that have one.") == 1
 
 
 def test_the_fullest_week_is_as_light_as_can_be():
     assert course_plan.spread([3, 1, 1, 3], 2) == [range(2), range(2, 4)]
     assert course_plan.spread([1, 1, 1, 5], 3) == [range(1), range(1, 3), range(3, 4)]
-    with pytest.raises(ValueError, match="2 chapters cannot fill 3 weeks"):
-        course_plan.spread([1, 1], 3)
 
 
 def test_times_are_those_of_the_chapters(pack):
@@ -231,7 +395,7 @@ def test_times_are_those_of_the_chapters(pack):
         written = sum(len(source.split()) for source in re.split(r"\n+", prose(chapter.path)))
         assert 0.8 * written < int(row[1].replace(",", "")) <= written
         assert f"| {chapter.seconds:.0f} s |" in text
-    minutes = Counter(easy=2, medium=1)
+    minutes = Counter(easy=2, medium=1, open=1)  # which counts as a project
     fake = type("Fake", (), {"words": 1000, "lines": 50, "seconds": 120.0, "levels": minutes})
     assert course_plan.minutes(fake, wanted()) == 10 + 5 + 2 + 60
 
@@ -272,6 +436,9 @@ methods |= {"soft targets": [transfer], "soft targets, more inputs": [transfer]}
 result = compare(methods, utterances, seeds=range(5), reference="labels", progress=False)
 conclusions = {"soft targets": "better", "soft targets, more inputs": "worse"}
 """
+BORROWED = """
+    return soft_target_loss(student_logits, teacher_logits.detach(), temperature)
+"""
 WRONG = {
     "forgot_the_factor": ({"loss": ("temperature**2 * ", "")}, EXPERIMENT | {"loss-temperature"}),
     "turned_the_divergence": (
@@ -294,9 +461,20 @@ WRONG = {
         },
         EXPERIMENT | {"choose-check", "verdict-check"},
     ),
-    "tuned_unequally": ({"compare": (re.compile(r"methods = .*", re.S), UNEQUAL)}, EXPERIMENT),
+    "tuned_unequally": ({"compare": (re.compile(r".*", re.S), UNEQUAL)}, EXPERIMENT),
+    "called_the_library_and_spoiled_the_svm": (
+        {
+            "loss": (re.compile(r"    ### BEGIN.*END SOLUTION", re.S), BORROWED),
+            "compare": ("result = ", 'methods["SVM"] = [Classical(SVC(C=1e-6))]\nresult = '),
+        },
+        {"loss-value", "loss-temperature", "loss-shape", "loss-gradient", "compare-fair"},
+    ),
+    "changed_the_weights": (
+        {"compare": ("SoftTargets(teacher)", "SoftTargets(teacher, temperature=1.0, kd_weight=0.5, ce_weight=0.5)")},
+        {"compare-fair"},
+    ),
 }
-"""What each changes in the right answer, and the checks that must fail; all but the last leave the experiment out."""
+"""What each changes in the right answer, and the checks that must fail; the experiment runs where it is changed."""
 
 
 def answered(changes):
@@ -331,7 +509,7 @@ def graded(pack, tmp_path_factory):
     left_out = {"compare": (re.compile(r".*", re.S), "raise NotImplementedError()")}
     submissions = {"right": answered({})}
     for name, (changes, _) in WRONG.items():
-        submissions[name] = answered(changes if name == "tuned_unequally" else changes | left_out)
+        submissions[name] = answered(left_out | changes)
     for name, notebook in submissions.items():
         (folder / f"submitted/{name}/vowels").mkdir(parents=True)
         nbformat.write(notebook, folder / f"submitted/{name}/vowels/vowels.ipynb")
@@ -375,17 +553,54 @@ def test_points_are_exported_and_feedback_is_written(graded):
     assert sorted(path.parts[-3] for path in folder.glob("feedback/*/vowels/vowels.html")) == sorted(scores)
 
 
+@pytest.mark.slow
+def test_feedback_says_what_was_wrong_and_quotes_no_hidden_test(graded):
+    folder, scores = graded
+    checks = [cell.source for cell in course_pack.assignment().cells if "HIDDEN" in cell.source]
+    hidden = [
+        line.strip()
+        for source in checks
+        for line in re.search(r"BEGIN HIDDEN TESTS\n(.*)### END", source, flags=re.S)[1].splitlines()
+        if line not in re.sub(r"### BEGIN HIDDEN.*", "", source, flags=re.S)
+    ]
+    assert len(hidden) > 30
+    pages = {
+        student: html.unescape(
+            re.sub(r"<[^>]+>", "", (folder / f"feedback/{student}/vowels/vowels.html").read_text(encoding="utf-8"))
+        )
+        for student in scores
+    }
+    for student, page in pages.items():
+        assert [line for line in hidden if line in page] == [], student
+        assert "HIDDEN" not in page
+    assert "temperature 0.5: Scalars are not close!" in pages["forgot_the_factor"]
+    assert "AssertionError: the teacher answers in training mode" in pages["left_the_teacher_training"]
+    assert (
+        "AssertionError: it calls kdft_lib; write it with torch alone"
+        in pages["called_the_library_and_spoiled_the_svm"]
+    )
+    assert "AssertionError: soft targets: another objective" in pages["changed_the_weights"]
+    assert "SVM: other settings than the given ones" in pages["called_the_library_and_spoiled_the_svm"]
+
+
+def test_each_check_says_what_it_found():
+    for cell in course_pack.assignment().cells:
+        if cell.metadata.get("nbgrader", {}).get("grade"):
+            asserts = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Assert)]
+            assert all(node.msg for node in asserts), cell.source
+
+
 def test_the_page_and_the_packs_own_name_what_is_there(pack):
     page = (BOOK / "for-instructors.md").read_text(encoding="utf-8")
     tables = re.findall(r"^\| in `(\w+)` \| what it is \|\n(.*?)\n\n", page, flags=re.M | re.S)
     assert [part for part, _ in tables] == ["students", "instructors"]
     for part, rows in tables:
-        assert set(re.findall(r"^\| `([\w.]+)` \|", rows, flags=re.M)) == {
+        assert set(re.findall(r"`([\w.-]+)`", "".join(re.findall(r"^\| (.+?) \|", rows, flags=re.M)))) == {
             path.name for path in (pack / part).iterdir()
         }
     text = (pack / "README.md").read_text(encoding="utf-8")
     for part, listed in re.findall(r"^`(\w+)/`.*?\n\n(.*?)\n\n", text, flags=re.M | re.S):
-        names = re.findall(r"^- `([\w./-]+)`", listed, flags=re.M)
+        names = re.findall(r"`([\w./-]+)`", "".join(re.findall(r"^- (.+?):", listed, flags=re.M)))
         assert {name.strip("/") for name in names} == {path.name for path in (pack / part).iterdir()}
 
 

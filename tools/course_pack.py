@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ PACK = ROOT / "_build" / "course" / "kdft-course"
 SOLUTION = "hide-cell"
 EXERCISE = re.compile(r"\*\*(\d+) \((easy|medium|open)\)\.\*\*")
 PIECE = re.compile(r"^(?=## |\*\*\d+ \(\w+\)\.\*\*)", re.M)
+LICENCES = ("LICENSE", "LICENSE-TEXT")
 
 
 @dataclass
@@ -168,11 +170,18 @@ def readable(text: str) -> str:
         title, name = found[1] or found[2].replace("-", " "), found[2]
         if (ROOT / f"book/{name}.ipynb").exists():
             return f"[{title}]({name}.ipynb)"
-        address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
-        return f"[{title}]({address}/blob/main/book/{name}.md)"
+        return f"[{title}]({repository}/blob/main/book/{name}.md)"
 
+    repository = configuration()["repository"]["url"]
+    text = re.sub(r"`(recipes/\w+\.py)`", rf"[`\1`]({repository}/blob/main/\1)", text)
     text = re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", cited, text)
     return re.sub(r"\{doc\}`(?:([^`<]*?)\s*<)?([\w./-]+)>?`", linked, text)
+
+
+@functools.cache
+def configuration() -> Any:
+    """Of the book."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -232,17 +241,14 @@ def write_course(folder: Path) -> Path:
 
 
 def projects(found: Iterable[Chapter]) -> str:
-    """The open exercises, which are projects to begin with."""
-    lines = [
-        "# Where a project can begin",
-        "",
-        "The open exercises of the book; each measures something not yet known.",
-    ]
+    """The open exercises, each under its chapter as it stands on the site."""
+    lines = [(SOURCE / "projects.md").read_text(encoding="utf-8").rstrip()]
     for chapter in found:
         texts = [text for level, text in chapter.exercises if level == "open"]
-        lines += ["", f"## {chapter.number} {chapter.title}"] * bool(texts)
-        lines += ["", *("\n\n".join(texts)).splitlines()] * bool(texts)
-    return re.sub(r"\]\((?=[\w-]+\.ipynb\))", "](chapters/", readable("\n".join(lines))) + "\n"
+        if texts:
+            page = f"{configuration()['html']['baseurl']}{chapter.name}.html"
+            lines += [f"## [{chapter.number} {chapter.title}]({page})", *texts]
+    return re.sub(r"\]\((?=[\w-]+\.ipynb\))", "](chapters/", readable("\n\n".join(lines))) + "\n"
 
 
 def write(pack: Path, found: list[Chapter]) -> None:
@@ -250,13 +256,14 @@ def write(pack: Path, found: list[Chapter]) -> None:
     for_students, for_instructors = pack / "students", pack / "instructors"
     (for_students / "chapters").mkdir(parents=True)
     (for_instructors / "solutions").mkdir(parents=True)
+    (for_instructors / "plan.md").write_text(plan(found, SOURCE / "plan.toml"), encoding="utf-8")
     for chapter in found:
         nbformat.write(chapter.students_version(), for_students / f"chapters/{chapter.name}.ipynb")
         nbformat.write(chapter.solutions(), for_instructors / f"solutions/{chapter.name}-solutions.ipynb")
     slides(found, for_instructors / "slides", readable)
-    (for_instructors / "plan.md").write_text(plan(found, SOURCE / "plan.toml"), encoding="utf-8")
     (for_students / "projects.md").write_text(projects(found), encoding="utf-8")
     shutil.copy(SOURCE / "rubric.md", for_students)
+    shutil.copy(SOURCE / "students.md", for_students / "README.md")
     with tempfile.TemporaryDirectory() as place:
         released = write_course(Path(place))
         shutil.copy(released, for_students)
@@ -264,16 +271,49 @@ def write(pack: Path, found: list[Chapter]) -> None:
         (course / "source/vowels").mkdir(parents=True)
         shutil.copy(SOURCE / "nbgrader_config.py", course)
         shutil.copy(Path(place) / "source/vowels/vowels.ipynb", course / "source/vowels")
-    for name in ("LICENSE", "LICENSE-TEXT"):
+    for name in LICENCES:
         shutil.copy(ROOT / name, pack)
+        shutil.copy(ROOT / name, for_students)
     shutil.copy(SOURCE / "README.md", pack)
 
 
+def touched(pack: Path) -> list[str]:
+    """Files of a pack that are new or changed since it was written; its archive tells."""
+    archive = pack.with_suffix(".zip")
+    written = {}
+    if archive.exists():
+        with zipfile.ZipFile(archive) as packed:
+            written = {name: packed.read(name) for name in packed.namelist()}
+    files = {path.relative_to(pack.parent).as_posix(): path for path in sorted(pack.rglob("*")) if path.is_file()}
+    return [name for name, path in files.items() if written.get(name) != path.read_bytes()]
+
+
+def renew(pack: Path, found: list[Chapter]) -> None:
+    """Write the pack and its archive in place of old ones, which stay where that fails or somebody worked in them."""
+    if own := touched(pack):
+        others = f" and {len(own) - 1} more" if len(own) > 1 else ""
+        raise ValueError(
+            f"the old pack has files that are new or changed since it was written ({own[0]}{others}); "
+            f"move {pack.name} out of {pack.parent} and call `make course` again"
+        )
+    pack.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=pack.parent) as place:
+        made = Path(place) / pack.name
+        write(made, found)
+        archive = shutil.make_archive(str(made), "zip", place, pack.name)
+        if pack.exists():
+            pack.rename(Path(place) / "old")
+        made.rename(pack)
+        Path(archive).replace(pack.with_suffix(".zip"))
+
+
 def main() -> int:
-    shutil.rmtree(PACK.parent, ignore_errors=True)
-    write(PACK, chapters())
-    packed = shutil.make_archive(str(PACK), "zip", PACK.parent, PACK.name)
-    print(f"The course pack is in {PACK.relative_to(ROOT)}, and as {Path(packed).relative_to(ROOT)}")
+    try:
+        renew(PACK, chapters())
+    except ValueError as error:
+        print(f"Nothing was written: {error}", file=sys.stderr)
+        return 1
+    print(f"The course pack is in {PACK.relative_to(ROOT)}, and as {PACK.relative_to(ROOT).with_suffix('.zip')}")
     return 0
 
 

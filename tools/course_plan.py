@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,12 +20,58 @@ class Chapter(Protocol):
     levels: Any
 
 
+def positive(value: object) -> bool:
+    """a positive number"""
+    return isinstance(value, int | float) and value > 0
+
+
+def whole(value: object) -> bool:
+    """a whole number, 0 or more"""
+    return isinstance(value, int) and value >= 0
+
+
+def numbers(value: object) -> bool:
+    """a list of chapters such as ["01", "02"]"""
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def numbers_or_all(value: object) -> bool:
+    """a list of chapters such as ["01", "02"] ("all" for the whole book)"""
+    return value == "all" or numbers(value)
+
+
+FORMS: dict[str, dict[str, Callable[[object], bool]]] = {
+    "pace": {"words": positive, "lines": positive},
+    "minutes": {"easy": positive, "medium": positive},
+    "assignment": {"needs": numbers, "minutes": positive},
+    "project": {"needs": numbers, "minutes": positive},
+    "courses": {"weeks": whole, "project_weeks": whole, "chapters": numbers_or_all},
+}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What is wanted, each entry of the form that the plans need."""
+    try:
+        wanted = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path.name} is not TOML: {error}") from None
+    for table, forms in FORMS.items():
+        entries = wanted.get(table)
+        for entry in entries if entries and isinstance(entries, list) else [entries]:
+            for key, form in forms.items():
+                value = entry.get(key) if isinstance(entry, dict) else None
+                if not form(value):
+                    raise ValueError(f"{path.name}: {key} of {table} is {value!r}; make it {form.__doc__}")
+    return wanted
+
+
 def reading(chapter: Chapter, wanted: dict[str, Any]) -> float:
     return chapter.words / wanted["pace"]["words"] + chapter.lines / wanted["pace"]["lines"]
 
 
 def exercising(chapter: Chapter, wanted: dict[str, Any]) -> int:
-    return sum(count * wanted["minutes"][level] for level, count in chapter.levels.items())
+    """Open exercises count where a project takes one up."""
+    return sum(chapter.levels[level] * spent for level, spent in wanted["minutes"].items())
 
 
 def minutes(chapter: Chapter, wanted: dict[str, Any]) -> float:
@@ -35,34 +81,62 @@ def minutes(chapter: Chapter, wanted: dict[str, Any]) -> float:
 
 def spread(loads: Sequence[float], weeks: int) -> list[range]:
     """Consecutive chapters for each week, so that the fullest week is as light as can be, and then the next."""
-    if not 1 <= weeks <= len(loads):
-        raise ValueError(f"{len(loads)} chapters cannot fill {weeks} weeks")
     ways = ([0, *cuts, len(loads)] for cuts in combinations(range(1, len(loads)), weeks - 1))
     best = min(ways, key=lambda way: sorted((sum(loads[a:b]) for a, b in pairwise(way)), reverse=True))
     return [range(a, b) for a, b in pairwise(best)]
 
 
-def missing(numbers: Sequence[str], needs: dict[str, list[str]]) -> list[str]:
+def missing(chosen: Sequence[str], needs: dict[str, list[str]]) -> list[str]:
     """Chapters that come without, or before, one that they need."""
     return [
         f"{number} needs {need}"
-        for place, number in enumerate(numbers)
+        for place, number in enumerate(chosen)
         for need in needs[number]
-        if need not in numbers[:place]
+        if need not in chosen[:place]
     ]
+
+
+def check(course: dict[str, Any], chosen: Sequence[str], wanted: dict[str, Any]) -> None:
+    """Raise a ValueError where a course cannot be taught as it stands in plan.toml."""
+    named = f"the course of {course['weeks']} weeks"
+    for number in chosen:
+        if number not in wanted["needs"]:
+            raise ValueError(f"{named} names {number!r}; choose from {', '.join(wanted['needs'])}")
+        if chosen.count(number) > 1:
+            raise ValueError(f"{named} names {number} {chosen.count(number)} times; keep one")
+    if unmet := missing(chosen, wanted["needs"]):
+        raise ValueError(f"{named} is out of order: {'; '.join(unmet)}; list first what others need")
+    left = course["weeks"] - course["project_weeks"]
+    if not 1 <= left <= len(chosen):
+        raise ValueError(
+            f"{named} has {len(chosen)} chapters for {left} weeks before the project; "
+            "change weeks, project_weeks or chapters, so that each of these weeks has a chapter"
+        )
+    unread = [number for number in wanted["project"]["needs"] if number not in chosen]
+    if course["project_weeks"] and unread:
+        raise ValueError(
+            f"{named} ends in a project, which needs {listed(unread)}; "
+            "add what is needed to its chapters, or set project_weeks to 0"
+        )
 
 
 def courses(chapters: Sequence[Chapter], wanted: dict[str, Any]) -> list[tuple[dict[str, Any], list[list[Chapter]]]]:
     """Each course, and the chapters of each of its weeks but those of the project."""
+    known = {chapter.number: chapter for chapter in chapters}
+    if odd := known.keys() ^ wanted.get("needs", {}).keys():
+        raise ValueError(f"[needs] and the book's chapters differ in {listed(sorted(odd))}; give each chapter one line")
     made = []
     for course in wanted["courses"]:
-        chosen = [each for each in chapters if course["chapters"] == "all" or each.number in course["chapters"]]
-        if unmet := missing([each.number for each in chosen], wanted["needs"]):
-            raise ValueError(f"the course of {course['weeks']} weeks is out of order: {'; '.join(unmet)}")
-        loads = [minutes(each, wanted) for each in chosen]
+        chosen = list(known) if course["chapters"] == "all" else course["chapters"]
+        check(course, chosen, wanted)
+        loads = [minutes(known[number], wanted) for number in chosen]
         weeks = spread(loads, course["weeks"] - course["project_weeks"])
-        made.append((course, [[chosen[place] for place in week] for week in weeks]))
+        made.append((course, [[known[chosen[place]] for place in week] for week in weeks]))
     return made
+
+
+def listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def hours(spent: float) -> str:
@@ -81,52 +155,63 @@ def first_week(weeks: Sequence[Sequence[Chapter]], needs: Sequence[str]) -> int 
 
 def timetable(course: dict[str, Any], weeks: Sequence[Sequence[Chapter]], wanted: dict[str, Any]) -> list[str]:
     """The table of one course."""
-    handed_out = first_week(weeks, wanted["assignment"]["needs"])
-    begun = first_week(weeks, wanted["project"]["needs"]) if course["project_weeks"] else None
-    project = wanted["project"]["minutes"] * course["project_weeks"] / 2
-    lines = [f"## {course['weeks']} weeks", "", "| week | chapters | reading | running | exercises | also |"]
-    lines += ["|---|---|---|---|---|---|"]
+    assignment = wanted["assignment"]
+    handed_out = first_week(weeks, assignment["needs"])
+    due = min(handed_out + 1, course["weeks"]) if handed_out else None
+    lines = [f"## {course['weeks']} weeks", "", "| week | chapters | reading | running | exercises | also | in all |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     total = 0.0
-    for number, week in enumerate(weeks, 1):
+    for number in range(1, course["weeks"] + 1):
+        week = weeks[number - 1] if number <= len(weeks) else []
         read, solve = (sum(count(each, wanted) for each in week) for count in (reading, exercising))
         run = sum(each.seconds for each in week) / 60
-        also = []
+        spent, also = read + run + solve, []
         if number == handed_out:
-            also.append(f"assignment out ({hours(wanted['assignment']['minutes'])})")
-        if handed_out and number == handed_out + 1:
-            also.append("assignment due")
-        if number == begun:
-            also.append("projects chosen")
+            also.append("assignment out")
+        if number == due:
+            spent += assignment["minutes"]
+            also.append(f"assignment due ({hours(assignment['minutes'])})")
+        if course["project_weeks"] and number == len(weeks):
+            also.append("project chosen")
+        if not week:
+            spent += wanted["project"]["minutes"]
+            also += ["project shown, and graded by the rubric"] * (number == course["weeks"])
         names = ", ".join(f"{each.number} {each.title.split(':')[0]}" for each in week)
-        lines.append(f"| {number} | {names} | {hours(read)} | {run:.0f} min | {hours(solve)} | {'; '.join(also)} |")
-        total += read + run + solve
-    for number in range(len(weeks) + 1, course["weeks"] + 1):
-        last = "shown and graded by the rubric" if number == course["weeks"] else ""
-        lines.append(f"| {number} | project | | | {hours(project / course['project_weeks'])} | {last} |")
-    total += wanted["assignment"]["minutes"] + project
-    return [*lines, "", f"In all {hours(total)} of a student's time, {hours(total / course['weeks'])} a week."]
+        counts = f"{hours(read)} | {run:.0f} min | {hours(solve)}" if week else " | | "
+        lines.append(f"| {number} | {names or 'project'} | {counts} | {'; '.join(also)} | {hours(spent)} |")
+        total += spent
+    lines += ["", f"In all {hours(total)} of a student's time, {hours(total / course['weeks'])} a week."]
+    if not due:
+        lines += [f"The assignment needs {', '.join(assignment['needs'])}, which this course leaves out."]
+    if not course["project_weeks"]:
+        lines += ["There is no project; `projects.md` and `rubric.md` are for courses that have one."]
+    return lines
 
 
 def plan(chapters: Sequence[Chapter], path: Path) -> str:
     """All courses, and what they were computed from."""
-    wanted = tomllib.loads(path.read_text(encoding="utf-8"))
+    wanted = read(path)
     pace = wanted["pace"]
+    made = courses(chapters, wanted)
+    paces = listed([f"{spent} minutes for one marked {level}" for level, spent in wanted["minutes"].items()])
     lines = [
-        "# A plan for 4, 8 and 12 weeks",
+        f"# A plan for {listed([str(course['weeks']) for course, _ in made])} weeks",
         "",
         "Words, lines of code and seconds are counted in the chapters as they are stored. A student is taken to read"
-        f" {pace['words']} words or {pace['lines']} lines of code a minute, and to need"
-        f" {wanted['minutes']['easy']} minutes for an easy exercise, {wanted['minutes']['medium']} for a medium and"
-        f" {wanted['minutes']['open']} for an open one. Chapters are spread so that the fullest week is as light as"
-        " their order allows.",
+        f" {pace['words']} words or {pace['lines']} lines of code a minute, and to need, for an exercise, {paces}."
+        " Chapters are spread so that the fullest week is as light as their order allows, the assignment aside.",
+        "",
+        "Open exercises are where projects begin. They count there, a week of a project as"
+        f" {hours(wanted['project']['minutes'])}, and may be left out otherwise. The assignment counts in the week in"
+        " which it is due.",
     ]
-    for course, weeks in courses(chapters, wanted):
+    for course, weeks in made:
         lines += ["", *timetable(course, weeks, wanted)]
     lines += ["", "## Each chapter", ""]
     lines += ["| chapter | needs | words | lines of code | reading | running | exercises | in all |", "|" + "---|" * 8]
     for each in chapters:
         needs = ", ".join(wanted["needs"][each.number]) or "PyTorch"
-        levels = ", ".join(f"{each.levels[level]} {level}" for level in wanted["minutes"] if each.levels[level])
+        levels = ", ".join(f"{count} {level}" for level, count in each.levels.items())
         lines.append(
             f"| {each.number} {each.title.split(':')[0]} | {needs} | {each.words:,} | {each.lines} |"
             f" {reading(each, wanted):.0f} min | {each.seconds:.0f} s | {levels} | {hours(minutes(each, wanted))} |"

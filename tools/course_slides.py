@@ -22,6 +22,7 @@ class Chapter(Protocol):
     """What slides need to know of a chapter."""
 
     name: str
+    number: str
     title: str
     parts: tuple[list[Any], list[Any]]
 
@@ -128,5 +129,5 @@ def prune(target: Path) -> None:
 
 
 def listing(chapters: Iterable[Chapter]) -> str:
-    lines = [f"- [{chapter.title.split(':')[0]}]({chapter.name}.md)" for chapter in chapters]
+    lines = [f"- [{chapter.number} {chapter.title.split(':')[0]}]({chapter.name}.md)" for chapter in chapters]
     return "# kdft: slides\n\n" + "\n".join(lines) + "\n"
