@@ -51,17 +51,15 @@ FORMS: dict[str, dict[str, Callable[[object], bool]]] = {
 
 def read(path: Path) -> dict[str, Any]:
     """What is wanted, each entry of the form that the plans need."""
-    try:
-        wanted = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path.name} is not TOML: {error}") from None
+    wanted = tomllib.loads(path.read_text(encoding="utf-8"))
     for table, forms in FORMS.items():
         entries = wanted.get(table)
         for entry in entries if entries and isinstance(entries, list) else [entries]:
             for key, form in forms.items():
                 value = entry.get(key) if isinstance(entry, dict) else None
                 if not form(value):
-                    raise ValueError(f"{path.name}: {key} of {table} is {value!r}; make it {form.__doc__}")
+                    given = "missing" if value is None else repr(value)
+                    raise ValueError(f"{key} of {table} is {given}; make it {form.__doc__}")
     return wanted
 
 
@@ -190,9 +188,12 @@ def timetable(course: dict[str, Any], weeks: Sequence[Sequence[Chapter]], wanted
 
 def plan(chapters: Sequence[Chapter], path: Path) -> str:
     """All courses, and what they were computed from."""
-    wanted = read(path)
+    try:
+        wanted = read(path)
+        made = courses(chapters, wanted)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
     pace = wanted["pace"]
-    made = courses(chapters, wanted)
     paces = listed([f"{spent} minutes for one marked {level}" for level, spent in wanted["minutes"].items()])
     lines = [
         f"# A plan for {listed([str(course['weeks']) for course, _ in made])} weeks",
