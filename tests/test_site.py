@@ -82,6 +82,12 @@ def visit(chromium, host):
         context.close()
 
 
+def resize(page, viewport):
+    """Give the page another size, and time to notice."""
+    page.set_viewport_size(viewport)
+    page.evaluate("() => new Promise((noticed) => requestAnimationFrame(() => requestAnimationFrame(noticed)))")
+
+
 def unfold(page):
     """Show what a reader can unfold."""
     page.locator(".bd-article details").evaluate_all("(all) => all.forEach((details) => { details.open = true; })")
@@ -153,7 +159,7 @@ def test_axe_finds_nothing(visit, name, theme):
     unfold(page)
     page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
     for viewport in (DESKTOP, PHONE):
-        page.set_viewport_size(viewport)
+        resize(page, viewport)
         found = page.evaluate("(rules) => axe.run(document, rules)", AXE)
         picture = PICTURES / theme / str(viewport["width"]) / f"{name.replace('/', '-')}.jpg"
         page.screenshot(path=picture, full_page=name in WHOLE, type="jpeg", quality=70)
