@@ -88,6 +88,16 @@ def resize(page, viewport):
     page.evaluate("() => new Promise((noticed) => requestAnimationFrame(() => requestAnimationFrame(noticed)))")
 
 
+def photograph(page, name, path):
+    """Keep what a reader sees first; of a few pages all of it, as far as the browser can draw one picture."""
+    size = dict(page.viewport_size)
+    if name in WHOLE:
+        load = "(image) => { image.loading = 'eager'; return image.decode(); }"
+        page.locator("main img").evaluate_all(f"(all) => Promise.all(all.map({load}))")
+        size["height"] = min(page.evaluate("document.documentElement.scrollHeight"), 16_000)
+    page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, **size}, type="jpeg", quality=70)
+
+
 def unfold(page):
     """Show what a reader can unfold."""
     page.locator(".bd-article details").evaluate_all("(all) => all.forEach((details) => { details.open = true; })")
@@ -161,8 +171,7 @@ def test_axe_finds_nothing(visit, name, theme):
     for viewport in (DESKTOP, PHONE):
         resize(page, viewport)
         found = page.evaluate("(rules) => axe.run(document, rules)", AXE)
-        picture = PICTURES / theme / str(viewport["width"]) / f"{name.replace('/', '-')}.jpg"
-        page.screenshot(path=picture, full_page=name in WHOLE, type="jpeg", quality=70)
+        photograph(page, name, PICTURES / theme / str(viewport["width"]) / f"{name.replace('/', '-')}.jpg")
         assert [(rule["id"], node["html"]) for rule in found["violations"] for node in rule["nodes"]] == []
 
 
