@@ -26,18 +26,18 @@ def main() -> None:
          asked(mid_level.KDLoss("m", "output", "m", "output", 4.0, 0.0), student, teacher))  # fmt: skip
     show("the same", losses.soft_target_loss(student, teacher), "torchdistill with targets, alpha = 1e-9",
          asked(mid_level.KDLoss("m", "output", "m", "output", 4.0, 1e-9), student, teacher, labels))  # fmt: skip
-    show("decoupled KD", losses.decoupled_kd_loss(student, teacher, targets), "mdistiller's formula",
+    show("decoupled KD", losses.dkd_loss(student, teacher, targets), "mdistiller's formula",
          peers.decoupled_as_published(student, teacher, targets))  # fmt: skip
     sure = student.scatter(1, targets.unsqueeze(1), 600.0)
-    show("decoupled KD, one logit at 600", losses.decoupled_kd_loss(sure, teacher, targets), "mdistiller's formula",
+    show("decoupled KD, one logit at 600", losses.dkd_loss(sure, teacher, targets), "mdistiller's formula",
          peers.decoupled_as_published(sure, teacher, targets))  # fmt: skip
     show("DIST", losses.dist_loss(student, teacher), "torchdistill",
          asked(mid_level.DISTLoss("m", "output", "m", "output"), student, teacher))  # fmt: skip
     show("similarity preserving", losses.similarity_preserving_loss(features, wide), "torchdistill",
          asked(mid_level.SPKDLoss("m", "m", "batchmean"), features, wide))  # fmt: skip
-    show("RKD distance", losses.relational_distance_loss(features, wide), "torchdistill",
+    show("RKD distance", losses.rkd_distance_loss(features, wide), "torchdistill",
          asked(mid_level.RKDLoss("m", "m", 1.0, 0.0, "mean"), features, wide))  # fmt: skip
-    show("RKD angle", losses.relational_angle_loss(features, wide), "torchdistill",
+    show("RKD angle", losses.rkd_angle_loss(features, wide), "torchdistill",
          asked(mid_level.RKDLoss("m", "m", 0.0, 1.0, "mean"), features, wide))  # fmt: skip
     pair = {"teacher": {"path": "m", "io": "output"}, "student": {"path": "m", "io": "output"}}
     for mode in ("code", "paper"):
@@ -48,7 +48,7 @@ def main() -> None:
     same = torch.ones(4, 3)
     same[0] = 0
     for name, loss in (
-        ("ours", losses.relational_distance_loss),
+        ("ours", losses.rkd_distance_loss),
         ("torchdistill", lambda s, t: asked(mid_level.RKDLoss("m", "m", 1.0, 0.0, "mean"), s, t)),
     ):
         print(f"RKD with three equal rows, largest gradient, {name}: {largest_gradient(loss, same):.3g}")

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from kdft_lib.data import TensorData, fashion_mnist
+from kdft_lib.data import TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -30,7 +31,7 @@ def student() -> ConvNet:
 
 def cached_epoch() -> Runs:
     """One epoch on 20,000 images: soft targets from cached logits, and labels."""
-    data, teacher = fashion_mnist(labelled=20_000).train, fashion_teacher()
+    data, teacher = fashion_mnist(labeled=20_000).train, fashion_teacher()
     cached = cache(teacher, data)
 
     def trained(rows: TensorData, objective: Any) -> nn.Module:
@@ -47,7 +48,7 @@ def cached_epoch() -> Runs:
 def ten_epochs() -> Runs:
     """Ten epochs on 6,000 images, the same batches in the same order: cached once and fitted, and the usual loop,
     with a loader that transforms each image and a teacher that answers each batch."""
-    data, teacher = fashion_mnist(labelled=6_000).train, fashion_teacher()
+    data, teacher = fashion_mnist(labeled=6_000).train, fashion_teacher()
     images = _Pictures(data)
 
     def ours() -> nn.Module:
@@ -79,7 +80,7 @@ def ten_epochs() -> Runs:
 
 def bare_steps() -> Runs:
     """300 steps on all images: ``fit``, and the loop that one would write by hand."""
-    data = fashion_mnist(labelled=None).train
+    data = fashion_mnist(labeled=None).train
     steps = 300
 
     def ours() -> nn.Module:
@@ -125,9 +126,9 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
     def __init__(self, data: TensorData):
         from torchvision import transforms
 
-        from kdft_lib.data import FASHION_NORMALISATION
+        from kdft_lib.datasets import FASHION_NORMALIZATION
 
-        mean, deviation = FASHION_NORMALISATION
+        mean, deviation = FASHION_NORMALIZATION
         self._arrays = ((data.inputs * deviation + mean) * 255).round().to(torch.uint8).squeeze(1).numpy()
         self._targets = data.targets
         self._change = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, deviation)])

@@ -51,7 +51,7 @@ def works() -> list[Work]:
                 shape,
                 0.50,
                 runs,
-                lambda s, t, targets=targets: losses.decoupled_kd_loss(s, t, targets),
+                lambda s, t, targets=targets: losses.dkd_loss(s, t, targets),
                 {"plain": lambda s, t, targets=targets: decoupled_as_published(s, t, targets)},
             )
         )
@@ -65,7 +65,7 @@ def works() -> list[Work]:
             shape,
             0.20,
             runs,
-            lambda s, t: losses.relational_distance_loss(s, t) + losses.relational_angle_loss(s, t),
+            lambda s, t: losses.rkd_distance_loss(s, t) + losses.rkd_angle_loss(s, t),
             {"plain": _relational},
         )
         for shape, runs in (((64, 256), 60), ((128, 512), 15))

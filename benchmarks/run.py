@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from kdft_lib import losses, plots
-from kdft_lib.data import TensorData, fashion_mnist
+from kdft_lib.data import TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments.records import hardware
 from kdft_lib.teachers import cache
 from kdft_lib.training import evaluate
@@ -100,7 +101,7 @@ def loop_rows() -> list[dict[str, Any]]:
         if "bare loop" in models:
             more["weights_differ_by"] = loops.gap(*models.values())
         if "usual loop" in models:
-            test = fashion_mnist(labelled=1000).test
+            test = fashion_mnist(labeled=1000).test
             more["test_accuracy"] = {name: evaluate(model, test)["accuracy"] for name, model in models.items()}
         rows.append(row(work, "", medians, goal, **more))
     return rows
@@ -115,7 +116,7 @@ def grow() -> dict[str, tuple[list[int], list[float], float]]:
 
     def relational(batch: int) -> None:
         def both(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return losses.relational_distance_loss(s, t) + losses.relational_angle_loss(s, t)
+            return losses.rkd_distance_loss(s, t) + losses.rkd_angle_loss(s, t)
 
         loss_works.once(both, *loss_works.pair((batch, 512)))
 

@@ -35,7 +35,7 @@ import torch
 from sklearn.svm import SVC
 from torch import nn
 
-from kdft_lib.data import japanese_vowels
+from kdft_lib.datasets import japanese_vowels
 from kdft_lib.experiments import Classical, Recipe, compare, paired_interval
 from kdft_lib.losses import soft_target_loss
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -138,13 +138,13 @@ def network(width):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, 9))
 
 
-def utterances(seed, labelled=27):
+def utterances(seed, labeled=27):
     """Coefficients as channels, frames as time."""
-    return japanese_vowels(labelled, seed=seed).with_inputs(lambda frames: frames.transpose(1, 2).contiguous())
+    return japanese_vowels(labeled, seed=seed).with_inputs(lambda frames: frames.transpose(1, 2).contiguous())
 
 
 torch.manual_seed(0)
-everything = utterances(0, labelled=None)
+everything = utterances(0, labeled=None)
 teacher = network(64)
 fit(teacher, everything.train, objective=Supervised(), strategy=FullFineTuning(0.01), steps=300, batch_size=32)
 teacher.card = {"labels": len(everything.train)}  # for the ledger
@@ -346,13 +346,13 @@ assert costs == [SVC(C=c).get_params() for c in (1.0, 5.0, 20.0)], "SVM: other s
 # %% check="compare-inputs" points=1
 # What each of them consumed.
 ### BEGIN HIDDEN TESTS
-for name, (unlabelled, teacher_labels) in {
+for name, (unlabeled, teacher_labels) in {
     "labels": (0, 0),
     "soft targets": (0, 216),
     "soft targets, more inputs": (189, 216),
 }.items():
     for entry in result.ledgers[name]:
-        consumed = {"labels": 27, "unlabelled": unlabelled, "teacher_labels": teacher_labels}
+        consumed = {"labels": 27, "unlabeled": unlabeled, "teacher_labels": teacher_labels}
         for key, wanted in consumed.items():
             assert entry[key] == wanted, f"{name}: {key} is {entry[key]} in the ledger, not {wanted}"
 ### END HIDDEN TESTS

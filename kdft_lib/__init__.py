@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "audio",
     "data",
+    "datasets",
     "experiments",
     "features",
     "losses",
@@ -27,7 +29,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from kdft_lib import (
+        audio,
         data,
+        datasets,
         experiments,
         features,
         losses,

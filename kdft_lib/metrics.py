@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import models
-from kdft_lib.data import UNLABELLED
+from kdft_lib.data import UNLABELED
 
 __all__ = [
     "Latency",
@@ -41,7 +41,7 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
         >>> accuracy(torch.eye(2), torch.tensor([0, 0]))
         0.5
     """
-    logits, targets = _labelled(logits, targets)
+    logits, targets = _labeled(logits, targets)
     return (logits.argmax(dim=-1) == targets).double().mean().item()
 
 
@@ -59,7 +59,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> float:
         >>> round(cross_entropy(torch.zeros(1, 2), torch.tensor([1])), 4)
         0.6931
     """
-    logits, targets = _labelled(logits, targets)
+    logits, targets = _labeled(logits, targets)
     return F.cross_entropy(logits.double(), targets).item()
 
 
@@ -84,7 +84,7 @@ def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
     """
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    logits, targets = _labelled(logits, targets)
+    logits, targets = _labeled(logits, targets)
     probabilities = logits.double().softmax(dim=-1)
     return multiclass_calibration_error(probabilities, targets, logits.shape[-1], n_bins=bins).item()
 
@@ -173,12 +173,12 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _labelled(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _labeled(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if logits.dim() != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
             f"logits has shape {tuple(logits.shape)} and targets {tuple(targets.shape)}; wanted (N, C) and (N,)"
         )
-    counted = targets != UNLABELLED
+    counted = targets != UNLABELED
     if not counted.any():
         raise ValueError("targets holds no label; there is nothing to score")
     return logits[counted], targets[counted]

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset, default_collate
 
 from kdft_lib import features, models
 from kdft_lib.data import TensorData, as_batch, batches
-from kdft_lib.data.files import written_whole
 from kdft_lib.features import Outputs
+from kdft_lib.files import written_whole
 
 __all__ = [
     "Ensemble",

@@ -14,17 +14,18 @@ import torch
 from recording import main, student
 from torch import Tensor, nn
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Comparison, PerSeed, Recipe, compare
 from kdft_lib.features import outputs
 from kdft_lib.models import fashion_teacher
 from kdft_lib.objectives import (
     DIST,
+    DKD,
+    RKD,
     AttentionTransfer,
-    DecoupledKD,
     Hint,
     Objective,
-    Relational,
     SimilarityPreserving,
     SoftTargets,
     Supervised,
@@ -73,7 +74,7 @@ def perceptron() -> nn.Sequential:
 
 def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images with the teacher's logits."""
-    splits = fashion_mnist(labelled=1000, seed=seed)
+    splits = fashion_mnist(labeled=1000, seed=seed)
     return splits._replace(train=cache(TEACHER, splits.train))
 
 
@@ -109,7 +110,7 @@ CONVOLUTIONAL: dict[str, Sequence[Make]] = {
     "similarity": [
         lambda t, w=w: w * SimilarityPreserving(t, "body.5", "blocks.block3") for w in (300.0, 3000.0, 30_000.0)
     ],
-    "relations": [lambda t, w=w: w * Relational(t, "body.7", "blocks.block3") for w in (0.1, 1.0, 10.0)],
+    "relations": [lambda t, w=w: w * RKD(t, "body.7", "blocks.block3") for w in (0.1, 1.0, 10.0)],
 }
 
 
@@ -120,7 +121,7 @@ def logit_objectives() -> dict[str, list[Objective]]:
         "standardised logits": [
             SoftTargets(TEACHER, temperature=2.0, kd_weight=w, ce_weight=0.1, standardize=True) for w in (1.0, 3.0, 9.0)
         ],
-        "decoupled KD": [DecoupledKD(TEACHER, beta=b) for b in (1.0, 2.0, 8.0)],
+        "decoupled KD": [DKD(TEACHER, beta=b) for b in (1.0, 2.0, 8.0)],
         "DIST": [DIST(TEACHER, temperature=t) for t in (1.0, 2.0, 4.0)],
     }
 
@@ -164,7 +165,7 @@ def another_kind() -> dict[str, Comparison]:
         "similarity": [
             lambda t, w=w: w * SimilarityPreserving(t, "body", "blocks.block3") for w in (300.0, 3000.0, 30_000.0)
         ],
-        "relations": [lambda t, w=w: w * Relational(t, "body", "blocks.block3") for w in (0.1, 1.0, 10.0)],
+        "relations": [lambda t, w=w: w * RKD(t, "body", "blocks.block3") for w in (0.1, 1.0, 10.0)],
     }
     for name, makes in whole.items():
         methods[name] = [

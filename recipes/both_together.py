@@ -16,7 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from kdft_lib.data import FASHION_NORMALISATION, Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, OnFeatures, PerSeed, Recipe, Trained, compare
 from kdft_lib.models import ConvNet, imagenet_backbone
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
@@ -135,7 +136,7 @@ class ThenFineTuned:
         trained = recipe.train(splits, seed)
         for cost in ("steps", "seconds"):
             trained.ledger[cost] += before[cost]
-        trained.ledger |= {key: before[key] for key in ("unlabelled", "teacher_labels")}
+        trained.ledger |= {key: before[key] for key in ("unlabeled", "teacher_labels")}
         return trained
 
 
@@ -150,9 +151,9 @@ def of_the_task(seed: int) -> tuple[nn.Module, dict[str, Any]]:
 @functools.cache
 def named_by_imagenet() -> tuple[nn.Module, TensorData]:
     """All 55,000 images without their labels, with Lite0's 1,000 logits."""
-    net = imagenet_backbone(image_size=48, given=FASHION_NORMALISATION)
+    net = imagenet_backbone(image_size=48, given=FASHION_NORMALIZATION)
     who = nn.Sequential(net.transform, net)
-    return who, cache(who, fashion_mnist(labelled=None).train.without_labels())
+    return who, cache(who, fashion_mnist(labeled=None).train.without_labels())
 
 
 @functools.cache
@@ -162,7 +163,7 @@ def of_imagenet(seed: int) -> tuple[nn.Module, dict[str, Any]]:
     used = {image.numpy().tobytes() for image in shop(seed).val.inputs}
     rows = [row for row, image in enumerate(data.inputs) if image.numpy().tobytes() not in used]
     torch.manual_seed(seed)
-    model = ConvNet(8, classes=1000)
+    model = ConvNet(8, num_classes=1000)
     history = fit(
         model, data[rows], objective=SoftTargets(who, kd_weight=1.0, ce_weight=0.0),
         strategy=FullFineTuning(0.1, weight_decay=0.1), steps=800, batch_size=256, seed=seed, progress=False,

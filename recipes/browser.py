@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdft_lib import metrics, models, plots
-from kdft_lib.data import FASHION_CLASSES, FASHION_NORMALISATION, Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import FASHION_CLASSES, FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.experiments import Recipe
 from kdft_lib.objectives import SoftTargets
 from kdft_lib.strategies import FullFineTuning
@@ -62,7 +63,7 @@ def shown(test: TensorData) -> TensorData:
 
 def pixels(images: Tensor) -> Tensor:
     """From 0 to 255, as they were before normalisation."""
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     return ((images * deviation + mean) * 255).round().to(torch.uint8)
 
 
@@ -85,7 +86,7 @@ def text(values: Tensor, kind: str) -> str:
 def write_scripts(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None:
     """Scripts, since a page that is opened as a file may load nothing else."""
     assert pictures.targets is not None
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     fields = {
         "classes": json.dumps(FASHION_CLASSES),
         "mean": mean,
@@ -125,7 +126,7 @@ def draw_still(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None
 
 def main() -> None:
     """Train and write everything."""
-    splits, teacher = fashion_mnist(labelled=LABELS, seed=SEED), models.fashion_teacher()
+    splits, teacher = fashion_mnist(labeled=LABELS, seed=SEED), models.fashion_teacher()
     net = train(teacher, splits)
     pictures = shown(splits.test)
     write_scripts(net, teacher, pictures)

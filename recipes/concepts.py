@@ -15,11 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, PerSeed, Recipe, compare
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
-from kdft_lib.strategies import BiasOnly, FullFineTuning, HeadOnly, Strategy
+from kdft_lib.strategies import BitFit, FullFineTuning, HeadOnly, Strategy
 from kdft_lib.teachers import cache
 from kdft_lib.training import fit
 
@@ -34,7 +35,7 @@ def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed, and the others without labels; all with the
     teacher's logits.
     """
-    splits = fashion_mnist(labelled=1000, seed=seed)
+    splits = fashion_mnist(labeled=1000, seed=seed)
     return splits._replace(train=cache(TEACHER, splits.train), transfer=cache(TEACHER, splits.transfer))
 
 
@@ -58,7 +59,7 @@ def pretrained(seed: int) -> dict[str, Tensor]:
     Singh and Komodakis, 2018). One setting, which was not tuned.
     """
     torch.manual_seed(seed)
-    model = ConvNet(width=8, classes=4)
+    model = ConvNet(width=8, num_classes=4)
     fit(
         model, turned(thousand_labels(seed).transfer.inputs, seed), objective=Supervised(),
         strategy=FullFineTuning(0.1), steps=400, seed=seed, progress=False,
@@ -96,7 +97,7 @@ def head(lr: float, decay: float) -> Strategy:
 
 
 def head_and_biases(lr: float, decay: float) -> Strategy:
-    return BiasOnly(lr, "head", weight_decay=decay)
+    return BitFit(lr, "head", weight_decay=decay)
 
 
 def choices() -> dict[str, Comparison]:

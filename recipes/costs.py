@@ -19,32 +19,33 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from kdft_lib.data import FASHION_NORMALISATION, Batch, fashion_mnist, homer
+from kdft_lib.data import Batch
+from kdft_lib.datasets import FASHION_NORMALIZATION, fashion_mnist, homer
 from kdft_lib.experiments.records import hardware
 from kdft_lib.models import CharacterGRU, ConvNet, fashion_teacher, imagenet_backbone
 from kdft_lib.objectives import (
     DIST,
+    DKD,
     GKD,
+    L2SP,
+    RKD,
     AttentionTransfer,
-    DecoupledKD,
     HardTargets,
     Hint,
-    LearningWithoutForgetting,
     LogitMatching,
+    LwF,
     Objective,
-    Relational,
     SimilarityPreserving,
     SoftTargets,
     Supervised,
-    TowardStart,
 )
 from kdft_lib.strategies import (
-    BiasOnly,
+    BitFit,
     FullFineTuning,
     GradualUnfreezing,
     HeadOnly,
-    LayerwiseDecay,
-    LowRank,
+    LayerwiseLRDecay,
+    LoRA,
     Strategy,
 )
 
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def objectives() -> str:
-    rows = fashion_mnist(labelled=1000).train.rows(torch.arange(128))
+    rows = fashion_mnist(labeled=1000).train.rows(torch.arange(128))
     teacher = fashion_teacher()
     layers = "body.2", "block2"
     wanted: dict[str, Callable[[nn.Module], Objective]] = {
@@ -68,20 +69,20 @@ def objectives() -> str:
         "HardTargets": lambda model: HardTargets(teacher),
         "SoftTargets": lambda model: SoftTargets(teacher),
         "LogitMatching": lambda model: LogitMatching(teacher),
-        "DecoupledKD": lambda model: DecoupledKD(teacher),
+        "DKD": lambda model: DKD(teacher),
         "DIST": lambda model: DIST(teacher),
         "Hint": lambda model: Supervised() + 100 * Hint(teacher, *layers),
         "AttentionTransfer": lambda model: Supervised() + 1000 * AttentionTransfer(teacher, *layers),
         "SimilarityPreserving": lambda model: Supervised() + 3000 * SimilarityPreserving(teacher, *layers),
-        "Relational": lambda model: Supervised() + Relational(teacher, *layers),
-        "LearningWithoutForgetting": lambda model: LearningWithoutForgetting(teacher, range(5)),
-        "TowardStart": lambda model: Supervised() + 0.01 * TowardStart(model),
+        "RKD": lambda model: Supervised() + RKD(teacher, *layers),
+        "LwF": lambda model: LwF(teacher, range(5)),
+        "L2SP": lambda model: Supervised() + 0.01 * L2SP(model),
     }
     return priced(wanted, functools.partial(ConvNet, width=8), rows, teacher)
 
 
 def language() -> str:
-    rows = homer(labelled=1000).train.rows(torch.arange(32))
+    rows = homer(labeled=1000).train.rows(torch.arange(32))
     teacher = CharacterGRU(256, 64)
     wanted: dict[str, Callable[[nn.Module], Objective]] = {
         "Supervised": lambda model: Supervised(),
@@ -126,18 +127,18 @@ def priced(
 
 
 def strategies() -> str:
-    rows = fashion_mnist(labelled=1000).train.rows(torch.arange(32))
+    rows = fashion_mnist(labeled=1000).train.rows(torch.arange(32))
     wanted: dict[str, Strategy] = {
         "HeadOnly": HeadOnly("classifier", 1e-2),
-        "BiasOnly": BiasOnly(1e-2, "classifier"),
-        "LowRank": LowRank(1e-2, head="classifier"),
+        "BitFit": BitFit(1e-2, "classifier"),
+        "LoRA": LoRA(1e-2, head="classifier"),
         "GradualUnfreezing": GradualUnfreezing(1e-3),
-        "LayerwiseDecay": LayerwiseDecay(1e-3),
+        "LayerwiseLRDecay": LayerwiseLRDecay(1e-3),
         "FullFineTuning": FullFineTuning(1e-3),
     }
     steps, trained = {}, {}
     for name, strategy in wanted.items():
-        model = imagenet_backbone(num_classes=10, image_size=64, given=FASHION_NORMALISATION)
+        model = imagenet_backbone(num_classes=10, image_size=64, given=FASHION_NORMALIZATION)
         batch = rows | {"inputs": model.transform(rows["inputs"])}
         strategy.prepare(model)
         model.train()

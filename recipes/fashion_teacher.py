@@ -13,7 +13,7 @@ import torch
 
 import kdft_lib
 from kdft_lib import data, metrics, models
-from kdft_lib.data.fashion import BACKGROUND
+from kdft_lib.datasets import FASHION_BACKGROUND, fashion_mnist
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.training import evaluate, fit, predict
@@ -26,21 +26,21 @@ def train() -> models.ResNet:
     """The teacher, from its recipe."""
     torch.manual_seed(SEED)
     model = models.ResNet(width=20)
-    splits = data.fashion_mnist(labelled=None)
+    splits = fashion_mnist(labeled=None)
     history = fit(
         model,
         splits.train,
         objective=Supervised(),
         strategy=FullFineTuning(LEARNING_RATE, weight_decay=0.05),
         epochs=EPOCHS,
-        augment=data.RandomShiftFlip(padding=2, fill=BACKGROUND),
+        augment=data.RandomShiftFlip(padding=2, fill=FASHION_BACKGROUND),
         val_data=splits.val,
         seed=SEED,
     )
     test = predict(model, splits.test)
     assert splits.test.targets is not None
     card = {
-        "data": "Fashion-MNIST, the 55,000 training images outside kdft_lib.data.fashion_mnist's validation set",
+        "data": "Fashion-MNIST, the 55,000 training images outside kdft_lib.datasets.fashion_mnist's validation set",
         "data_licence": "MIT, copyright 2017 Zalando SE",
         "recipe": "recipes/fashion_teacher.py",
         "labels": history.ledger["labels"],

@@ -14,7 +14,7 @@ from recording import lite0
 from torch import nn
 
 from kdft_lib import plots
-from kdft_lib.data import fashion_mnist
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import recorded
 from kdft_lib.metrics import parameters
 from kdft_lib.models import DSCNN, ConvNet, fashion_teacher
@@ -90,7 +90,7 @@ def intro() -> None:
 def cover() -> None:
     """The teacher and its student, a dot for each 400 parameters, and between them what the teacher says of a shirt."""
     teacher = fashion_teacher()
-    shirt = fashion_mnist(labelled=10, seed=0).val[SHIRT : SHIRT + 1]
+    shirt = fashion_mnist(labeled=10, seed=0).val[SHIRT : SHIRT + 1]
     shares = (predict(teacher, shirt)[0] / 4).softmax(dim=0)
     heights = (170 * shares / shares.max()).round().int().tolist()
     bars = [

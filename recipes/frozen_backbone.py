@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import nn
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, Method, OnFeatures, PerSeed, Recipe, Trained, compare
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import Supervised
@@ -39,7 +40,7 @@ def within(labels: int, seed: int) -> Splits:
 @functools.cache
 def pool(seed: int) -> TensorData:
     """The 50,000 labelled images that a seed never uses for its target."""
-    everything = fashion_mnist(labelled=None).train
+    everything = fashion_mnist(labeled=None).train
     target = within(max(COUNTS), seed)
     used = {image.numpy().tobytes() for part in (target.train, target.val) for image in part.inputs}
     return everything[[row for row, image in enumerate(everything.inputs) if image.numpy().tobytes() not in used]]

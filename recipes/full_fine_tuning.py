@@ -14,16 +14,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from kdft_lib.data import FASHION_NORMALISATION, Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, OnFeatures, PerSeed, Recipe, Trained, compare
 from kdft_lib.features import precompute
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import (
-    BiasOnly,
+    BitFit,
     FullFineTuning,
     GradualUnfreezing,
     HeadOnly,
-    LayerwiseDecay,
+    LayerwiseLRDecay,
     Phases,
     Strategy,
 )
@@ -94,10 +95,10 @@ CLASSICAL = {
 
 STRATEGIES = {
     "head alone": on_features(),
-    "biases alone": tried(functools.partial(BiasOnly, head=LITE0_HEAD), (1e-2, 3e-2, 1e-1)),
+    "biases alone": tried(functools.partial(BitFit, head=LITE0_HEAD), (1e-2, 3e-2, 1e-1)),
     "everything": tried(FullFineTuning),
     "probe, then everything": tried(probed_first),
-    "layer-wise decay": tried(LayerwiseDecay, HIGHER_RATES),
+    "layer-wise decay": tried(LayerwiseLRDecay, HIGHER_RATES),
     "gradual unfreezing": tried(GradualUnfreezing, HIGHER_RATES),
     "from scratch": tried(FullFineTuning, HIGHER_RATES, FULL.but(model=untrained, pretraining="none")),
 }
@@ -105,14 +106,14 @@ STRATEGIES = {
 
 def inverted(images: Tensor) -> Tensor:
     """Black on white."""
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     return (1 - 2 * mean) / deviation - images
 
 
 def noisy(images: Tensor) -> Tensor:
     """With normal noise of a quarter of the range, the same for each call."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     return ((images * deviation + mean + 0.25 * noise).clamp(0, 1) - mean) / deviation
 
 

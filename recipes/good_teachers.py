@@ -14,7 +14,8 @@ import torch
 from recording import main, student, views
 from torch import Tensor, nn
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Comparison, PerSeed, Recipe, Trained, compare
 from kdft_lib.metrics import accuracy, agreement
 from kdft_lib.models import ConvNet, fashion_teacher
@@ -32,12 +33,12 @@ SEEDS = range(5)
 @functools.cache
 def everything() -> TensorData:
     """All 55,000 labelled images."""
-    return fashion_mnist(labelled=None).train
+    return fashion_mnist(labeled=None).train
 
 
 def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed."""
-    return fashion_mnist(labelled=1000, seed=seed)
+    return fashion_mnist(labeled=1000, seed=seed)
 
 
 class Keeping(FullFineTuning):
@@ -314,7 +315,7 @@ class OnNoise:
             steps=1500, augment=uniform_noise, seed=seed, progress=False,
         )  # fmt: skip
         student = Part(body, CLASSES)
-        ledger = history.ledger | {"teacher_labels": 55_000, "pretraining": "none", "unlabelled": 0}
+        ledger = history.ledger | {"teacher_labels": 55_000, "pretraining": "none", "unlabeled": 0}
         return Trained(lambda data: predict(student, data).argmax(dim=1), ledger, student, history, objective)
 
 
@@ -343,7 +344,7 @@ def pays(labels: int | None) -> dict[str, Comparison]:
 
     @functools.lru_cache(maxsize=1)
     def splits(seed: int) -> Splits:
-        parts = fashion_mnist(labelled=labels, seed=seed)
+        parts = fashion_mnist(labeled=labels, seed=seed)
         return parts._replace(train=cache(teacher, parts.train))
 
     found = {}

@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, PerSeed, Recipe, compare
 from kdft_lib.models import fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
@@ -36,17 +37,17 @@ def tuned(make: Callable[[Any], Recipe], values: Sequence[Any]) -> list[Recipe]:
 
 def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed."""
-    return fashion_mnist(labelled=1000, seed=seed)
+    return fashion_mnist(labeled=1000, seed=seed)
 
 
 @functools.cache
 def _everything() -> TensorData:
-    return cache(TEACHER, fashion_mnist(labelled=None).train)
+    return cache(TEACHER, fashion_mnist(labeled=None).train)
 
 
 def more_inputs(seed: int, count: int) -> Splits:
     """So many images with labels and the teacher's logits; a larger draw of a seed holds the smaller."""
-    splits = fashion_mnist(labelled=count, seed=seed)
+    splits = fashion_mnist(labeled=count, seed=seed)
     return splits._replace(train=cache(TEACHER, splits.train) if count < 55_000 else _everything())
 
 
@@ -137,7 +138,7 @@ def who_names(alone: Comparison, named: Comparison) -> Comparison:
     ledgers = dict(alone.ledgers)
     for name, entries in named.ledgers.items():
         paid = 55_000 if "55,000" in name else 1000
-        ledgers[name] = [entry | {"labels": 1000, "teacher_labels": paid, "unlabelled": 54_000} for entry in entries]
+        ledgers[name] = [entry | {"labels": 1000, "teacher_labels": paid, "unlabeled": 54_000} for entry in entries]
     return Comparison(
         test=alone.test | named.test,
         val=alone.val | named.val,

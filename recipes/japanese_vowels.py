@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdft_lib.data.files import written_whole
+from kdft_lib.files import written_whole
 
 FOLDER = Path(__file__).parents[1] / "kdft_lib/assets/data"
 PARTS = {

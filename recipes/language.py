@@ -23,12 +23,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
-from kdft_lib.data import UNLABELLED, Splits, TensorData, bbc_news
+from kdft_lib.data import UNLABELED, Splits, TensorData
+from kdft_lib.datasets import bbc_news
 from kdft_lib.experiments import Classical, Comparison, Method, OnFeatures, PerSeed, Recipe, Trained, compare
 from kdft_lib.experiments.comparison import Candidates
 from kdft_lib.models import SentenceEncoder, sentence_encoder
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
-from kdft_lib.strategies import FullFineTuning, LowRank, Strategy
+from kdft_lib.strategies import FullFineTuning, LoRA, Strategy
 from kdft_lib.teachers import cache
 
 SEEDS = range(5)
@@ -183,7 +184,7 @@ class OnTexts:
         weighted = {} if self.weights is None else {f"{estimator.steps[-1][0]}__sample_weight": self.weights}
         estimator.fit(texts, targets.numpy(), **weighted)
         ledger = {
-            "labels": len(rows), "unlabelled": 0, "steps": 0, "seconds": time.perf_counter() - started,
+            "labels": len(rows), "unlabeled": 0, "steps": 0, "seconds": time.perf_counter() - started,
             "teacher_labels": 0, "pretraining": "none",
         }  # fmt: skip
 
@@ -208,7 +209,7 @@ class FromDecisions:
         rows = torch.cat([splits.train.inputs, splits.transfer.inputs])
         decided = torch.cat([splits.train.targets, first.decide(splits.transfer)])
         trained = self.method.train(splits._replace(train=TensorData(rows, decided)), seed)
-        changed = {"labels": len(splits.train), "unlabelled": len(splits.transfer)}
+        changed = {"labels": len(splits.train), "unlabeled": len(splits.transfer)}
         if self.teacher:
             changed |= {"teacher_labels": first.ledger["labels"], "pretraining": first.ledger["pretraining"]}
         else:
@@ -257,7 +258,7 @@ def answered(name: str, labels: int, seed: int) -> TensorData:
     """A seed's stories, with labels and without, and a teacher's answers about all."""
     train, transfer, *_ = within(labels, seed)
     assert train.targets is not None
-    targets = torch.cat([train.targets, torch.full((len(transfer),), UNLABELLED)])
+    targets = torch.cat([train.targets, torch.full((len(transfer),), UNLABELED)])
     return cache(teacher(name, labels, seed), TensorData(torch.cat([train.inputs, transfer.inputs]), targets))
 
 
@@ -291,7 +292,7 @@ class FromProbabilities:
         method = OnTexts(make_pipeline(tf_idf(sublinear_tf=True), model), weights=weights)
         repeated = TensorData(rows.repeat_interleave(TOPICS), torch.arange(TOPICS).repeat(len(rows)))
         trained = method.train(splits._replace(train=repeated), seed)
-        trained.ledger |= {"labels": 0, "unlabelled": len(rows), "teacher_labels": len(splits.train)}
+        trained.ledger |= {"labels": 0, "unlabeled": len(rows), "teacher_labels": len(splits.train)}
         trained.ledger["pretraining"] = MINILM
         return trained
 
@@ -378,7 +379,7 @@ def tuned() -> dict[str, Comparison]:
         "MiniLM, head": heads(SHORT),
         "MiniLM, head, 256 pieces": heads(),
         "MiniLM, everything": rated(FINE_TUNED, FullFineTuning, FULL_RATES),
-        "MiniLM, LoRA": rated(FINE_TUNED, LowRank, LORA_RATES, head="model.head"),
+        "MiniLM, LoRA": rated(FINE_TUNED, LoRA, LORA_RATES, head="model.head"),
         "two of its layers, labels": rated(OWN_LAYERS, FullFineTuning, SMALL_RATES),
         "two of its layers, taught": taught(rated(OWN_LAYERS, FullFineTuning, SMALL_RATES), HEAD, 50, soft=True),
         "two random layers on its embeddings, taught": taught(

@@ -33,7 +33,8 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 from vision import TEACHER, WIDTHS
 
-from kdft_lib.data import FASHION_CLASSES, TensorData, fashion_mnist
+from kdft_lib.data import TensorData
+from kdft_lib.datasets import FASHION_CLASSES, fashion_mnist
 from kdft_lib.experiments import recorded
 from kdft_lib.experiments.records import hardware
 from kdft_lib.metrics import latency, parameters
@@ -72,7 +73,7 @@ def png(grey: Tensor) -> str:
 
 def answers() -> dict[str, Any]:
     """What the shipped teacher says to the pictures, and the student of the page in-your-browser before and after."""
-    chosen = pictures(fashion_mnist(labelled=1000).test)
+    chosen = pictures(fashion_mnist(labeled=1000).test)
     assert chosen.targets is not None
     torch.manual_seed(0)
     networks = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdft_lib.data import FASHION_NORMALISATION, RandomShiftFlip, TensorData
-from kdft_lib.data.fashion import BACKGROUND
+from kdft_lib.data import RandomShiftFlip, TensorData
+from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION
 from kdft_lib.experiments import Comparison, record
 from kdft_lib.features import precompute
 from kdft_lib.models import ConvNet, imagenet_backbone
@@ -26,12 +26,12 @@ def student() -> ConvNet:
 
 def views(padding: float) -> RandomShiftFlip:
     """Shifted by up to so many pixels, half of them mirrored."""
-    return RandomShiftFlip(int(padding), fill=BACKGROUND)
+    return RandomShiftFlip(int(padding), fill=FASHION_BACKGROUND)
 
 
 def lite0(image_size: int = 48) -> nn.Sequential:
     """EfficientNet-Lite0 with ImageNet's weights and a new head, taking the pictures of Fashion-MNIST."""
-    net = imagenet_backbone(num_classes=10, image_size=image_size, given=FASHION_NORMALISATION)
+    net = imagenet_backbone(num_classes=10, image_size=image_size, given=FASHION_NORMALIZATION)
     return nn.Sequential(net.transform, net)
 
 

@@ -20,7 +20,8 @@ from recording import main
 from torch import Tensor, nn
 
 from kdft_lib import losses
-from kdft_lib.data import Splits, TensorData, homer
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import homer
 from kdft_lib.experiments import Comparison, Recipe, Trained, compare
 from kdft_lib.models import CharacterGRU, NGram, sample
 from kdft_lib.objectives import GKD, Objective, Supervised
@@ -29,7 +30,7 @@ from kdft_lib.teachers import Teacher, cache
 from kdft_lib.training import evaluate, fit, predict
 
 SEEDS = range(5)
-LABELLED = 1000
+LABELED = 1000
 TEACHER_STEPS = 800
 START_STEPS, START_RATE = 150, 0.03
 STEPS, BATCH = 300, 32
@@ -46,7 +47,7 @@ ALONE = (1, 4, 16)
 @functools.lru_cache(maxsize=len(SEEDS))
 def own_text(seed: int) -> Splits:
     """64,000 characters in a row, of the 36 books that the teacher read."""
-    return homer(LABELLED, seed=seed)
+    return homer(LABELED, seed=seed)
 
 
 @functools.cache
@@ -131,7 +132,7 @@ class Counted:
     def train(self, splits: Splits, seed: int) -> Trained:
         data, started = self.data(seed), time.perf_counter()
         model = NGram(self.order).count(data)
-        nothing = {"labels": 0, "unlabelled": 0, "teacher_labels": 0, "pretraining": "none", "steps": 0}
+        nothing = {"labels": 0, "unlabeled": 0, "teacher_labels": 0, "pretraining": "none", "steps": 0}
         ledger = nothing | self.ledger | {"seconds": time.perf_counter() - started, "seed": seed}
         return Trained(lambda data: predict(model, data).argmax(dim=-1), ledger, model)
 
@@ -142,16 +143,16 @@ class Itself:
 
     def train(self, splits: Splits, seed: int) -> Trained:
         model = teacher(seed)
-        ledger = {"labels": len(whole_text().train), "unlabelled": 0, "teacher_labels": 0, "pretraining": "none"}
+        ledger = {"labels": len(whole_text().train), "unlabeled": 0, "teacher_labels": 0, "pretraining": "none"}
         ledger |= {"steps": TEACHER_STEPS, "seconds": 0.0, "seed": seed}
         return Trained(lambda data: predict(model, data).argmax(dim=-1), ledger, model)
 
 
 ALL = 16_405
-TEXT = {"labels": LABELLED, "unlabelled": 0, "teacher_labels": 0}
+TEXT = {"labels": LABELED, "unlabeled": 0, "teacher_labels": 0}
 ASKED = TEXT | {"teacher_labels": ALL}
-READ = ASKED | {"unlabelled": WRITTEN * LABELLED}
-WROTE = ASKED | {"unlabelled": STEPS * BATCH}
+READ = ASKED | {"unlabeled": WRITTEN * LABELED}
+WROTE = ASKED | {"unlabeled": STEPS * BATCH}
 
 
 def at_rates(

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-from kdft_lib.data import FASHION_NORMALISATION, Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, Method, Recipe, Trained, compare
 from kdft_lib.metrics import agreement, latency, parameters
 from kdft_lib.models import ConvNet, fashion_teacher
@@ -46,7 +47,7 @@ FOLDER = Path(tempfile.mkdtemp(prefix="kdft-ship-"))
 
 def pixels(data: TensorData) -> TensorData:
     """The pictures as they were before normalisation, from 0 to 255."""
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     return data.with_inputs(((data.inputs * deviation + mean) * 255).round().to(torch.uint8))
 
 
@@ -56,7 +57,7 @@ class FromPixels(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.mean, self.deviation = FASHION_NORMALISATION
+        self.mean, self.deviation = FASHION_NORMALIZATION
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of pixels from 0 to 255."""

@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, PerSeed, Recipe, compare
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
@@ -27,7 +28,7 @@ TEACHER = fashion_teacher()
 
 def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed, with the teacher's logits."""
-    splits = fashion_mnist(labelled=1000, seed=seed)
+    splits = fashion_mnist(labeled=1000, seed=seed)
     return splits._replace(train=cache(TEACHER, splits.train))
 
 
@@ -38,7 +39,7 @@ def uncached(splits: Splits) -> TensorData:
 
 @functools.cache
 def _all_labels() -> Splits:
-    splits = fashion_mnist(labelled=None)
+    splits = fashion_mnist(labeled=None)
     return splits._replace(train=cache(TEACHER, splits.train))
 
 

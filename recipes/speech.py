@@ -18,17 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from kdft_lib.data import (
-    RandomShiftMask,
-    Splits,
-    TensorData,
-    asterisk_digits,
-    flite_digits,
-    japanese_vowels,
-    log_mel,
-    spoken_digits,
-)
+from kdft_lib.audio import log_mel
+from kdft_lib.data import RandomShiftMask, Splits, TensorData
 from kdft_lib.data.splits import draw_balanced
+from kdft_lib.datasets import asterisk_digits, flite_digits, japanese_vowels, spoken_digits
 from kdft_lib.experiments import Classical, Comparison, PerSeed, Recipe, Trained, compare
 from kdft_lib.models import DSCNN
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
@@ -110,7 +103,7 @@ def right(trained: Trained, data: TensorData) -> float:
 @functools.cache
 def pool() -> TensorData:
     """All 2,560 clips of 64 voices, with labels."""
-    train = spoken_digits(labelled=None).train
+    train = spoken_digits(labeled=None).train
     return train.with_inputs(mel(train.inputs))
 
 
@@ -123,10 +116,10 @@ def spoken(labels: int, seed: int) -> Splits:
     return splits._replace(val=splits.val[drawn])
 
 
-def with_labels(unlabelled: TensorData) -> TensorData:
+def with_labels(unlabeled: TensorData) -> TensorData:
     """The same clips of the pool."""
     places = {row.numpy().tobytes(): place for place, row in enumerate(pool().inputs)}
-    return pool()[torch.tensor([places[row.numpy().tobytes()] for row in unlabelled.inputs])]
+    return pool()[torch.tensor([places[row.numpy().tobytes()] for row in unlabeled.inputs])]
 
 
 class OnPool:
@@ -282,7 +275,7 @@ class ForEachUser:
 
         started = time.perf_counter()
         seconds = len(models("val")) and (time.perf_counter() - started) / len(models("val"))
-        ledger = {"labels": 10, "unlabelled": 0, "steps": 0, "teacher_labels": 0, "pretraining": "none"}
+        ledger = {"labels": 10, "unlabeled": 0, "steps": 0, "teacher_labels": 0, "pretraining": "none"}
         return Trained(decide, ledger | {"seconds": seconds} | self.ledger, models)
 
 

@@ -17,10 +17,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, Method, PerSeed, Recipe, Trained, compare
 from kdft_lib.models import ConvNet
-from kdft_lib.objectives import LearningWithoutForgetting, Supervised, TowardStart
+from kdft_lib.objectives import L2SP, LwF, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
 from kdft_lib.training import fit, interpolate, predict
 
@@ -41,12 +42,12 @@ def of_classes(data: TensorData, classes: Iterable[int]) -> TensorData:
 @functools.cache
 def old_data() -> TensorData:
     """All 27,500 labelled images of the classes 0 to 4."""
-    return of_classes(fashion_mnist(labelled=None).train, OLD)
+    return of_classes(fashion_mnist(labeled=None).train, OLD)
 
 
 def new_task(seed: int) -> Splits:
     """2,500 labelled images of the classes 5 to 9, other ones for each seed; val and test of all ten."""
-    splits = fashion_mnist(labelled=2 * NEW_LABELS, seed=seed)
+    splits = fashion_mnist(labeled=2 * NEW_LABELS, seed=seed)
     return splits._replace(train=of_classes(splits.train, NEW))
 
 
@@ -75,12 +76,12 @@ def at_rates(rates: Iterable[float]) -> list[Recipe]:
 
 
 def toward_start(weight: float) -> Callable[[Splits, int], dict[str, object]]:
-    return lambda splits, seed: {"objective": Supervised() + weight * TowardStart(start(seed))}
+    return lambda splits, seed: {"objective": Supervised() + weight * L2SP(start(seed))}
 
 
 def without_forgetting(weight: float, joint: bool) -> Callable[[Splits, int], dict[str, object]]:
     return lambda splits, seed: {
-        "objective": LearningWithoutForgetting(copy.deepcopy(start(seed)), classes=OLD, kd_weight=weight, joint=joint)
+        "objective": LwF(copy.deepcopy(start(seed)), classes=OLD, kd_weight=weight, joint=joint)
     }
 
 
@@ -211,7 +212,7 @@ def decide_told(model: nn.Module, data: TensorData) -> Tensor:
 
 def without_training(model: nn.Module, labels: int, *, seconds: float = 0.0) -> Trained:
     """What decides without a step."""
-    ledger = {"labels": labels, "unlabelled": 0, "steps": 0, "seconds": seconds, "teacher_labels": 0}
+    ledger = {"labels": labels, "unlabeled": 0, "steps": 0, "seconds": seconds, "teacher_labels": 0}
     return Trained(lambda data: predict(model, data).argmax(dim=1), ledger | {"pretraining": PLAIN.pretraining}, model)
 
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdft_lib.data import Splits, TensorData, fashion_mnist
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.datasets import fashion_mnist
 
 
-class NormalisedNet(nn.Module):
+class NormalizedNet(nn.Module):
     """Has all that can leak: batch normalisation, dropout, and a head."""
 
     def __init__(self):
@@ -21,7 +22,7 @@ class NormalisedNet(nn.Module):
 
 @pytest.fixture
 def net():
-    return NormalisedNet
+    return NormalizedNet
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def blob_splits(blobs):
 
 @pytest.fixture(scope="session")
 def fashion():
-    return fashion_mnist(labelled=1000)
+    return fashion_mnist(labeled=1000)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from browsers import Reader, served, visits
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
-from kdft_lib.data import FASHION_CLASSES, FASHION_NORMALISATION
+from kdft_lib.datasets import FASHION_CLASSES, FASHION_NORMALIZATION
 from kdft_lib.models import fashion_teacher, load
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def shown(fashion):
 @pytest.fixture(scope="module")
 def answer(student):
     """The logits of both networks on a grey picture, by PyTorch."""
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     teacher = fashion_teacher()
 
     def answer(grey):
@@ -133,7 +133,7 @@ def test_the_students_answers_are_pytorchs_on_the_hundred_pictures(visit, studen
 
 def test_the_pictures_shown_are_the_first_ten_of_each_class(visit, shown):
     reader = visit()
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     grey = reader.stored("pictures", torch.uint8).view(100, 1, 28, 28)
     torch.testing.assert_close((grey / 255 - mean) / deviation, shown.inputs)
     assert reader.page.evaluate("kdftData.labels") == shown.targets.tolist()
@@ -186,7 +186,7 @@ def test_a_test_picture_is_chosen_by_keyboard_and_the_slider_softens_both_answer
     reader.page.keyboard.press("ArrowRight")  # its second picture
     expect(reader.page.get_by_role("radio", name="trouser 2")).to_be_checked()
     picture = reader.picture()
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     torch.testing.assert_close((picture / 255 - mean) / deviation, shown.inputs[11, 0])
     student_logits, teacher_logits = answer(picture)
     reader.expect_answers(student_logits, teacher_logits)

@@ -15,25 +15,25 @@ from kdft_lib.data import TensorData
 from kdft_lib.features import precompute
 from kdft_lib.objectives import (
     DIST,
+    DKD,
+    L2SP,
+    RKD,
     AttentionTransfer,
-    DecoupledKD,
     HardTargets,
     Hint,
-    LearningWithoutForgetting,
     LogitMatching,
-    Relational,
+    LwF,
     SimilarityPreserving,
     SoftTargets,
     Supervised,
-    TowardStart,
 )
 from kdft_lib.strategies import (
-    BiasOnly,
+    BitFit,
     FullFineTuning,
     GradualUnfreezing,
     HeadOnly,
-    LayerwiseDecay,
-    LowRank,
+    LayerwiseLRDecay,
+    LoRA,
     Phases,
     blocks,
 )
@@ -86,12 +86,12 @@ MODELS = {
 OBJECTIVES = {
     "supervised": lambda teacher, names, model: Supervised(label_smoothing=0.1),
     "soft": lambda teacher, names, model: SoftTargets(teacher),
-    "standardised": lambda teacher, names, model: SoftTargets(teacher, 2.0, 9.0, standardize=True),
+    "standardized": lambda teacher, names, model: SoftTargets(teacher, 2.0, 9.0, standardize=True),
     "hard": lambda teacher, names, model: HardTargets(teacher),
     "matching": lambda teacher, names, model: LogitMatching(teacher, 0.1, 1.0),
-    "decoupled": lambda teacher, names, model: DecoupledKD(teacher, warmup_epochs=2),
+    "decoupled": lambda teacher, names, model: DKD(teacher, warmup_epochs=2),
     "dist": lambda teacher, names, model: DIST(teacher),
-    "forgetting": lambda teacher, names, model: LearningWithoutForgetting(teacher, classes=[0, 1]),
+    "forgetting": lambda teacher, names, model: LwF(teacher, classes=[0, 1]),
     "hint": lambda teacher, names, model: Supervised() + Hint(teacher, names["layer"], names["layer"]),
     "attention": lambda teacher, names, model: (
         Supervised() + AttentionTransfer(teacher, names["layer"], names["layer"])
@@ -99,19 +99,19 @@ OBJECTIVES = {
     "similarity": lambda teacher, names, model: (
         Supervised() + SimilarityPreserving(teacher, names["deep"], names["deep"])
     ),
-    "relational": lambda teacher, names, model: Supervised() + Relational(teacher, names["deep"], names["deep"]),
-    "toward start": lambda teacher, names, model: Supervised() + 0.01 * TowardStart(model, names["head"]),
+    "rkd": lambda teacher, names, model: Supervised() + RKD(teacher, names["deep"], names["deep"]),
+    "toward start": lambda teacher, names, model: Supervised() + 0.01 * L2SP(model, names["head"]),
     "everything": lambda teacher, names, model: (
-        SoftTargets(teacher) + 10 * Hint(teacher, names["layer"], names["layer"]) + 0.01 * TowardStart(model)
+        SoftTargets(teacher) + 10 * Hint(teacher, names["layer"], names["layer"]) + 0.01 * L2SP(model)
     ),
 }
 STRATEGIES = {
     "full": lambda head: FullFineTuning(1e-3),
     "head": lambda head: HeadOnly(head, 1e-2, weight_decay=0.5),
-    "layerwise": lambda head: LayerwiseDecay(1e-3),
+    "layerwise": lambda head: LayerwiseLRDecay(1e-3),
     "gradual": lambda head: GradualUnfreezing(1e-3, weight_decay=0.5),
-    "biases": lambda head: BiasOnly(1e-2, head, weight_decay=0.5),
-    "low rank": lambda head: LowRank(1e-2, rank=2, head=head, weight_decay=0.5),
+    "biases": lambda head: BitFit(1e-2, head, weight_decay=0.5),
+    "low rank": lambda head: LoRA(1e-2, rank=2, head=head, weight_decay=0.5),
     "phases": lambda head: Phases(HeadOnly(head, 1e-2), FullFineTuning(1e-3), first_epochs=1),
 }
 
@@ -168,7 +168,7 @@ def test_every_strategy_trains_and_what_is_frozen_stays(case, name, state_bytes)
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     head = {name for name in start if name.startswith(f"{names['head']}.")}
     assert head <= moved
-    normalisation = {name for name in start if "running_" in name or "num_batches" in name}
+    normalization = {name for name in start if "running_" in name or "num_batches" in name}
     match name:
         case "head":
             assert moved == head
@@ -187,7 +187,7 @@ def test_every_strategy_trains_and_what_is_frozen_stays(case, name, state_bytes)
                 name for name, parameter in model.named_parameters() if "position" in name or "embeddings" in name
             } | unused(model)
     if name in ("head", "biases", "low rank"):
-        assert not normalisation & moved
+        assert not normalization & moved
 
 
 def unused(model):
@@ -240,10 +240,10 @@ def test_pretrained_weights_know_what_they_see():
 
 
 def test_a_new_head_and_an_unknown_name():
-    from kdft_lib.data import FASHION_NORMALISATION
+    from kdft_lib.datasets import FASHION_NORMALIZATION
     from kdft_lib.models import ImageTransform, imagenet_backbone
 
-    backbone = imagenet_backbone(num_classes=5, image_size=64, given=FASHION_NORMALISATION)
+    backbone = imagenet_backbone(num_classes=5, image_size=64, given=FASHION_NORMALIZATION)
     assert backbone.classifier.out_features == 5
     assert backbone.training
     black, white = (torch.full((1, 1, 28, 28), (value - 0.2860) / 0.3530) for value in (0.0, 1.0))

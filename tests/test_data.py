@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kdft_lib.data import FASHION_CLASSES, UNLABELLED, RandomShiftFlip, TensorData, as_batch, batches, fashion_mnist
-from kdft_lib.data import fashion as module
+from kdft_lib.data import UNLABELED, RandomShiftFlip, TensorData, as_batch, batches
+from kdft_lib.datasets import FASHION_CLASSES, fashion_mnist
+from kdft_lib.datasets import fashion as module
 
 
 def digests(data):
@@ -37,37 +38,37 @@ def copied(tmp_path, monkeypatch):
 
 
 def test_the_four_parts_make_up_the_whole(fashion):
-    whole = digests(fashion_mnist(labelled=None).train) + digests(fashion.val)
+    whole = digests(fashion_mnist(labeled=None).train) + digests(fashion.val)
     assert digests(fashion.train) + digests(fashion.transfer) + digests(fashion.val) == whole
     assert sum(whole.values()) == 60_000
     assert len(fashion.test) == 10_000
 
 
-def test_classes_are_balanced_and_inputs_normalised(fashion):
+def test_classes_are_balanced_and_inputs_normalized(fashion):
     assert fashion.train.targets.bincount().tolist() == [100] * 10
     assert fashion.val.targets.bincount().tolist() == [500] * 10
     assert fashion.test.targets.bincount().tolist() == [1000] * 10
-    assert fashion_mnist(labelled=1003).train.targets.bincount().tolist().count(100) == 7
-    everything = fashion_mnist(labelled=None).train.inputs
+    assert fashion_mnist(labeled=1003).train.targets.bincount().tolist().count(100) == 7
+    everything = fashion_mnist(labeled=None).train.inputs
     assert everything.shape == (55_000, 1, 28, 28)
     assert abs(everything.mean()) < 2e-3
     assert abs(everything.std() - 1) < 2e-3
-    assert everything.min().item() == pytest.approx(module.BACKGROUND, abs=1e-4)
+    assert everything.min().item() == pytest.approx(module.FASHION_BACKGROUND, abs=1e-4)
     assert len(FASHION_CLASSES) == 10
 
 
 def test_validation_is_the_same_for_every_seed_and_the_draw_is_not(fashion):
-    other = fashion_mnist(labelled=1000, seed=1)
+    other = fashion_mnist(labeled=1000, seed=1)
     assert torch.equal(other.val.inputs, fashion.val.inputs)
     assert not torch.equal(other.train.inputs, fashion.train.inputs)
-    again = fashion_mnist(labelled=1000, seed=0)
+    again = fashion_mnist(labeled=1000, seed=0)
     assert torch.equal(again.train.inputs, fashion.train.inputs)
-    fewer = fashion_mnist(labelled=1000, validation=1000)
+    fewer = fashion_mnist(labeled=1000, validation=1000)
     assert not digests(fewer.val) - digests(fashion.val)
 
 
 def test_validation_within_the_labels(fashion):
-    splits = fashion_mnist(labelled=500, validation="within")
+    splits = fashion_mnist(labeled=500, validation="within")
     assert (len(splits.train), len(splits.val)) == (400, 100)
     assert splits.val.targets.bincount().tolist() == [10] * 10
     assert len(splits.transfer) == 54_500
@@ -76,17 +77,17 @@ def test_validation_within_the_labels(fashion):
 
 def test_transfer_data_has_no_labels(fashion):
     assert fashion.transfer.targets is None
-    assert len(fashion_mnist(labelled=None).transfer) == 0
+    assert len(fashion_mnist(labeled=None).transfer) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labelled": 5}, "labelled is 5; it must be from 10 to 55000"),
-        ({"labelled": 60_000}, "labelled is 60000"),
+        ({"labeled": 5}, "labeled is 5; it must be from 10 to 55000"),
+        ({"labeled": 60_000}, "labeled is 60000"),
         ({"validation": 6000}, "validation is 6000; it must be from 10 to 5000"),
         ({"validation": "inside"}, "validation is 'inside'"),
-        ({"labelled": 20, "validation": "within"}, "must be 50 or more"),
+        ({"labeled": 20, "validation": "within"}, "must be 50 or more"),
     ],
 )
 def test_counts_out_of_range_are_named(arguments, message):
@@ -154,7 +155,7 @@ def test_a_download_is_used_and_its_time_limited(copied, tmp_path_factory, monke
         shutil.copytree(copied, f"{root}/FashionMNIST/raw")
 
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", download)
-    splits = fashion_mnist(labelled=100, root=tmp_path_factory.mktemp("fresh"))
+    splits = fashion_mnist(labeled=100, root=tmp_path_factory.mktemp("fresh"))
     assert len(splits.test) == 10_000
     assert limits == [20.0]
     assert socket.getdefaulttimeout() is None
@@ -170,7 +171,7 @@ def test_a_pass_takes_a_fiftieth_of_the_usual_loader(tmp_path):
         (raw / path.name.removesuffix(".gz")).write_bytes(unpacked(path))
     change = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.2860, 0.3530)])
     loader = DataLoader(datasets.FashionMNIST(str(tmp_path), transform=change), batch_size=128, shuffle=True)
-    data = fashion_mnist(labelled=None).train
+    data = fashion_mnist(labeled=None).train
     started = time.perf_counter()
     for count, _ in enumerate(loader, 1):
         if count == 100:
@@ -213,7 +214,7 @@ def test_tensor_data_takes_a_dict_of_inputs():
     assert data.fingerprint() != data[torch.tensor([1, 0, 2])].fingerprint()
 
 
-def test_batches_are_recognised_at_the_door():
+def test_batches_are_recognized_at_the_door():
     inputs, targets = torch.zeros(2, 3), torch.tensor([0, 1])
     assert as_batch((inputs, targets)).keys() == {"inputs", "targets"}
     assert as_batch([inputs, targets]).keys() == {"inputs", "targets"}
@@ -226,12 +227,12 @@ def test_batches_are_recognised_at_the_door():
 
 
 def test_joined_batches_keep_labels_apart():
-    labelled = {"inputs": torch.zeros(2, 3), "targets": torch.tensor([1, 2])}
-    joined = batches.join(labelled, {"inputs": torch.ones(3, 3)})
-    assert joined["targets"].tolist() == [1, 2, *[UNLABELLED] * 3]
+    labeled = {"inputs": torch.zeros(2, 3), "targets": torch.tensor([1, 2])}
+    joined = batches.join(labeled, {"inputs": torch.ones(3, 3)})
+    assert joined["targets"].tolist() == [1, 2, *[UNLABELED] * 3]
     assert joined["inputs"].shape == (5, 3)
     with pytest.raises(ValueError, match="transfer_data has no teacher_logits"):
-        batches.join(labelled | {"teacher_logits": torch.zeros(2, 4)}, {"inputs": torch.ones(3, 3)})
+        batches.join(labeled | {"teacher_logits": torch.zeros(2, 4)}, {"inputs": torch.ones(3, 3)})
 
 
 def test_views_are_shifted_and_mirrored_copies():

@@ -80,7 +80,7 @@ def test_the_test_set_has_no_say_in_the_choice(blob_splits):
             good = splits.val if self.good_on == "val" else splits.test
             blank = {
                 "labels": 0,
-                "unlabelled": 0,
+                "unlabeled": 0,
                 "steps": 0,
                 "seconds": 0.0,
                 "teacher_labels": 0,
@@ -109,7 +109,7 @@ def test_the_test_set_is_never_shown_to_a_setting_that_was_not_chosen(blob_split
                 self.shown.append(len(data))
                 return torch.full((len(data),), self.guess)
 
-            blank = dict.fromkeys(("labels", "unlabelled", "steps", "seconds", "teacher_labels"), 0)
+            blank = dict.fromkeys(("labels", "unlabeled", "steps", "seconds", "teacher_labels"), 0)
             return experiments.Trained(decide, blank | {"pretraining": "none"}, None)
 
     def splits(seed):
@@ -149,14 +149,14 @@ def test_seeds_are_shared_and_repeatable(blob_splits, comparison, teacher):
 
 def test_the_ledger_is_what_was_run(comparison):
     ledger = comparison.ledger()
-    assert list(ledger.loc["labels"][["labels", "to choose", "teacher's labels", "unlabelled", "steps"]]) == [
+    assert list(ledger.loc["labels"][["labels", "to choose", "teacher's labels", "unlabeled", "steps"]]) == [
         "60",
         "0",
         "0",
         "0",
         "6",
     ]
-    assert list(ledger.loc["teacher"][["labels", "to choose", "teacher's labels", "unlabelled"]]) == [
+    assert list(ledger.loc["teacher"][["labels", "to choose", "teacher's labels", "unlabeled"]]) == [
         "60",
         "30",
         "77",

@@ -112,7 +112,7 @@ def test_training_on_features_is_training_the_head(net, blobs, state_bytes, asse
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        ("haed", "head is 'haed', which NormalisedNet does not have"),
+        ("haed", "head is 'haed', which NormalizedNet does not have"),
         ("body", "head is 'body', but the model's logits are not what it gives: something comes after it"),
         ("body.0", "something comes after it"),
     ],

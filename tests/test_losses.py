@@ -16,15 +16,15 @@ from kdft_lib import losses
 from kdft_lib.losses import (
     attention_transfer_loss,
     cosine_loss,
-    decoupled_kd_loss,
     dist_loss,
+    dkd_loss,
     hard_target_loss,
     hint_loss,
     jensen_shannon_loss,
     logit_mse_loss,
-    relational_angle_loss,
-    relational_distance_loss,
     reverse_kl_loss,
+    rkd_angle_loss,
+    rkd_distance_loss,
     similarity_preserving_loss,
     soft_target_loss,
     standardize_logits,
@@ -55,7 +55,7 @@ TEMPERED = {
         lambda s, t, temperature=1.0, **more: jensen_shannon_loss(s, t, 0.3, temperature, **more),
         lambda s, t, temperature=1.0: closed_forms.jensen_shannon(s, t, 0.3, temperature),
     ),
-    "decoupled": (decoupled_for(decoupled_kd_loss), decoupled_for(closed_forms.decoupled)),
+    "decoupled": (decoupled_for(dkd_loss), decoupled_for(closed_forms.decoupled)),
 }
 LOGIT_LOSSES = TEMPERED | {
     "hard": (hard_target_loss, closed_forms.hard),
@@ -68,8 +68,8 @@ FEATURE_LOSSES = {
 }
 BATCH_LOSSES = {
     "similarity": (similarity_preserving_loss, closed_forms.similarity),
-    "distance": (relational_distance_loss, closed_forms.distance),
-    "angle": (relational_angle_loss, closed_forms.angle),
+    "distance": (rkd_distance_loss, closed_forms.distance),
+    "angle": (rkd_angle_loss, closed_forms.angle),
 }
 
 
@@ -139,7 +139,7 @@ def test_many_rows_in_blocks_are_those_of_a_few():
         rows = torch.tensor([0, 1, 500, 1001, 1002])
         if name == "decoupled":
             targets = targets_for(student)[rows]
-            loss = lambda s, t, targets=targets, **more: decoupled_kd_loss(s, t, targets, 0.7, 3.0, **more)  # noqa: E731
+            loss = lambda s, t, targets=targets, **more: dkd_loss(s, t, targets, 0.7, 3.0, **more)  # noqa: E731
         few, few_slope = value_and_gradient(loss, student[rows], teacher[rows], reduction="none")
         torch.testing.assert_close(whole[rows], few)
         torch.testing.assert_close(slope[rows], few_slope)
@@ -165,7 +165,7 @@ def test_a_second_backward_pass_gives_the_same_gradient():
 def test_no_second_derivative_is_an_error_not_a_zero():
     student, teacher = pair((4, 3))
     student.requires_grad_()
-    for loss in (*(loss for loss, _ in TEMPERED.values()), dist_loss, relational_angle_loss):
+    for loss in (*(loss for loss, _ in TEMPERED.values()), dist_loss, rkd_angle_loss):
         with pytest.raises(RuntimeError, match="no second derivative; leave create_graph=True out"):
             torch.autograd.grad(loss(student, teacher), student, create_graph=True)
 
@@ -193,10 +193,10 @@ def test_decoupled_values_worked_by_hand():
     # Student uniform over three classes, teacher (½, ¼, ¼), target the first:
     # TCKD = ½ log(½ / ⅓) + ½ log(½ / ⅔) = ½ log(9/8); the others are equal on both sides.
     student, teacher = torch.zeros(1, 3), torch.tensor([[math.log(2), 0.0, 0.0]])
-    first = decoupled_kd_loss(student, teacher, torch.tensor([0]), 1.0, 8.0, 1.0)
+    first = dkd_loss(student, teacher, torch.tensor([0]), 1.0, 8.0, 1.0)
     assert first.item() == pytest.approx(0.5 * math.log(9 / 8), abs=1e-6)
     # Target the second: b = (¼, ¾) against (⅓, ⅔), and the others (⅔, ⅓) against (½, ½).
-    second = decoupled_kd_loss(student, teacher, torch.tensor([1]), 1.0, 8.0, 1.0)
+    second = dkd_loss(student, teacher, torch.tensor([1]), 1.0, 8.0, 1.0)
     target_kl = math.log(3 / 4) / 4 + 3 * math.log(9 / 8) / 4
     others = 2 * math.log(4 / 3) / 3 + math.log(2 / 3) / 3
     assert second.item() == pytest.approx(target_kl + 8 * others, abs=1e-6)
@@ -246,7 +246,7 @@ def test_awkward_logits_are_finite_and_exact(name, case, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("case", AWKWARD)
 @pytest.mark.parametrize(
-    "loss", [decoupled_kd_loss, jensen_shannon_loss, dist_loss, standardize_logits], ids=lambda loss: loss.__name__
+    "loss", [dkd_loss, jensen_shannon_loss, dist_loss, standardize_logits], ids=lambda loss: loss.__name__
 )
 def test_awkward_logits_leave_every_loss_finite(loss, case, dtype):
     student, teacher = (logits.to(dtype).repeat(2, 1) for logits in AWKWARD[case])
@@ -255,7 +255,7 @@ def test_awkward_logits_leave_every_loss_finite(loss, case, dtype):
             lambda s, t: (
                 torch.where(s == -math.inf, 0.0, standardize_logits(s))
                 if loss is standardize_logits
-                else loss(s, t, *([torch.zeros(len(s), dtype=torch.int64)] if loss is decoupled_kd_loss else []))
+                else loss(s, t, *([torch.zeros(len(s), dtype=torch.int64)] if loss is dkd_loss else []))
             ),
             student,
             logits,
@@ -269,9 +269,9 @@ def test_awkward_logits_leave_every_loss_finite(loss, case, dtype):
 def test_decoupled_kd_with_masked_classes_is_that_without_them():
     student, teacher = pair((6, 5))
     targets = torch.tensor([0, 1, 2, 0, 1, 2])
-    expected, slope = value_and_gradient(decoupled_kd_loss, student[:, :3], teacher[:, :3], targets)
+    expected, slope = value_and_gradient(dkd_loss, student[:, :3], teacher[:, :3], targets)
     student[:, 3:] = teacher[:, 3:] = -math.inf
-    value, gradient = value_and_gradient(decoupled_kd_loss, student, teacher, targets)
+    value, gradient = value_and_gradient(dkd_loss, student, teacher, targets)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradient[:, :3], slope)
     assert (gradient[:, 3:] == 0).all()
@@ -281,7 +281,7 @@ def test_saturated_decoupled_kd_is_the_formula():
     """mdistiller's product of probabilities gives NaN here: the others' probability underflows."""
     student, teacher = torch.tensor([[300.0, 1.0, 0.0]]), torch.tensor([[280.0, 0.0, 2.0]])
     targets = torch.tensor([0])
-    value = decoupled_kd_loss(student, teacher, targets, 1.0, 8.0, 1.0)
+    value = dkd_loss(student, teacher, targets, 1.0, 8.0, 1.0)
     others = soft_target_loss(student[:, 1:], teacher[:, 1:], 1.0)
     torch.testing.assert_close(value, 8 * others)
 
@@ -310,7 +310,7 @@ def test_a_target_far_apart_while_the_others_are_close(gap):
     targets = torch.tensor([0, 0])
     for alpha, beta in ((1.0, 8.0), (0.5, 0.0)):
         arguments = (targets, alpha, beta, 1.0)
-        assert_exact(decoupled_kd_loss, closed_forms.decoupled, student, teacher, *arguments, reduction="none")
+        assert_exact(dkd_loss, closed_forms.decoupled, student, teacher, *arguments, reduction="none")
 
 
 def test_a_sure_teacher_and_a_doubtful_student():
@@ -319,7 +319,7 @@ def test_a_sure_teacher_and_a_doubtful_student():
     for dtype in TOLERANCES:
         arguments = (torch.tensor([0, 0]), 0.7, 3.0, 1.0)
         assert_exact(
-            decoupled_kd_loss,
+            dkd_loss,
             closed_forms.decoupled,
             student.to(dtype),
             teacher.to(dtype),
@@ -439,9 +439,7 @@ def test_invariants_of_divergences(logits, temperature, shift, name):
     if name == "dist":
         loss, order = functools.partial(dist_loss, temperature=temperature), True
     elif name == "decoupled":
-        loss = functools.partial(
-            decoupled_kd_loss, targets=teacher.argmax(1), alpha=0.7, beta=3.0, temperature=temperature
-        )
+        loss = functools.partial(dkd_loss, targets=teacher.argmax(1), alpha=0.7, beta=3.0, temperature=temperature)
         order = False
     else:
         loss, order = functools.partial(TEMPERED[name][0], temperature=temperature), True
@@ -460,7 +458,7 @@ def test_decoupled_kd_is_kd_taken_apart(logits, temperature):
     """KD = TCKD + (1 − p_target) · NCKD, and with two classes NCKD is 0."""
     student, teacher = logits
     targets = torch.randint(0, student.shape[1], (len(student),))
-    part = functools.partial(decoupled_kd_loss, temperature=temperature, reduction="none")
+    part = functools.partial(dkd_loss, temperature=temperature, reduction="none")
     target_part, other_part = part(student, teacher, targets, 1.0, 0.0), part(student, teacher, targets, 0.0, 1.0)
     rest = 1 - (teacher / temperature).softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     whole = soft_target_loss(student, teacher, temperature, reduction="none")
@@ -487,7 +485,7 @@ def test_jensen_shannon_lies_between_the_divergences(logits, beta):
 
 @settings(max_examples=40, deadline=None)
 @given(logit_pairs, st.floats(0.1, 20), st.floats(-50, 50))
-def test_standardised_logits_know_neither_scale_nor_shift(logits, scale, shift):
+def test_standardized_logits_know_neither_scale_nor_shift(logits, scale, shift):
     student, _ = logits
     found = standardize_logits(student)
     torch.testing.assert_close(standardize_logits(scale * student + shift), found, **CLOSE)
@@ -499,13 +497,13 @@ def test_standardised_logits_know_neither_scale_nor_shift(logits, scale, shift):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_standardised_logits_are_exact(dtype):
+def test_standardized_logits_are_exact(dtype):
     for shape in ((5, 10), (2, 3, 4)):
         student, _ = pair(shape, dtype=dtype)
         assert_exact(lambda s, _: standardize_logits(s), lambda s, _: closed_forms.standardize(s), student, student)
 
 
-def test_constant_logits_standardise_to_zero_without_a_gradient():
+def test_constant_logits_standardize_to_zero_without_a_gradient():
     for level in (7.0, 1e4, 0.1, 0.0):
         logits = torch.full((2, 10), level)
         value, gradient = value_and_gradient(lambda s, _: standardize_logits(s) * torch.arange(10.0), logits, logits)
@@ -515,8 +513,8 @@ def test_constant_logits_standardise_to_zero_without_a_gradient():
 
 def test_limits_of_the_temperature():
     student, teacher = pair((6, 5), dtype=torch.float64)
-    centred = (student - student.mean(-1, keepdim=True)) - (teacher - teacher.mean(-1, keepdim=True))
-    matching = (centred**2).sum(-1).mean() / (2 * 5)
+    centered = (student - student.mean(-1, keepdim=True)) - (teacher - teacher.mean(-1, keepdim=True))
+    matching = (centered**2).sum(-1).mean() / (2 * 5)
     for loss in (soft_target_loss, reverse_kl_loss):
         torch.testing.assert_close(loss(student, teacher, 1e4), matching, rtol=1e-3, atol=0)
     cold = soft_target_loss(student, teacher, 1e-3)
@@ -595,7 +593,7 @@ def test_batch_losses_are_exact(name, dtype):
 
 def test_angles_in_blocks_are_exact():
     student, teacher = pair((130, 3), dtype=torch.float64, other=(130, 4))
-    assert_exact(relational_angle_loss, closed_forms.angle, student, teacher)
+    assert_exact(rkd_angle_loss, closed_forms.angle, student, teacher)
 
 
 @pytest.mark.parametrize("name", BATCH_LOSSES)
@@ -657,13 +655,13 @@ def test_degenerate_values_are_those_documented():
     assert (gradient == 0).all()
     same = torch.ones(3, 2)
     apart = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    value, gradient = value_and_gradient(relational_distance_loss, same, apart)
+    value, gradient = value_and_gradient(rkd_distance_loss, same, apart)
     distances = torch.tensor([1.0, 1.0, 2**0.5])
     expected = 2 * closed_forms.huber(distances / distances.mean()).sum() / 9
     torch.testing.assert_close(value, expected)
     assert (gradient == 0).all()
     # Student rows coincide: each cosine of its side is 0. The teacher's are 1 on each j = k and 0, ±√½ elsewhere.
-    value, gradient = value_and_gradient(relational_angle_loss, same, apart)
+    value, gradient = value_and_gradient(rkd_angle_loss, same, apart)
     expected = (6 * 0.5 + 4 * 0.25) / 27
     assert value.item() == pytest.approx(expected, abs=1e-6)
     assert (gradient == 0).all()
@@ -715,7 +713,7 @@ def test_distances_are_divided_by_the_mean_of_the_positive_ones():
     line = torch.tensor([[0.0], [1.0], [3.0]])
     triangle = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]])
     expected = 2 * (0.5 * 0.5**2 + 0 + 0.5 * 0.5**2) / 9
-    assert relational_distance_loss(line, triangle).item() == pytest.approx(expected, abs=1e-6)
+    assert rkd_distance_loss(line, triangle).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_angles_worked_by_hand():
@@ -724,7 +722,7 @@ def test_angles_worked_by_hand():
     line = torch.tensor([[0.0], [1.0], [2.0]])
     gaps = torch.tensor([0 - 1, 0.5**0.5 - (-1), 0.5**0.5 - 1])
     expected = 2 * closed_forms.huber(gaps).sum() / 27
-    torch.testing.assert_close(relational_angle_loss(corner, line), expected)
+    torch.testing.assert_close(rkd_angle_loss(corner, line), expected)
 
 
 def test_attention_pools_the_larger_map_and_mixes_channels():
@@ -752,7 +750,7 @@ def test_attention_pools_the_larger_map_and_mixes_channels():
 def test_bad_logits_are_named(name, arguments, keywords, message):
     loss = dist_loss if name == "dist" else LOGIT_LOSSES[name][0]
     if name == "decoupled":
-        loss = lambda s, t, **more: decoupled_kd_loss(s, t, torch.zeros(s.shape[:-1], dtype=torch.int64), **more)  # noqa: E731
+        loss = lambda s, t, **more: dkd_loss(s, t, torch.zeros(s.shape[:-1], dtype=torch.int64), **more)  # noqa: E731
     if name == "dist" and keywords:
         pytest.skip("it is one value for the batch")
     with pytest.raises(ValueError, match=message):
@@ -794,7 +792,7 @@ def test_weights_out_of_range_are_named(loss, keywords, message):
 )
 def test_bad_targets_of_decoupled_kd_are_named(targets, more, message):
     with pytest.raises(ValueError, match=message):
-        decoupled_kd_loss(torch.zeros(2, 3), torch.zeros(2, 3), targets, **more)
+        dkd_loss(torch.zeros(2, 3), torch.zeros(2, 3), targets, **more)
 
 
 def test_bad_masks_are_named():
@@ -820,8 +818,8 @@ def test_bad_masks_are_named():
         (attention_transfer_loss, (2, 3, 4, 4), (3, 3, 4, 4), "of the same samples"),
         (attention_transfer_loss, (2, 5, 3), (2, 6, 3), "student_features has 5 tokens and teacher_features 6"),
         (similarity_preserving_loss, (2, 3), (3, 3), "student_features has 2 samples and teacher_features 3"),
-        (relational_distance_loss, (1, 3), (1, 3), "one sample; relations need two or more: raise batch_size"),
-        (relational_angle_loss, (1, 3), (1, 3), "relations need two or more"),
+        (rkd_distance_loss, (1, 3), (1, 3), "one sample; relations need two or more: raise batch_size"),
+        (rkd_angle_loss, (1, 3), (1, 3), "relations need two or more"),
         (similarity_preserving_loss, (1, 3), (1, 3), "relations need two or more"),
     ],
 )
@@ -837,6 +835,6 @@ def test_one_sample_has_no_correlation():
 
 def test_every_loss_is_tested_here():
     tested = {loss for loss, _ in (LOGIT_LOSSES | FEATURE_LOSSES | BATCH_LOSSES).values()} | {
-        dist_loss, standardize_logits, decoupled_kd_loss, jensen_shannon_loss,
+        dist_loss, standardize_logits, dkd_loss, jensen_shannon_loss,
     }  # fmt: skip
     assert {getattr(losses, name) for name in losses.__all__} <= tested

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from kdft_lib import metrics
-from kdft_lib.data import UNLABELLED
+from kdft_lib.data import UNLABELED
 
 
-def test_accuracy_and_cross_entropy_leave_the_unlabelled_out():
+def test_accuracy_and_cross_entropy_leave_the_unlabeled_out():
     logits, targets = torch.randn(10, 3), torch.arange(10) % 3
-    targets[4:] = UNLABELLED
+    targets[4:] = UNLABELED
     assert metrics.accuracy(logits, targets) == metrics.accuracy(logits[:4], targets[:4])
     expected = nn.functional.cross_entropy(logits[:4].double(), targets[:4]).item()
     assert metrics.cross_entropy(logits, targets) == pytest.approx(expected, rel=1e-12)
@@ -58,4 +58,4 @@ def test_bad_input_is_named(score):
     with pytest.raises(ValueError, match=r"logits has shape \(2, 3\) and targets \(3,\)"):
         score(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="targets holds no label"):
-        score(torch.zeros(2, 3), torch.full((2,), UNLABELLED))
+        score(torch.zeros(2, 3), torch.full((2,), UNLABELED))

@@ -31,7 +31,7 @@ def test_a_depthwise_convolution_sees_each_channel_by_itself():
 
 @pytest.mark.parametrize("make", [models.ConvNet, models.DSCNN, models.ResNet])
 def test_networks_take_other_sizes(make):
-    net = make(width=4, classes=7, channels=3).eval()
+    net = make(width=4, num_classes=7, channels=3).eval()
     assert net(torch.zeros(2, 3, 40, 31)).shape == (2, 7)
     with pytest.raises(ValueError, match="width is 0; it must be 1 or more"):
         make(width=0)
@@ -58,7 +58,7 @@ def test_saved_models_come_back_whole(tmp_path):
 
 
 def test_a_network_for_words_comes_back_by_its_card(tmp_path):
-    net = models.DSCNN(width=3, classes=4).eval()
+    net = models.DSCNN(width=3, num_classes=4).eval()
     again = models.load(models.save(net, tmp_path / "words.safetensors")).eval()
     spectra = torch.randn(2, 1, 20, 51)
     assert torch.equal(again(spectra), net(spectra))

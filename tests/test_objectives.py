@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdft_lib.data import UNLABELLED
+from kdft_lib.data import UNLABELED
 from kdft_lib.losses import hard_target_loss, soft_target_loss
 from kdft_lib.objectives import (
     DIST,
+    DKD,
+    L2SP,
+    RKD,
     AttentionTransfer,
-    DecoupledKD,
     HardTargets,
     Hint,
-    LearningWithoutForgetting,
     LogitMatching,
+    LwF,
     Objective,
-    Relational,
     SimilarityPreserving,
     SoftTargets,
     Supervised,
-    TowardStart,
 )
 from kdft_lib.teachers import Teacher
 
@@ -79,13 +79,13 @@ def test_parts_are_unweighted_and_the_loss_is_their_weighted_sum(student, teache
 @pytest.mark.parametrize("make", [SoftTargets, HardTargets])
 def test_labels_count_where_there_are_any_and_the_teacher_everywhere(student, teacher, batch, make):
     targets = batch["targets"].clone()
-    targets[3:] = UNLABELLED
+    targets[3:] = UNLABELED
     losses = make(teacher, kd_weight=1.0, ce_weight=1.0)(student, batch | {"targets": targets})
     expected = F.cross_entropy(student(batch["inputs"][:3]), targets[:3])
     torch.testing.assert_close(losses[f"{make.name}/ce"], expected)
     every = make(teacher, kd_weight=1.0, ce_weight=0.0)(student, {"inputs": batch["inputs"]})
     torch.testing.assert_close(losses[f"{make.name}/kd"], every["loss"])
-    none = make(teacher)(student, batch | {"targets": torch.full_like(targets, UNLABELLED)})
+    none = make(teacher)(student, batch | {"targets": torch.full_like(targets, UNLABELED)})
     assert none[f"{make.name}/ce"] == 0
     none["loss"].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in student.parameters())
@@ -110,7 +110,7 @@ def test_weights_follow_a_schedule(student, teacher, batch):
 def test_dense_logits_are_read_along_class_dim(make):
     student, teacher = nn.Conv2d(2, 5, 1), nn.Conv2d(2, 5, 1)
     inputs, targets = torch.randn(3, 2, 4, 4), torch.randint(0, 5, (3, 4, 4))
-    targets[0, 0] = UNLABELLED
+    targets[0, 0] = UNLABELED
     losses = make(teacher, class_dim=1)(student, {"inputs": inputs, "targets": targets})
     torch.testing.assert_close(losses[f"{make.name}/ce"], F.cross_entropy(student(inputs), targets))
     flat = [net(inputs).movedim(1, -1) for net in (student, teacher)]
@@ -132,7 +132,7 @@ def test_masked_positions_count_for_nothing(make):
 
 def test_means_use_the_totals_of_the_whole_step(student, teacher, batch):
     whole = SoftTargets(teacher)(student, batch)
-    totals = {"samples": 8, "labelled": 8, "counted": 8}
+    totals = {"samples": 8, "labeled": 8, "counted": 8}
     parts = [
         SoftTargets(teacher)(student, {key: column[rows] for key, column in batch.items()} | {"totals": totals})
         for rows in (slice(0, 3), slice(3, 8))
@@ -184,15 +184,15 @@ LOGIT_OBJECTIVES = {
     "soft_targets": lambda teacher, **more: SoftTargets(teacher, **more),
     "hard_targets": lambda teacher, **more: HardTargets(teacher, **more),
     "logit_matching": lambda teacher, **more: LogitMatching(teacher, **{"ce_weight": 0.5} | more),
-    "decoupled_kd": lambda teacher, **more: DecoupledKD(teacher, warmup_epochs=0, **more),
+    "dkd": lambda teacher, **more: DKD(teacher, warmup_epochs=0, **more),
     "dist": lambda teacher, **more: DIST(teacher, **more),
-    "learning_without_forgetting": lambda teacher, **more: LearningWithoutForgetting(teacher, **more),
+    "lwf": lambda teacher, **more: LwF(teacher, **more),
 }
 FEATURE_OBJECTIVES = {
     "hint": Hint,
     "attention_transfer": AttentionTransfer,
     "similarity_preserving": SimilarityPreserving,
-    "relational": Relational,
+    "rkd": RKD,
 }
 
 
@@ -223,9 +223,9 @@ def test_each_logit_objective_is_its_loss(student, teacher, batch):
         "soft_targets": (lambda s, t: losses.soft_target_loss(s, t), 0.9, 0.1),
         "hard_targets": (losses.hard_target_loss, 0.9, 0.1),
         "logit_matching": (losses.logit_mse_loss, 1.0, 0.5),
-        "decoupled_kd": (lambda s, t: losses.decoupled_kd_loss(s, t, targets), 1.0, 1.0),
+        "dkd": (lambda s, t: losses.dkd_loss(s, t, targets), 1.0, 1.0),
         "dist": (losses.dist_loss, 2.0, 1.0),
-        "learning_without_forgetting": (lambda s, t: losses.soft_target_loss(s, t, 2.0), 1.0, 1.0),
+        "lwf": (lambda s, t: losses.soft_target_loss(s, t, 2.0), 1.0, 1.0),
     }
     student_logits, teacher_logits = student(batch["inputs"]), teacher(batch["inputs"])
     for name, make in LOGIT_OBJECTIVES.items():
@@ -243,10 +243,10 @@ def test_arguments_reach_the_loss(student, teacher, batch, name):
 
     more = {
         "soft_targets": [({"temperature": 2.0}, lambda s, t: losses.soft_target_loss(s, t, 2.0))],
-        "decoupled_kd": [
+        "dkd": [
             (
                 {"alpha": 2.0, "beta": 3.0, "temperature": 1.5},
-                lambda s, t: losses.decoupled_kd_loss(s, t, batch["targets"], 2.0, 3.0, 1.5),
+                lambda s, t: losses.dkd_loss(s, t, batch["targets"], 2.0, 3.0, 1.5),
             )
         ],
         "dist": [
@@ -255,7 +255,7 @@ def test_arguments_reach_the_loss(student, teacher, batch, name):
                 lambda s, t: losses.dist_loss(s, t, 0.5, 2.0, 3.0),
             )
         ],
-        "learning_without_forgetting": [({"temperature": 5.0}, lambda s, t: losses.soft_target_loss(s, t, 5.0))],
+        "lwf": [({"temperature": 5.0}, lambda s, t: losses.soft_target_loss(s, t, 5.0))],
     }.get(name, [])
     logits = student(batch["inputs"]), teacher(batch["inputs"])
     for keywords, loss in more:
@@ -273,7 +273,7 @@ def test_masks_and_missing_labels_hold_for_every_method(name):
     student, teacher = nn.Linear(2, 5), nn.Linear(2, 5)
     inputs, targets = torch.randn(3, 4, 2), torch.randint(0, 5, (3, 4))
     mask = torch.rand(3, 4) > 0.4
-    targets[0, :2] = UNLABELLED
+    targets[0, :2] = UNLABELED
     make = LOGIT_OBJECTIVES[name]
     clean = make(teacher)(student, {"inputs": inputs[mask], "targets": targets[mask]})
     inputs[~mask] = math.nan
@@ -308,61 +308,61 @@ def test_dense_logits_are_those_of_their_positions(name):
         torch.testing.assert_close(found[key], expected[key])
 
 
-def test_standardised_soft_targets(student, teacher, batch):
-    from kdft_lib.losses import decoupled_kd_loss, standardize_logits
+def test_standardized_soft_targets(student, teacher, batch):
+    from kdft_lib.losses import dkd_loss, standardize_logits
 
     logits = [standardize_logits(net(batch["inputs"])) for net in (student, teacher)]
     found = SoftTargets(teacher, 2.0, standardize=True)(student, batch)
     torch.testing.assert_close(found["soft_targets/kd"], soft_target_loss(*logits, 2.0))
-    found = DecoupledKD(teacher, standardize=True, warmup_epochs=0)(student, batch)
-    torch.testing.assert_close(found["decoupled_kd/kd"], decoupled_kd_loss(*logits, batch["targets"]))
+    found = DKD(teacher, standardize=True, warmup_epochs=0)(student, batch)
+    torch.testing.assert_close(found["dkd/kd"], dkd_loss(*logits, batch["targets"]))
 
 
 def test_decoupled_kd_warms_up(student, teacher, batch):
-    objective = DecoupledKD(teacher, kd_weight=2.0)
+    objective = DKD(teacher, kd_weight=2.0)
     seen = []
     for epoch in (0, 4, 19, 40):
         objective.before_epoch(epoch, 240)
         seen.append(objective.weights["kd"])
     assert seen == [2 / 20, 2 * 5 / 20, 2.0, 2.0]
     losses = objective(student, batch)
-    torch.testing.assert_close(losses["loss"], 2 * losses["decoupled_kd/kd"] + losses["decoupled_kd/ce"])
-    assert DecoupledKD(teacher, warmup_epochs=0).weights["kd"] == 1.0
-    scheduled = DecoupledKD(teacher, kd_weight=lambda epoch, epochs: epoch, warmup_epochs=4)
+    torch.testing.assert_close(losses["loss"], 2 * losses["dkd/kd"] + losses["dkd/ce"])
+    assert DKD(teacher, warmup_epochs=0).weights["kd"] == 1.0
+    scheduled = DKD(teacher, kd_weight=lambda epoch, epochs: epoch, warmup_epochs=4)
     scheduled.before_epoch(1, 10)
     assert scheduled.weights["kd"] == 0.5
 
 
 def test_decoupled_kd_without_a_label_takes_the_teachers_decision(student, teacher, batch):
-    from kdft_lib.losses import decoupled_kd_loss
+    from kdft_lib.losses import dkd_loss
 
     logits = [net(batch["inputs"]) for net in (student, teacher)]
     targets = batch["targets"].clone()
-    targets[:3] = UNLABELLED
-    wanted = torch.where(targets == UNLABELLED, logits[1].argmax(1), targets)
-    found = DecoupledKD(teacher, warmup_epochs=0)(student, batch | {"targets": targets})
-    torch.testing.assert_close(found["decoupled_kd/kd"], decoupled_kd_loss(*logits, wanted))
-    alone = DecoupledKD(teacher, ce_weight=0, warmup_epochs=0)(student, {"inputs": batch["inputs"]})
-    torch.testing.assert_close(alone["loss"], decoupled_kd_loss(*logits, logits[1].argmax(1)))
+    targets[:3] = UNLABELED
+    wanted = torch.where(targets == UNLABELED, logits[1].argmax(1), targets)
+    found = DKD(teacher, warmup_epochs=0)(student, batch | {"targets": targets})
+    torch.testing.assert_close(found["dkd/kd"], dkd_loss(*logits, wanted))
+    alone = DKD(teacher, ce_weight=0, warmup_epochs=0)(student, {"inputs": batch["inputs"]})
+    torch.testing.assert_close(alone["loss"], dkd_loss(*logits, logits[1].argmax(1)))
 
 
 def test_learning_without_forgetting_compares_the_old_classes(batch):
     student, teacher = nn.Linear(4, 5), nn.Linear(4, 2)
-    targets = torch.tensor([2, 3, 4, 2, 3, 4, 2, UNLABELLED])
+    targets = torch.tensor([2, 3, 4, 2, 3, 4, 2, UNLABELED])
     inputs = batch["inputs"]
-    labelled = batch | {"targets": targets}
+    labeled = batch | {"targets": targets}
     s, t = student(inputs), teacher(inputs)
-    name = "learning_without_forgetting"
-    found = LearningWithoutForgetting(teacher)(student, labelled)
+    name = "lwf"
+    found = LwF(teacher)(student, labeled)
     torch.testing.assert_close(found[f"{name}/kd"], soft_target_loss(s[:, :2], t, 2.0))
     torch.testing.assert_close(found[f"{name}/ce"], F.cross_entropy(s, targets))
-    found = LearningWithoutForgetting(teacher, classes=[4, 1])(student, labelled)
+    found = LwF(teacher, classes=[4, 1])(student, labeled)
     torch.testing.assert_close(found[f"{name}/kd"], soft_target_loss(s[:, [4, 1]], t, 2.0))
-    found = LearningWithoutForgetting(teacher, joint=False)(student, labelled)
+    found = LwF(teacher, joint=False)(student, labeled)
     shifted = torch.where(targets < 0, targets, targets - 2)
     torch.testing.assert_close(found[f"{name}/ce"], F.cross_entropy(s[:, 2:], shifted))
     whole = nn.Linear(4, 5)
-    found = LearningWithoutForgetting(whole, classes=[0, 2])(student, labelled)
+    found = LwF(whole, classes=[0, 2])(student, labeled)
     torch.testing.assert_close(found[f"{name}/kd"], soft_target_loss(s[:, [0, 2]], whole(inputs)[:, [0, 2]], 2.0))
 
 
@@ -374,12 +374,12 @@ def test_classes_that_do_not_go_together_are_named(batch):
         (nn.Linear(4, 2), [0, 3], r"classes is \[0, 3\], the teacher"),
     ):
         with pytest.raises(ValueError, match=message):
-            LearningWithoutForgetting(teacher, classes)(student, batch)
+            LwF(teacher, classes)(student, batch)
     for classes in ([], [1, 1], [-1]):
         with pytest.raises(ValueError, match="it must name one or more classes, each once, from 0"):
-            LearningWithoutForgetting(nn.Linear(4, 2), classes)
+            LwF(nn.Linear(4, 2), classes)
     with pytest.raises(ValueError, match=r"targets holds an old class \(\[0, 1\]\); with joint=False"):
-        LearningWithoutForgetting(nn.Linear(4, 2), joint=False)(student, batch)
+        LwF(nn.Linear(4, 2), joint=False)(student, batch)
 
 
 # Multi-label --------------------------------------------------------------------------------------
@@ -394,7 +394,7 @@ def test_multi_label_targets_are_binary_decisions(student, teacher, batch):
     found = LogitMatching(teacher, ce_weight=0.5, multi_label=True)(student, many)
     torch.testing.assert_close(found["logit_matching/ce"], expected)
     torch.testing.assert_close(found["logit_matching/kd"], ((s - t) ** 2).sum(1).mean())
-    targets[5:] = UNLABELLED
+    targets[5:] = UNLABELED
     fewer = Supervised(multi_label=True)(student, many)["supervised/ce"]
     torch.testing.assert_close(fewer, F.binary_cross_entropy_with_logits(s[:5], targets[:5]))
 
@@ -402,7 +402,7 @@ def test_multi_label_targets_are_binary_decisions(student, teacher, batch):
 def test_multi_label_targets_are_refused_where_the_method_is_not_defined(student, teacher, batch):
     many = batch | {"targets": torch.zeros(8, 3)}
     message = "as multi-label targets have, but .* takes classes that exclude one another"
-    for make in (SoftTargets, HardTargets, DecoupledKD, DIST, LogitMatching, LearningWithoutForgetting):
+    for make in (SoftTargets, HardTargets, DKD, DIST, LogitMatching, LwF):
         with pytest.raises(ValueError, match=message):
             make(teacher)(student, many)
     with pytest.raises(ValueError, match=message):
@@ -433,12 +433,12 @@ def test_each_feature_objective_is_its_loss(name):
         "hint": lambda: {"feature": losses.hint_loss(objective.regressor(s), t)},
         "attention_transfer": lambda: {"attention": losses.attention_transfer_loss(s, t)},
         "similarity_preserving": lambda: {"similarity": losses.similarity_preserving_loss(s, t)},
-        "relational": lambda: {
-            "distance": losses.relational_distance_loss(s, t),
-            "angle": losses.relational_angle_loss(s, t),
+        "rkd": lambda: {
+            "distance": losses.rkd_distance_loss(s, t),
+            "angle": losses.rkd_angle_loss(s, t),
         },
     }[name]()
-    weights = {"distance": 25.0, "angle": 50.0} if name == "relational" else dict.fromkeys(expected, 1.0)
+    weights = {"distance": 25.0, "angle": 50.0} if name == "rkd" else dict.fromkeys(expected, 1.0)
     assert set(found) == {"loss", *(f"{name}/{part}" for part in expected)}
     for part, value in expected.items():
         torch.testing.assert_close(found[f"{name}/{part}"], value)
@@ -450,8 +450,8 @@ def test_each_feature_objective_is_its_loss(name):
 
 def test_relational_parts_with_weight_0_are_left_out():
     student, teacher, batch = Maps(2), Maps(5), images()
-    objective = Relational(teacher, "second", "second", distance_weight=2.0, angle_weight=0.0)
-    assert set(objective(student, batch)) == {"loss", "relational/distance"}
+    objective = RKD(teacher, "second", "second", distance_weight=2.0, angle_weight=0.0)
+    assert set(objective(student, batch)) == {"loss", "rkd/distance"}
 
 
 @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ def test_layers_that_do_not_go_together_are_named():
     with pytest.raises(ValueError, match="attention needs positions"):
         AttentionTransfer(teacher, "head", "head")(student, batch)
     one = {key: column[:1] for key, column in batch.items()}
-    for make in (SimilarityPreserving, Relational):
+    for make in (SimilarityPreserving, RKD):
         with pytest.raises(ValueError, match="one sample; relations need two or more: raise batch_size"):
             make(teacher, "head", "head")(student, one)
     with pytest.raises(ValueError, match="DIST correlates over a batch and needs two or more"):
@@ -543,7 +543,7 @@ def test_a_sum_runs_each_model_once_and_names_its_parts():
     student, teacher, other, batch = Maps(2), Maps(5), Maps(3), images()
     parts = [
         Supervised(), SoftTargets(teacher, ce_weight=0.0), Hint(teacher, "first", "first"),
-        Hint(teacher, "second", "second"), SoftTargets(other), TowardStart(student),
+        Hint(teacher, "second", "second"), SoftTargets(other), L2SP(student),
     ]  # fmt: skip
     objective = parts[0] + 0.5 * parts[1] + 100 * (parts[2] + 2 * parts[3]) + parts[4] + parts[5] * 0.1
     objective.prepare(student, batch)
@@ -552,7 +552,7 @@ def test_a_sum_runs_each_model_once_and_names_its_parts():
     assert (student.calls, teacher.calls, other.calls) == (1, 1, 1)
     assert set(found) == {
         "loss", "supervised/ce", "soft_targets/kd", "hint/feature", "hint_2/feature", "soft_targets_2/kd",
-        "soft_targets_2/ce", "toward_start/distance",
+        "soft_targets_2/ce", "l2sp/distance",
     }  # fmt: skip
     singly = [part(student, batch)["loss"] for part in parts]
     expected = sum(f * loss for f, loss in zip((1, 0.5, 100, 200, 1, 0.1), singly, strict=True))
@@ -590,7 +590,7 @@ def test_factors_follow_schedules_and_multiply(student, teacher, batch):
 
 def test_adapters_and_starts_of_a_sum_are_in_its_state():
     student, teacher, batch = Maps(2), Maps(5), images()
-    objective = Hint(teacher, "first", "first") + TowardStart(student)
+    objective = Hint(teacher, "first", "first") + L2SP(student)
     objective.prepare(student, batch)
     assert set(objective.state_dict()) == {
         "objectives.0.regressor.weight", "objectives.0.regressor.bias", "objectives.1.start",
@@ -634,9 +634,9 @@ def test_texts_show_what_matters(teacher):
     text = repr(0.5 * SoftTargets(teacher, 3.0) + Supervised())
     for shown in ("0.5", "temperature=3.0", "kd_weight=0.9", "Supervised", "Teacher(Counting"):
         assert shown in text
-    assert "warmup_epochs=7" in repr(DecoupledKD(teacher, warmup_epochs=7))
+    assert "warmup_epochs=7" in repr(DKD(teacher, warmup_epochs=7))
     assert "'first', 'second'" in repr(Hint(Maps(2), "first", "second"))
-    assert "2 parameters" in repr(TowardStart(nn.Linear(2, 2)))
+    assert "2 parameters" in repr(L2SP(nn.Linear(2, 2)))
 
 
 # Penalties ----------------------------------------------------------------------------------------
@@ -644,7 +644,7 @@ def test_texts_show_what_matters(teacher):
 
 def test_toward_start_is_half_the_squared_distance(net, state_bytes):
     model = net()
-    penalty, free = TowardStart(model), TowardStart(model, head="head")
+    penalty, free = L2SP(model), L2SP(model, head="head")
     batch = {"inputs": torch.randn(8, 4)}
     assert penalty(model.eval(), batch)["loss"] == 0
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -652,7 +652,7 @@ def test_toward_start_is_half_the_squared_distance(net, state_bytes):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
     gaps = {name: (p - start[name]).square().sum().item() / 2 for name, p in model.named_parameters()}
-    loss = penalty(model, batch)["toward_start/distance"]
+    loss = penalty(model, batch)["l2sp/distance"]
     assert loss.item() == pytest.approx(sum(gaps.values()), rel=1e-5)
     assert free(model, batch)["loss"].item() == pytest.approx(
         sum(gap for name, gap in gaps.items() if not name.startswith("head.")), rel=1e-5
@@ -662,13 +662,13 @@ def test_toward_start_is_half_the_squared_distance(net, state_bytes):
 
 
 def test_toward_start_of_another_model_is_named(net):
-    penalty = TowardStart(net())
+    penalty = L2SP(net())
     with pytest.raises(ValueError, match=r"a parameter 'body.0.weight' of 32 numbers, which this Linear does not have"):
         penalty(nn.Linear(4, 3), {"inputs": torch.randn(8, 4)})
-    with pytest.raises(ValueError, match="head is 'haed', which NormalisedNet does not have"):
-        TowardStart(net(), head="haed")
+    with pytest.raises(ValueError, match="head is 'haed', which NormalizedNet does not have"):
+        L2SP(net(), head="haed")
     with pytest.raises(ValueError, match="head is '0', which leaves no parameter of Sequential"):
-        TowardStart(nn.Sequential(nn.Linear(2, 2)), head="0")
+        L2SP(nn.Sequential(nn.Linear(2, 2)), head="0")
 
 
 def test_a_mask_of_another_shape_is_named(student, teacher, batch):
@@ -676,7 +676,7 @@ def test_a_mask_of_another_shape_is_named(student, teacher, batch):
         SoftTargets(teacher)(student, batch | {"mask": torch.ones(8, 2, dtype=torch.bool)})
 
 
-def test_one_sample_for_batch_normalisation_is_named(net):
+def test_one_sample_for_batch_normalization_is_named(net):
     with pytest.raises(ValueError, match="a batch of one sample reached batch normalisation in training"):
         Supervised()(net().train(), {"inputs": torch.randn(1, 4), "targets": torch.tensor([0])})
 
@@ -685,14 +685,14 @@ def test_each_share_of_a_step_adds_its_part():
     """Two halves of a step, each told the totals of the whole, add up to the whole."""
     student, teacher, batch = Maps(2), Maps(5), images()
     for make in (
-        lambda: DecoupledKD(teacher, warmup_epochs=0), lambda: LogitMatching(teacher, ce_weight=1.0),
+        lambda: DKD(teacher, warmup_epochs=0), lambda: LogitMatching(teacher, ce_weight=1.0),
         lambda: Hint(teacher, "first", "first"), lambda: AttentionTransfer(teacher, "first", "first"),
-        lambda: Supervised() + 0.3 * TowardStart(student),
+        lambda: Supervised() + 0.3 * L2SP(student),
     ):  # fmt: skip
         objective = make()
         objective.prepare(student, batch)
         whole = objective(student, batch)
-        totals = {"samples": 6, "labelled": 6, "counted": 6}
+        totals = {"samples": 6, "labeled": 6, "counted": 6}
         halves = [
             objective(student, {key: column[rows] for key, column in batch.items()} | {"totals": totals})
             for rows in (slice(0, 2), slice(2, 6))
@@ -705,7 +705,7 @@ def test_every_objective_is_in_these_tables():
     """But for that of language models, which ``test_sequences.py`` tests."""
     from kdft_lib import objectives
 
-    tested = {*LOGIT_OBJECTIVES, *FEATURE_OBJECTIVES, "supervised", "toward_start", "gkd"}
+    tested = {*LOGIT_OBJECTIVES, *FEATURE_OBJECTIVES, "supervised", "l2sp", "gkd"}
     public = {getattr(objectives, name) for name in objectives.__all__ if name != "Weight"}
     assert {thing.name for thing in public if hasattr(thing, "name")} == tested
 
@@ -714,7 +714,7 @@ def test_a_value_of_the_whole_batch_is_shared_out(student, teacher, batch):
     """DIST, RKD and SP are one value for a batch; a part of a step counts as its share of the samples."""
     objective = DIST(teacher, ce_weight=0)
     alone = objective(student, batch)["dist/kd"]
-    part = objective(student, batch | {"totals": {"samples": 32, "labelled": 0, "counted": 0}})["dist/kd"]
+    part = objective(student, batch | {"totals": {"samples": 32, "labeled": 0, "counted": 0}})["dist/kd"]
     torch.testing.assert_close(part, alone * 8 / 32)
 
 

@@ -21,7 +21,7 @@ from playwright.sync_api import expect
 from torch import nn
 
 import kdft_lib
-from kdft_lib.data import FASHION_CLASSES, FASHION_NORMALISATION
+from kdft_lib.datasets import FASHION_CLASSES, FASHION_NORMALIZATION
 from kdft_lib.experiments import recorded
 from kdft_lib.metrics import parameters
 from kdft_lib.models import ConvNet, fashion_teacher, load
@@ -123,7 +123,7 @@ def points(scores):
 
 def test_the_pictures_and_logits_are_those_of_the_shipped_networks(stored, ten):
     data, teacher = ten
-    mean, deviation = FASHION_NORMALISATION
+    mean, deviation = FASHION_NORMALIZATION
     torch.manual_seed(0)
     wanted = {"before": answers(ConvNet(8), data), "teacher": teacher}
     wanted["after"] = answers(load(ROOT / "book/_extra/browser/student.safetensors"), data)
@@ -470,8 +470,8 @@ def test_the_map_follows_the_choices_and_leads_to_chapters(visit, stored, site, 
         assert bold == ({"inputs", "objective"} <= set(chapter["choices"])), chapter
         for choice in chapter["choices"]:
             curve = panel.locator(f"[data-key='{choice}-{chapter['page']}']")
-            coloured = curve.get_attribute("stroke") == f"var(--{choice})"
-            assert coloured == (choice in ("inputs", "objective"))
+            colored = curve.get_attribute("stroke") == f"var(--{choice})"
+            assert colored == (choice in ("inputs", "objective"))
     first = links.first
     if by == "keyboard":
         reader.page.get_by_label("everything").focus()

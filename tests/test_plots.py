@@ -52,7 +52,7 @@ def test_intervals_shows_a_measure_in_its_own_unit(comparison):
     plt.close("all")
 
 
-def test_curves_are_labelled_where_they_are():
+def test_curves_are_labeled_where_they_are():
     ax = plt.subplots()[1]
     plots.curve([1, 2], numpy.array([[1.0, 2.0], [3.0, 4.0]]), ax, label="here", color=plots.BLUE)
     assert [text.get_text() for text in ax.texts] == ["here"]

@@ -114,12 +114,12 @@ def test_other_data_or_another_model_is_an_error(net, blobs, tmp_path):
     with pytest.raises(ValueError, match="train_data was TensorData"):
         run(net, TensorData(blobs.inputs + 1, blobs.targets), tmp_path)
 
-    class NormalisedNet(nn.Linear):
+    class NormalizedNet(nn.Linear):
         def __init__(self):
             super().__init__(4, 3)
 
     with pytest.raises(ValueError, match="holds another model"):
-        run(NormalisedNet, blobs, tmp_path)
+        run(NormalizedNet, blobs, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_named(net, blobs, tmp_path):
@@ -174,7 +174,7 @@ def start(folder, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["soft", "hint", "dist", "decoupled", "relational"])
+@pytest.mark.parametrize("case", ["soft", "hint", "dist", "decoupled", "rkd"])
 def test_runs_killed_at_random_moments_end_bit_for_bit_alike(tmp_path, case):
     """Each kill is a SIGKILL at a random moment; strategies, precisions and objectives differ, and some have
     parameters of their own. Ten kills each."""
@@ -261,7 +261,7 @@ def test_a_log_folder_that_cannot_be_written_is_named(net, blobs, tmp_path):
         run(net, blobs, tmp_path / "checkpoints", log_dir=tmp_path / "file" / "folder")
 
 
-def test_an_optimiser_state_that_does_not_fit_is_named(net, blobs, tmp_path):
+def test_an_optimizer_state_that_does_not_fit_is_named(net, blobs, tmp_path):
     run(net, blobs, tmp_path, epochs=1)
     path = tmp_path / "checkpoint.pt"
     state = torch.load(path, weights_only=True)

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from kdft_lib import models
-from kdft_lib.data import CHARACTERS, TensorData, homer
-from kdft_lib.data.homer import _folder
+from kdft_lib.data import TensorData
+from kdft_lib.datasets import CHARACTERS, homer
+from kdft_lib.datasets.homer import _folder
 from kdft_lib.models import CharacterGRU, NGram, sample
 from kdft_lib.objectives import GKD, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -52,7 +53,7 @@ class Whole(nn.Module):
 
 
 def test_the_parts_of_homer_share_no_window_and_are_whole_books():
-    train, transfer, val, test = homer(labelled=1000, seed=3)
+    train, transfer, val, test = homer(labeled=1000, seed=3)
     rows = [{tuple(row) for row in part.inputs.tolist()} for part in (train, transfer, val, test)]
     assert not rows[2] & (rows[0] | rows[1])
     assert not rows[3] & (rows[0] | rows[1] | rows[2])
@@ -62,29 +63,29 @@ def test_the_parts_of_homer_share_no_window_and_are_whole_books():
 
 
 def test_the_target_of_a_character_is_the_next_one():
-    train = homer(labelled=500, seed=1).train
+    train = homer(labeled=500, seed=1).train
     torch.testing.assert_close(train.inputs[:, 1:], train.targets[:, :-1])
     whole = homer().train
     assert (whole.inputs[1:, 0] == whole.targets[:-1, -1]).float().mean() > 0.99, "one after the other"
 
 
 def test_a_stretch_depends_on_the_seed_and_may_pass_the_end():
-    first, again, other = (homer(labelled=3000, seed=seed).train for seed in (0, 0, 1))
+    first, again, other = (homer(labeled=3000, seed=seed).train for seed in (0, 0, 1))
     assert torch.equal(first.inputs, again.inputs)
     assert not torch.equal(first.inputs, other.inputs)
-    many = homer(labelled=16_405, seed=5)
+    many = homer(labeled=16_405, seed=5)
     assert len(many.transfer) == 0
     assert Counter(map(tuple, many.train.inputs.tolist())) == Counter(map(tuple, homer().train.inputs.tolist()))
 
 
 def test_windows_have_the_length_that_is_asked_for():
     assert homer(window=200).test.inputs.shape[1] == 200
-    for labelled, window, message in (
-        (0, 64, "labelled is 0; with window=64 it must be from 1 to 16,405"),
+    for labeled, window, message in (
+        (0, 64, "labeled is 0; with window=64 it must be from 1 to 16,405"),
         (None, 0, "window is 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            homer(labelled, window=window)
+            homer(labeled, window=window)
 
 
 def test_only_the_prose_is_left():
@@ -116,7 +117,7 @@ def test_without_the_package_an_error_says_what_brings_it(monkeypatch):
 # Networks and counts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [lambda: gru(0), lambda: NGram(3, classes=5).count(of(tokens(4, 30)))])
+@pytest.mark.parametrize("make", [lambda: gru(0), lambda: NGram(3, num_classes=5).count(of(tokens(4, 30)))])
 def test_reading_on_is_reading_the_whole(make):
     model, whole = make(), tokens(3, 12, seed=1)
     first, state = model.advance(whole[:, :5])
@@ -160,7 +161,7 @@ def plain(rows, context, order, discount, classes):
 @pytest.mark.parametrize(("order", "discount"), [(1, 0.5), (2, 0.75), (4, 0.9), (3, 0.0)])
 def test_an_n_gram_is_its_formula(order, discount):
     rows, asked = tokens(6, 20), tokens(2, 7, seed=9)
-    model = NGram(order, discount, classes=5).count(of(rows))
+    model = NGram(order, discount, num_classes=5).count(of(rows))
     wanted = [
         [plain(rows.tolist(), row[: place + 1], order, discount, 5) for place in range(7)] for row in asked.tolist()
     ]
@@ -169,7 +170,7 @@ def test_an_n_gram_is_its_formula(order, discount):
 
 
 def test_counts_are_counted_and_forgotten():
-    model = NGram(2, classes=3)
+    model = NGram(2, num_classes=3)
     assert model(torch.zeros(1, 2, dtype=torch.int64)).exp().unique().tolist() == pytest.approx([1 / 3])
     model.count(of(torch.tensor([[0, 1, 0, 1]])))
     assert model.numbers() == 4
@@ -200,7 +201,7 @@ def test_samples_follow_the_generator_and_leave_the_model_alone():
 
 
 def test_samples_have_the_models_frequencies():
-    model = NGram(2, classes=5).count(of(tokens(4, 30)))
+    model = NGram(2, num_classes=5).count(of(tokens(4, 30)))
     drawn = sample(model, torch.zeros(20_000, 1, dtype=torch.int64), 1, generator=torch.Generator().manual_seed(0))
     shares = drawn[:, 1].bincount(minlength=5) / len(drawn)
     torch.testing.assert_close(shares, model(torch.zeros(1, 1, dtype=torch.int64))[0, 0].exp(), atol=0.015, rtol=0)
@@ -292,7 +293,7 @@ def test_labels_count_on_the_texts_that_stay():
     torch.testing.assert_close(found.item(), evaluate(student, kept)["loss"], rtol=1e-5, atol=1e-6)
     assert batch["targets"].min() >= 0, "the batch of the caller stays"
     in_a_step = GKD(teacher, on_policy=0.5, ce_weight=1.0)(
-        student, batch | {"totals": {"samples": 6, "labelled": 54, "counted": 0}}
+        student, batch | {"totals": {"samples": 6, "labeled": 54, "counted": 0}}
     )
     torch.testing.assert_close(in_a_step["gkd/ce"], found / 2)
 
@@ -332,7 +333,7 @@ def test_a_run_is_repeatable_and_resumes_where_it_was(tmp_path):
 
 def test_it_learns_what_the_teacher_writes():
     """A student that writes itself comes nearer to a teacher that knows one rule."""
-    rule = NGram(2, discount=0.1, classes=5).count(of(torch.arange(40).remainder(5)[None]))
+    rule = NGram(2, discount=0.1, num_classes=5).count(of(torch.arange(40).remainder(5)[None]))
     inputs, away = tokens(64, 8), []
     for kind in ("forward_kl", "reverse_kl", "jensen_shannon"):
         student = gru(0)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from sounds import tone, write_wav
 
-from kdft_lib.data import RandomShiftMask, centred, files, log_mel, mel_filters, read_wav, resample
+from kdft_lib.audio import centered, log_mel, mel_filters, read_wav, resample
+from kdft_lib.data import RandomShiftMask, files
 
 # Reading
 
@@ -88,14 +89,14 @@ def test_resampling_without_scipy_is_one_clear_sentence(monkeypatch):
         resample(torch.zeros(10), 16_000, 8_000)
 
 
-def test_words_are_centred_and_silence_is_an_error():
+def test_words_are_centered_and_silence_is_an_error():
     word = torch.tensor([0.001, 0.0, 1.0, 0.0, -1.0, 0.001, 0.0])
-    assert centred(word, 7).tolist() == [0, 0, 1, 0, -1, 0, 0]
-    assert centred(word, 6).tolist() == [0, 1, 0, -1, 0, 0]
-    assert centred(torch.arange(1.0, 8.0), 3).tolist() == [3, 4, 5]
+    assert centered(word, 7).tolist() == [0, 0, 1, 0, -1, 0, 0]
+    assert centered(word, 6).tolist() == [0, 1, 0, -1, 0, 0]
+    assert centered(torch.arange(1.0, 8.0), 3).tolist() == [3, 4, 5]
     for silent in (torch.zeros(5), torch.zeros(0)):
         with pytest.raises(ValueError, match=r"waveform has \d samples, and all are silent"):
-            centred(silent, 3)
+            centered(silent, 3)
 
 
 # Spectra
@@ -118,7 +119,7 @@ def test_the_spectrum_is_that_of_transformers():
         mel_filters=mel_filters(8_000, 40, 256).double().numpy().T, mel_floor=1e-10,
     )  # fmt: skip
     wanted = torch.tensor(numpy.log(numpy.maximum(mel, 1e-6 * mel.max()))).float()
-    torch.testing.assert_close(log_mel(waveform[None], normalise=False)[0, 0], wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(log_mel(waveform[None], normalize=False)[0, 0], wanted, atol=1e-3, rtol=0)
 
 
 def test_a_tone_is_in_its_band_and_time():
@@ -140,7 +141,7 @@ def test_silence_and_loudness():
     torch.testing.assert_close(spectra.mean((1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(spectra.std((1, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
     half = torch.cat([torch.zeros(1, 4_000), waveforms[:1, :4_000]], 1)
-    assert log_mel(half, normalise=False).aminmax().max - log_mel(half, normalise=False).min() < 13.9  # 60 dB
+    assert log_mel(half, normalize=False).aminmax().max - log_mel(half, normalize=False).min() < 13.9  # 60 dB
 
 
 def test_clips_do_not_depend_on_one_another():

@@ -15,17 +15,15 @@ import pytest
 import torch
 from sounds import tone, write_wav
 
-from kdft_lib.data import (
+from kdft_lib.audio import espeak, log_mel
+from kdft_lib.data import RandomShiftMask, files
+from kdft_lib.datasets import (
     DIGITS,
-    RandomShiftMask,
     asterisk_digits,
     commands,
     digits,
-    espeak,
-    files,
     flite_digits,
     japanese_vowels,
-    log_mel,
     speech_commands,
     spoken_digits,
     vowels,
@@ -56,7 +54,7 @@ def library():
 
 @pytest.fixture(scope="module")
 def spoken():
-    return spoken_digits(labelled=300)
+    return spoken_digits(labeled=300)
 
 
 def test_what_is_said_is_the_same_every_time(library):
@@ -134,18 +132,18 @@ def test_each_clip_is_in_one_part(spoken):
 
 
 def test_seeds_draw_clips_and_nothing_else(spoken):
-    again, other = spoken_digits(labelled=300), spoken_digits(labelled=300, seed=1)
+    again, other = spoken_digits(labeled=300), spoken_digits(labeled=300, seed=1)
     assert again.train.fingerprint() == spoken.train.fingerprint()
     assert other.train.fingerprint() != spoken.train.fingerprint()
     assert other.test.fingerprint() == spoken.test.fingerprint()
-    within = spoken_digits(labelled=100, validation="within")
+    within = spoken_digits(labeled=100, validation="within")
     assert [len(part) for part in within] == [80, 2460, 20, 960]
     assert not contents(within.val.inputs) & contents(within.train.inputs)
     assert not contents(within.val.inputs) & contents(spoken.val.inputs)
 
 
 def test_waveforms_become_spectra_part_by_part():
-    splits = spoken_digits(labelled=None)
+    splits = spoken_digits(labeled=None)
     few = splits._replace(train=splits.train[:50], val=splits.val[:20], test=splits.test[:10])
     spectra = few.with_inputs(log_mel)
     assert [tuple(part.inputs.shape) for part in spectra] == [(count, 1, 40, 101) for count in (50, 0, 20, 10)]
@@ -167,8 +165,8 @@ def test_a_student_learns_from_spectra_of_both_parts(spoken):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labelled": 9}, 'labelled is 9; with validation="apart" it must be from 10 to 2,560, or None'),
-        ({"labelled": 49, "validation": "within"}, "from 50 to 2,560"),
+        ({"labeled": 9}, 'labeled is 9; with validation="apart" it must be from 10 to 2,560, or None'),
+        ({"labeled": 49, "validation": "within"}, "from 50 to 2,560"),
         ({"validation": 16}, 'validation is 16; choose "apart" or "within"'),
     ],
 )
@@ -336,8 +334,8 @@ def test_words_and_counts_are_checked(recorded, tmp_path):
         ({"words": "yes"}, "words is 'yes'; it must be two or more"),
         ({"words": ("yes", "yes")}, "two or more different words"),
         ({"validation": "apart"}, 'choose "listed" or "within"'),
-        ({"labelled": 13}, "labelled is 13; it must be from 2 to 12"),
-        ({"labelled": 9, "validation": "within"}, "from 10 to 12"),
+        ({"labeled": 13}, "labeled is 13; it must be from 2 to 12"),
+        ({"labeled": 9, "validation": "within"}, "from 10 to 12"),
     ]:
         with pytest.raises(ValueError, match=message):
             speech_commands(recorded, **({"words": ("yes", "no")} | arguments))
@@ -410,8 +408,8 @@ def test_vowels_are_drawn_by_seed():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labelled": 8}, "labelled is 8; with validation=54 it must be from 9 to 216, or None"),
-        ({"labelled": 44, "validation": "within"}, "from 45 to 270"),
+        ({"labeled": 8}, "labeled is 8; with validation=54 it must be from 9 to 216, or None"),
+        ({"labeled": 44, "validation": "within"}, "from 45 to 270"),
         ({"validation": 136}, 'validation is 136; it must be from 0 to 135, or "within"'),
     ],
 )

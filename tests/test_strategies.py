@@ -8,12 +8,12 @@ from torch import nn
 
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import (
-    BiasOnly,
+    BitFit,
     FullFineTuning,
     GradualUnfreezing,
     HeadOnly,
-    LayerwiseDecay,
-    LowRank,
+    LayerwiseLRDecay,
+    LoRA,
     Phases,
     blocks,
 )
@@ -72,7 +72,7 @@ def test_full_fine_tuning_moves_everything_even_what_was_frozen(net, blobs, stat
     assert all(not torch.equal(before[name], after[name]) for name in dict(model.named_parameters()))
 
 
-def test_biases_and_normalisation_have_no_weight_decay(net):
+def test_biases_and_normalization_have_no_weight_decay(net):
     model = net()
     groups = FullFineTuning(0.1, weight_decay=0.2).param_groups(model)
     decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
@@ -84,8 +84,8 @@ def test_biases_and_normalisation_have_no_weight_decay(net):
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        ("haed", "head is 'haed', which NormalisedNet does not have; .*'head'"),
-        ("", "head is '', which NormalisedNet does not have; .*'body', 'body.0'"),
+        ("haed", "head is 'haed', which NormalizedNet does not have; .*'head'"),
+        ("", "head is '', which NormalizedNet does not have; .*'body', 'body.0'"),
         ("body.3", "head is 'body.3', a Dropout without parameters"),
     ],
 )
@@ -171,7 +171,7 @@ def test_blocks_of_models_that_nobody_here_wrote():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [LayerwiseDecay, GradualUnfreezing])
+@pytest.mark.parametrize("make", [LayerwiseLRDecay, GradualUnfreezing])
 def test_rates_fall_from_block_to_block(make):
     rates = make(0.8, decay=0.5).rates(Stacked())
     assert {name.removesuffix(".weight"): rate for name, rate in rates.items() if not name.endswith("bias")} == {
@@ -185,13 +185,13 @@ def test_rates_fall_from_block_to_block(make):
 
 def test_layerwise_decay_groups_each_rate_with_and_without_decay():
     model = Stacked()
-    groups = LayerwiseDecay(0.8, 0.5, weight_decay=0.3).param_groups(model)
+    groups = LayerwiseLRDecay(0.8, 0.5, weight_decay=0.3).param_groups(model)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     assert all(decay[id(p)] == (0.3 if p.dim() >= 2 else 0.0) for p in model.parameters())
-    asked = LayerwiseDecay(0.8, 0.5, weight_decay=0.3, decay_all=True).param_groups(model)
+    asked = LayerwiseLRDecay(0.8, 0.5, weight_decay=0.3, decay_all=True).param_groups(model)
     assert {group["weight_decay"] for group in asked} == {0.3}
-    assert LayerwiseDecay(0.1).decay == 0.75
+    assert LayerwiseLRDecay(0.1).decay == 0.75
 
 
 def test_blocks_join_one_after_another_and_the_rest_stays_bit_for_bit(blobs, state_bytes, assert_same_bits):
@@ -235,17 +235,17 @@ def test_epochs_per_block_and_named_blocks():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LayerwiseDecay(0.1, decay=0.0), "decay is 0.0; it must be above 0 and at most 1"),
-        (lambda: LayerwiseDecay(0.1, decay=1.5), "decay is 1.5"),
+        (lambda: LayerwiseLRDecay(0.1, decay=0.0), "decay is 0.0; it must be above 0 and at most 1"),
+        (lambda: LayerwiseLRDecay(0.1, decay=1.5), "decay is 1.5"),
         (lambda: GradualUnfreezing(0.1, decay=-1.0), "decay is -1.0"),
         (lambda: GradualUnfreezing(0.1, epochs_per_block=0), "epochs_per_block is 0; it must be a whole number"),
         (lambda: GradualUnfreezing(0.1, epochs_per_block=1.5), "epochs_per_block is 1.5"),
-        (lambda: LayerwiseDecay(0.1, blocks="head"), "blocks is 'head'; it must be a list"),
+        (lambda: LayerwiseLRDecay(0.1, blocks="head"), "blocks is 'head'; it must be a list"),
         (lambda: GradualUnfreezing(0.1, blocks=[]), r"blocks is \[\]; it must be a list of one or more"),
-        (lambda: LowRank(0.1, rank=0), "rank is 0; it must be a whole number of 1 or more"),
-        (lambda: LowRank(0.1, alpha=0), "alpha is 0; it must be positive"),
-        (lambda: LowRank(0.1, dropout=1.0), "dropout is 1.0; it must be from 0 to below 1"),
-        (lambda: LowRank(0.1, targets="0"), "targets is '0'; it must be a list"),
+        (lambda: LoRA(0.1, rank=0), "rank is 0; it must be a whole number of 1 or more"),
+        (lambda: LoRA(0.1, alpha=0), "alpha is 0; it must be positive"),
+        (lambda: LoRA(0.1, dropout=1.0), "dropout is 1.0; it must be from 0 to below 1"),
+        (lambda: LoRA(0.1, targets="0"), "targets is '0'; it must be a list"),
         (lambda: Phases(FullFineTuning(0.1), FullFineTuning(0.1), 0), "first_epochs is 0; it must be a whole number"),
         (
             lambda: Phases(FullFineTuning(0.1), FullFineTuning(0.1), 5).phase(0, 5),
@@ -258,7 +258,7 @@ def test_bad_arguments_of_strategies_are_named(make, message):
         make()
 
 
-@pytest.mark.parametrize("make", [LayerwiseDecay, GradualUnfreezing])
+@pytest.mark.parametrize("make", [LayerwiseLRDecay, GradualUnfreezing])
 def test_blocks_that_do_not_exist_are_named(make, blobs):
     with pytest.raises(ValueError, match=r"blocks is 'haed', which Stacked does not have; .*'head'"):
         fit(Stacked(), blobs, objective=Supervised(), strategy=make(0.1, blocks=["haed"]), epochs=1)
@@ -270,7 +270,7 @@ def test_blocks_that_do_not_exist_are_named(make, blobs):
 def test_biases_alone_move(net, blobs, state_bytes):
     model = net()
     before = state_bytes(model)
-    fit(model, blobs, objective=Supervised(), strategy=BiasOnly(0.1, weight_decay=0.5), epochs=3, batch_size=32)
+    fit(model, blobs, objective=Supervised(), strategy=BitFit(0.1, weight_decay=0.5), epochs=3, batch_size=32)
     after = state_bytes(model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"body.0.bias", "body.1.bias", "head.bias"}
@@ -279,22 +279,22 @@ def test_biases_alone_move(net, blobs, state_bytes):
 def test_a_head_may_move_with_the_biases(net, blobs, state_bytes):
     model = net()
     before = state_bytes(model)
-    fit(model, blobs, objective=Supervised(), strategy=BiasOnly(0.1, head="head"), epochs=3, batch_size=32)
+    fit(model, blobs, objective=Supervised(), strategy=BitFit(0.1, head="head"), epochs=3, batch_size=32)
     after = state_bytes(model)
     assert not torch.equal(before["head.weight"], after["head.weight"])
     assert torch.equal(before["body.0.weight"], after["body.0.weight"])
     assert model.body[3].training
     with pytest.raises(ValueError, match="head is 'haed'"):
-        BiasOnly(0.1, head="haed").prepare(model)
+        BitFit(0.1, head="haed").prepare(model)
     plain = nn.Sequential(nn.Linear(4, 3, bias=False))
     with pytest.raises(ValueError, match="leaves nothing of Sequential to train"):
-        fit(plain, blobs, objective=Supervised(), strategy=BiasOnly(0.1), epochs=1)
+        fit(plain, blobs, objective=Supervised(), strategy=BitFit(0.1), epochs=1)
 
 
 def test_dropout_stays_on_for_biases():
     model = deep().train()
-    BiasOnly(0.1).prepare(model)
-    BiasOnly(0.1).before_epoch(model, 0)
+    BitFit(0.1).prepare(model)
+    BitFit(0.1).before_epoch(model, 0)
     assert model[0][2].training
     assert not model[0][1].training
 
@@ -306,7 +306,7 @@ def test_a_low_rank_update_is_merged_and_of_low_rank(blobs):
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     structure, required = repr(model), [parameter.requires_grad for parameter in model.parameters()]
-    strategy = LowRank(3e-2, rank=2, alpha=4.0, head="5")
+    strategy = LoRA(3e-2, rank=2, alpha=4.0, head="5")
     history = fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=20, batch_size=32)
     assert repr(model) == structure
     assert [parameter.requires_grad for parameter in model.parameters()] == required
@@ -323,14 +323,14 @@ def test_a_low_rank_update_is_merged_and_of_low_rank(blobs):
 def test_an_update_that_is_not_merged_stays_beside_the_weights(blobs, state_bytes):
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     before = state_bytes(model)
-    strategy = LowRank(3e-2, rank=2, targets=["0"], merge=False)
+    strategy = LoRA(3e-2, rank=2, targets=["0"], merge=False)
     fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=3, batch_size=32)
     after = state_bytes(model)
     assert torch.equal(after["0.base_layer.weight"], before["0.weight"])
     assert torch.equal(after["2.weight"], before["2.weight"])
     assert after["0.lora_B.default.weight"].abs().sum() > 0
     tuned = model(blobs.inputs)
-    again = LowRank(1e-9, rank=2, targets=["0"])
+    again = LoRA(1e-9, rank=2, targets=["0"])
     fit(model, blobs, objective=Supervised(), strategy=again, epochs=1, batch_size=32)
     assert model.state_dict().keys() == before.keys()
     torch.testing.assert_close(model(blobs.inputs), tuned, rtol=1e-4, atol=1e-5)
@@ -339,7 +339,7 @@ def test_an_update_that_is_not_merged_stays_beside_the_weights(blobs, state_byte
 def test_low_rank_starts_where_the_model_was(blobs):
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     before = model(blobs.inputs)
-    LowRank(0.1).prepare(model)
+    LoRA(0.1).prepare(model)
     torch.testing.assert_close(model(blobs.inputs), before)
     assert trainable(model) == [
         "0.lora_A.default.weight", "0.lora_B.default.weight", "2.lora_A.default.weight", "2.lora_B.default.weight",
@@ -349,20 +349,20 @@ def test_low_rank_starts_where_the_model_was(blobs):
 
 def test_low_rank_chooses_layers():
     convolutions = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten())
-    LowRank(0.1, rank=2).prepare(convolutions)
+    LoRA(0.1, rank=2).prepare(convolutions)
     assert {name.split(".")[0] for name in trainable(convolutions)} == {"0"}
     attention = nn.TransformerEncoderLayer(8, 2, 16)
-    LowRank(0.1, rank=2).prepare(attention)
+    LoRA(0.1, rank=2).prepare(attention)
     assert {name.split(".")[0] for name in trainable(attention)} == {"linear1", "linear2"}
     named = nn.ModuleDict({"fc": nn.Linear(2, 2), "deep": nn.ModuleDict({"fc": nn.Linear(2, 2)})})
-    LowRank(0.1, rank=2, targets=["fc"]).prepare(named)
+    LoRA(0.1, rank=2, targets=["fc"]).prepare(named)
     assert {name.split(".lora")[0] for name in trainable(named)} == {"fc"}
     with pytest.raises(ValueError, match="Sequential has no linear layer or convolution to update; name targets"):
-        LowRank(0.1, head="0").prepare(nn.Sequential(nn.Linear(2, 2)))
+        LoRA(0.1, head="0").prepare(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(ValueError, match="targets is 'fcc', which Sequential does not have"):
-        LowRank(0.1, targets=["fcc"]).prepare(nn.Sequential(nn.Linear(2, 2)))
+        LoRA(0.1, targets=["fcc"]).prepare(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(ValueError, match=r"targets is \['0'\], and peft cannot update them"):
-        LowRank(0.1, targets=["0"]).prepare(nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2)))
+        LoRA(0.1, targets=["0"]).prepare(nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2)))
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(3, 3), nn.Conv2d(3, 3, 1)], ids=["linear", "convolution"])
@@ -372,7 +372,7 @@ def test_low_rank_needs_nothing_else_that_peft_can_use(monkeypatch, layer):
 
     monkeypatch.setattr("peft.tuners.lora.torchao.is_torchao_available", refuse)
     model = nn.Sequential(layer)
-    LowRank(0.1, rank=2, targets=["0"]).prepare(model)
+    LoRA(0.1, rank=2, targets=["0"]).prepare(model)
     assert hasattr(model[0], "lora_A")
 
 
@@ -385,7 +385,7 @@ def test_an_interrupted_low_rank_run_leaves_the_layers_that_were(blobs):
 
     model[1].register_forward_hook(stop)
     with pytest.raises(KeyboardInterrupt):
-        fit(model, blobs, objective=Supervised(), strategy=LowRank(0.1), epochs=1)
+        fit(model, blobs, objective=Supervised(), strategy=LoRA(0.1), epochs=1)
     assert repr(model) == structure
 
 
@@ -428,7 +428,7 @@ def test_each_phase_has_its_own_decay(net):
 def test_phases_may_hold_any_strategy(net, blobs, state_bytes):
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     before = state_bytes(model)
-    strategy = Phases(HeadOnly("2", 0.1), LowRank(1e-2, rank=2, head="2"), first_epochs=1)
+    strategy = Phases(HeadOnly("2", 0.1), LoRA(1e-2, rank=2, head="2"), first_epochs=1)
     fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=3, batch_size=32)
     assert model.state_dict().keys() == before.keys()
     assert torch.linalg.matrix_rank(model[0].weight - before["0.weight"], rtol=1e-3) <= 2
@@ -451,7 +451,7 @@ def test_texts_name_the_arguments_and_nothing_private():
 
 
 @pytest.mark.parametrize("name", ["Lamb", "Lion", "NAdamW", "Adopt", "SGD", "RMSprop", "Adan"])
-def test_optimisers_of_torch_and_timm_train_and_freeze(net, blobs, state_bytes, assert_same_bits, name):
+def test_optimizers_of_torch_and_timm_train_and_freeze(net, blobs, state_bytes, assert_same_bits, name):
     import timm.optim
 
     optimizer = getattr(timm.optim, name, None) or getattr(torch.optim, name)
@@ -470,7 +470,7 @@ def test_what_is_frozen_whole_is_still_with_its_dropout():
             "plain": nn.BatchNorm1d(4, affine=False), "dropout": nn.Dropout(), "head": nn.Linear(4, 3),
         }
     )  # fmt: skip
-    strategy = BiasOnly(0.1)
+    strategy = BitFit(0.1)
     strategy.prepare(model)
     model.train()
     strategy.before_epoch(model, 0)
@@ -482,7 +482,7 @@ def test_what_is_frozen_whole_is_still_with_its_dropout():
     "make",
     [
         lambda **more: HeadOnly("head", 0.1, **more),
-        lambda **more: BiasOnly(0.1, "head", **more),
+        lambda **more: BitFit(0.1, "head", **more),
         lambda **more: GradualUnfreezing(0.1, **more),
         lambda **more: FullFineTuning(0.1, **more),
     ],

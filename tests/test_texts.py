@@ -8,7 +8,8 @@ import shutil
 import pytest
 import torch
 
-from kdft_lib.data import BBC_TOPICS, TextData, TextSplits, bbc, bbc_news, files
+from kdft_lib.data import TextData, TextSplits, files
+from kdft_lib.datasets import BBC_TOPICS, bbc, bbc_news
 
 STORY = " ".join(f"word{number}" for number in range(100))
 
@@ -20,7 +21,7 @@ def phrases(text):
 
 @pytest.fixture(scope="module")
 def news():
-    return bbc_news(labelled=100)
+    return bbc_news(labeled=100)
 
 
 @pytest.fixture
@@ -73,13 +74,13 @@ def test_parts_are_as_large_and_as_balanced_as_was_asked(news):
     assert news.test.targets.bincount().tolist() == [120] * 5
     assert news.transfer.targets is None
     assert len(BBC_TOPICS) == 5
-    everything = bbc_news(labelled=None)
+    everything = bbc_news(labeled=None)
     assert [len(part) for part in everything] == [1244, 0, 200, 600]
     assert set(everything.train.texts) == {*news.train.texts, *news.transfer.texts}
 
 
 def test_seeds_draw_labels_and_nothing_else(news):
-    other, again = bbc_news(labelled=100, seed=1), bbc_news(labelled=100, seed=0)
+    other, again = bbc_news(labeled=100, seed=1), bbc_news(labeled=100, seed=0)
     assert again.train.texts == news.train.texts
     assert torch.equal(again.train.targets, news.train.targets)
     assert other.train.texts != news.train.texts
@@ -88,7 +89,7 @@ def test_seeds_draw_labels_and_nothing_else(news):
 
 
 def test_validation_within_the_labels(news):
-    splits = bbc_news(labelled=100, validation="within")
+    splits = bbc_news(labeled=100, validation="within")
     assert [len(part) for part in splits] == [80, 1344, 20, 600]
     assert splits.val.targets.bincount().tolist() == [4] * 5
     assert splits.test.texts == news.test.texts
@@ -98,9 +99,9 @@ def test_validation_within_the_labels(news):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labelled": 4}, "labelled is 4; with validation=200 it must be from 5 to 1,244, or None"),
-        ({"labelled": 1300}, "labelled is 1300"),
-        ({"labelled": 20, "validation": "within"}, "it must be from 25 to 1,444"),
+        ({"labeled": 4}, "labeled is 4; with validation=200 it must be from 5 to 1,244, or None"),
+        ({"labeled": 1300}, "labeled is 1300"),
+        ({"labeled": 20, "validation": "within"}, "it must be from 25 to 1,444"),
         ({"validation": 501}, 'validation is 501; it must be from 0 to 500, or "within"'),
         ({"validation": "inside"}, "validation is 'inside'"),
     ],
@@ -131,7 +132,7 @@ def test_a_missing_story_is_named(copied):
 
 def test_the_folders_of_the_original_archive_are_read_too(copied, news):
     (copied / "sports").rename(copied / "sport")
-    assert bbc_news(labelled=100, root=copied).train.texts == news.train.texts
+    assert bbc_news(labeled=100, root=copied).train.texts == news.train.texts
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):

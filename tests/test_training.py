@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kdft_lib.data import UNLABELLED, TensorData
+from kdft_lib.data import UNLABELED, TensorData
 from kdft_lib.objectives import Objective, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
 from kdft_lib.training import constant, cosine, evaluate, fit, one_cycle, predict
@@ -135,7 +135,7 @@ def test_empty_data_is_named(blobs):
 @pytest.mark.parametrize("make", [lambda: Supervised(), lambda: SoftTargets(linear())])
 def test_accumulated_parts_make_the_whole_step(blobs, make):
     targets = blobs.targets.clone()
-    targets[::3] = UNLABELLED
+    targets[::3] = UNLABELED
     data = TensorData(blobs.inputs, targets)
     keywords = {"optimizer": SGD, "transfer_data": blobs.without_labels(), "clip_norm": 0.5}
     whole, history = trained(linear, data, objective=make(), **keywords)
@@ -163,9 +163,9 @@ def test_both_sources_are_drawn_from_at_each_step(blobs):
             return super().forward(model, batch)
 
     _, history = trained(linear, blobs[:40], objective=Watching(linear()), transfer_data=blobs[40:].without_labels())
-    assert all((targets != UNLABELLED).tolist() == [True] * 32 + [False] * 32 for targets in seen)
+    assert all((targets != UNLABELED).tolist() == [True] * 32 + [False] * 32 for targets in seen)
     assert history.ledger["labels"] == 40
-    assert history.ledger["unlabelled"] == 80
+    assert history.ledger["unlabeled"] == 80
     assert {"loss", "soft_targets/kd", "soft_targets/ce"} < history.steps[0].keys()
 
 

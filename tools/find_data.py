@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from kdft_lib.data import fashion_mnist
+from kdft_lib.datasets import fashion_mnist
 
 PACKAGE = "dataset-fashion-mnist"
 
@@ -27,12 +27,12 @@ def install_with_apt(package: str) -> bool:
 
 def main() -> int:
     try:
-        fashion_mnist(labelled=10)
+        fashion_mnist(labeled=10)
     except FileNotFoundError as error:
         if not install_with_apt(PACKAGE):
             print(error, file=sys.stderr)
             return 1
-        fashion_mnist(labelled=10)
+        fashion_mnist(labeled=10)
     return 0
 
 

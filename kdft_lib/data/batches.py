@@ -12,7 +12,7 @@ from torch import Tensor
 
 Batch: TypeAlias = dict[str, Any]
 
-UNLABELLED = -100
+UNLABELED = -100
 """The target of a sample without a label, as in :class:`torch.nn.CrossEntropyLoss`."""
 
 _OURS = ("inputs", "targets", "teacher_logits", "mask")
@@ -54,7 +54,7 @@ def as_batch(raw: Any) -> Batch:
 
 def has_label(targets: Tensor) -> Tensor:
     """Where a label is: for each position of class indices, for each row of multi-label targets."""
-    present = targets != UNLABELLED
+    present = targets != UNLABELED
     return present.all(-1) if targets.is_floating_point() and targets.dim() > 1 else present
 
 
@@ -73,12 +73,12 @@ def apply(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     return {key: changed(value) for key, value in batch.items()}
 
 
-def join(labelled: Batch, unlabelled: Batch) -> Batch:
+def join(labeled: Batch, unlabeled: Batch) -> Batch:
     """Put two batches behind one another; the second has no labels."""
-    first, second = dict(labelled), dict(unlabelled)
+    first, second = dict(labeled), dict(unlabeled)
     if "targets" in first:
         rows = (size(second), *first["targets"].shape[1:])
-        second["targets"] = first["targets"].new_full(rows, UNLABELLED)
+        second["targets"] = first["targets"].new_full(rows, UNLABELED)
     for key in sorted(first.keys() ^ second.keys()):
         missing = "transfer_data" if key in first else "train_data"
         raise ValueError(f"{missing} has no {key} and the other data has; give {key} to both, or to neither")

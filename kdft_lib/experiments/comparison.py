@@ -94,7 +94,7 @@ class Comparison:
                 "to choose": f"{first['choosing']:,}",
                 "teacher's labels": first["teacher_labels"] if first["teacher_labels"] == UNKNOWN
                 else f"{first['teacher_labels']:,}",
-                "unlabelled": f"{first['unlabelled']:,}",
+                "unlabeled": f"{first['unlabeled']:,}",
                 "pretraining": first["pretraining"],
                 "steps": f"{first['steps']:,}",
                 "seconds": f"{sum(entry['seconds'] for entry in entries) / len(entries):.1f}",

@@ -179,7 +179,7 @@ class Classical:
         estimator.fit(splits.train.inputs.flatten(1).numpy(), targets.numpy())
         ledger = {
             "labels": len(splits.train),
-            "unlabelled": 0,
+            "unlabeled": 0,
             "steps": 0,
             "seconds": time.perf_counter() - started,
             "teacher_labels": 0,

@@ -61,7 +61,7 @@ def reduced(values: Tensor, reduction: Reduction) -> Tensor:
     raise ValueError(f'reduction is {reduction!r}; choose "mean", "sum" or "none"')
 
 
-def check_targets(targets: Tensor, logits: Tensor, labelled: Tensor | None = None) -> None:
+def check_targets(targets: Tensor, logits: Tensor, labeled: Tensor | None = None) -> None:
     """Refuse targets that are no class index for each position, where it is labelled."""
     if targets.dtype != torch.int64 or targets.shape != logits.shape[:-1]:
         raise ValueError(
@@ -69,9 +69,9 @@ def check_targets(targets: Tensor, logits: Tensor, labelled: Tensor | None = Non
             f" it must be int64, {tuple(logits.shape[:-1])}, a class index for each position"
         )
     outside = (targets < 0) | (targets >= logits.shape[-1])
-    outside = outside if labelled is None else outside & labelled
+    outside = outside if labeled is None else outside & labeled
     if outside.any():
         raise ValueError(
             f"targets holds {int(targets[outside][0])}; it must be from 0 to {logits.shape[-1] - 1}"
-            + (", or -100 for no label" if labelled is not None else "")
+            + (", or -100 for no label" if labeled is not None else "")
         )

@@ -138,7 +138,7 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
     return gap.square().mean()
 
 
-def relational_distance_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+def rkd_distance_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Match the distances between the samples of a batch (Park et al., 2019, RKD, eq. 6–8).
 
     .. math:: \frac 1 {B^2} \sum_{i,j} h\Big(\frac{\|s_i - s_j\|}{\mu_s} - \frac{\|t_i - t_j\|}{\mu_t}\Big)
@@ -157,7 +157,7 @@ def relational_distance_loss(student_features: Tensor, teacher_features: Tensor)
 
     Example:
         >>> points = torch.tensor([[0.0], [1.0], [3.0]])
-        >>> relational_distance_loss(points, 5 * points + 2), relational_distance_loss(points, points**2)
+        >>> rkd_distance_loss(points, 5 * points + 2), rkd_distance_loss(points, points**2)
         (tensor(0.), tensor(0.0247))
     """
     student, teacher = _batches(student_features, teacher_features)
@@ -165,7 +165,7 @@ def relational_distance_loss(student_features: Tensor, teacher_features: Tensor)
     return F.smooth_l1_loss(ours, theirs).to(student.dtype)
 
 
-def relational_angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+def rkd_angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Match the angles between the samples of a batch (Park et al., 2019, RKD, eq. 9–11).
 
     .. math:: \frac 1 {B^3} \sum_{i,j,k} h\big(\cos \angle s_j s_i s_k - \cos \angle t_j t_i t_k\big)
@@ -187,7 +187,7 @@ def relational_angle_loss(student_features: Tensor, teacher_features: Tensor) ->
     Example:
         >>> triangle = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> line = torch.tensor([[0.0], [1.0], [2.0]])
-        >>> relational_angle_loss(triangle, 3 * triangle.flip(1)), relational_angle_loss(triangle, line)
+        >>> rkd_angle_loss(triangle, 3 * triangle.flip(1)), rkd_angle_loss(triangle, line)
         (tensor(0.), tensor(0.1296))
     """
     student, teacher = _batches(student_features, teacher_features)
@@ -237,8 +237,8 @@ def _cosines(gram: Tensor, squares: Tensor, inverse: Tensor, vertices: Tensor) -
 
 def _gram(features: Tensor) -> Tensor:
     """Of the centred features: distances and angles do not change, and the numbers stay small."""
-    centred = wider(features - features.mean(0))
-    return centred @ centred.T
+    centered = wider(features - features.mean(0))
+    return centered @ centered.T
 
 
 def _squared_distances(gram: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def jensen_shannon_loss(
     return _divergence(kernel, student_logits, teacher_logits, temperature, mask, reduction)
 
 
-def decoupled_kd_loss(
+def dkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     targets: Tensor,
@@ -170,7 +170,7 @@ def decoupled_kd_loss(
 
     Example:
         >>> student, teacher = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[4.0, 2.0, 0.0]])
-        >>> round(decoupled_kd_loss(student, teacher, torch.tensor([0])).item(), 3)
+        >>> round(dkd_loss(student, teacher, torch.tensor([0])).item(), 3)
         16.778
     """
     student, teacher = logit_pair(student_logits, teacher_logits)
@@ -269,11 +269,11 @@ def standardize_logits(logits: Tensor) -> Tensor:
     masked = logits == -torch.inf
     count = (~masked).sum(-1, keepdim=True).clamp(min=1)
     visible = logits.masked_fill(masked, 0.0)
-    centred = (visible - visible.sum(-1, keepdim=True) / count).masked_fill(masked, 0.0)
-    variance = centred.square().sum(-1, keepdim=True) / count
+    centered = (visible - visible.sum(-1, keepdim=True) / count).masked_fill(masked, 0.0)
+    variance = centered.square().sum(-1, keepdim=True) / count
     rounding = (torch.finfo(logits.dtype).eps * visible.detach().abs().amax(-1, keepdim=True)).square()
     constant = variance <= rounding
-    scaled = centred * variance.masked_fill(constant, 1.0).rsqrt()
+    scaled = centered * variance.masked_fill(constant, 1.0).rsqrt()
     return scaled.masked_fill(constant, 0.0).masked_fill(masked, -torch.inf)
 
 

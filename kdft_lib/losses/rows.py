@@ -190,9 +190,9 @@ def decoupled(
         return _decoupled_wide(student, teacher, slope, targets, alpha, beta, temperature)
     weights, products, total, mean, one, (highest, offset) = shifted
     growth = wider(mean).add_(one)
-    normaliser = wider(total).log().add_(wider(highest), alpha=1 / temperature)
+    normalizer = wider(total).log().add_(wider(highest), alpha=1 / temperature)
     own_student, own_teacher = (wider(logits.gather(1, targets)) / temperature for logits in (student, teacher))
-    margin = own_teacher - normaliser
+    margin = own_teacher - normalizer
     change = own_student - own_teacher + wider(offset) - growth.log()
     if not change.abs().amax().item() < 60:
         return _decoupled_wide(student, teacher, slope, targets, alpha, beta, temperature)
@@ -214,10 +214,10 @@ def reverse_kl(
 ) -> tuple[Tensor, Tensor]:
     """KL(q ‖ p), and its slope q (log q/p − KL): with d = (z_t − z_s) / T, its mean μ under q and x = d − μ,
     they are log E_q[eˣ] and −q x."""
-    centred = _centred(teacher, student, slope, space, temperature)
-    if centred is None:
+    centered = _centered(teacher, student, slope, space, temperature)
+    if centered is None:
         return _reverse_kl_wide(student, teacher, slope, temperature)
-    weights, total, *_ = centred
+    weights, total, *_ = centered
     one, height = _beside_one(temperature), len(slope)
     grown = (torch.expm1 if one else torch.exp)(slope, out=space[height : 2 * height])
     slope.mul_(weights).neg_()
@@ -230,10 +230,10 @@ def jensen_shannon(
 ) -> tuple[Tensor, Tensor]:
     """β KL(p ‖ m) + (1 − β) KL(q ‖ m) with m = β p + (1 − β) q, and its slope
     (1 − β) q (log q/m − KL(q ‖ m)). With x = log q/p and v = eˣ − 1, log m/p is log(1 + (1 − β) v)."""
-    centred = _centred(student, teacher, slope, space, temperature)
-    if centred is None:
+    centered = _centered(student, teacher, slope, space, temperature)
+    if centered is None:
         return _jensen_shannon_wide(student, teacher, slope, temperature, beta)
-    weights, total, _, offset = centred
+    weights, total, _, offset = centered
     rest = torch.expm1(slope, out=space[len(slope) : 2 * len(slope)])
     growth = torch.mul(weights, rest, out=slope).sum(1, True).div_(total).clamp_(min=0)
     rest.sub_(growth).div_(growth + 1)
@@ -257,7 +257,7 @@ def _shift(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int, tuple[Tensor, Tensor]] | None:
     """What both forward divergences are made of, in the precision at hand; ``None`` where that is not enough.
 
-    With x and p as in :func:`_centred`, and e = exp(x), the student's distribution is q = p e / E_p[e], and
+    With x and p as in :func:`_centered`, and e = exp(x), the student's distribution is q = p e / E_p[e], and
     KL(p ‖ q) = log E_p[e]: one exponential besides p, and no difference of two large numbers, however close
     p and q are. At high temperatures, where T² magnifies what is rounded off beside 1, e − 1 takes the
     place of e.
@@ -267,10 +267,10 @@ def _shift(
         and E_p of e or e − 1; 1 if it was e − 1, else 0; and the highest logit and −μ. ``without`` is a
         class for each row to leave out.
     """
-    centred = _centred(student, teacher, out, space, temperature, without)
-    if centred is None:
+    centered = _centered(student, teacher, out, space, temperature, without)
+    if centered is None:
         return None
-    weights, total, highest, offset = centred
+    weights, total, highest, offset = centered
     one = _beside_one(temperature)
     height = len(student)
     products = torch.mul(weights, out.expm1_() if one else out.exp_(), out=space[height : 2 * height])
@@ -278,7 +278,7 @@ def _shift(
     return weights, products, total, mean, one, (highest, offset)
 
 
-def _centred(
+def _centered(
     student: Tensor,
     teacher: Tensor,
     out: Tensor,
@@ -349,10 +349,10 @@ def _decoupled_wide(
     for logits in (student, teacher):
         wide = wider(logits) / temperature
         rest = wide.scatter(1, targets, -torch.inf)
-        normaliser = rest.logsumexp(1, keepdim=True)
-        margins.append(wide.gather(1, targets) - normaliser)
+        normalizer = rest.logsumexp(1, keepdim=True)
+        margins.append(wide.gather(1, targets) - normalizer)
         # Without another class there is no distribution over the others.
-        log_rest = torch.where(normaliser == -torch.inf, normaliser, rest - normaliser)
+        log_rest = torch.where(normalizer == -torch.inf, normalizer, rest - normalizer)
         distributions.append((log_rest.exp(), log_rest))
     (q, log_q), (p, log_p) = distributions
     target_kl, gap = _binary_kl(*margins)

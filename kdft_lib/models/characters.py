@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdft_lib.data import CHARACTERS, TensorData
+from kdft_lib.data import TensorData
+from kdft_lib.datasets import CHARACTERS
 from kdft_lib.models.running import evaluation_mode, logits
 from kdft_lib.models.small import _check_sizes
 
@@ -18,23 +19,23 @@ class CharacterGRU(nn.Module):
     Args:
         width: Of the state, which is all that it remembers of the text so far.
         embedding: Numbers for each character.
-        classes: Characters.
+        num_classes: Characters.
 
     Shape:
-        ``(N, T)``, int64 → ``(N, T, classes)``, the logits of the character after each.
+        ``(N, T)``, int64 → ``(N, T, num_classes)``, the logits of the character after each.
 
     Example:
         >>> [sum(p.numel() for p in CharacterGRU(*sizes).parameters()) for sizes in ((64, 32), (256, 64))]
         [25121, 268161]
     """
 
-    def __init__(self, width: int = 64, embedding: int = 32, classes: int = len(CHARACTERS)):
+    def __init__(self, width: int = 64, embedding: int = 32, num_classes: int = len(CHARACTERS)):
         super().__init__()
-        _check_sizes(width=width, embedding=embedding, classes=classes)
-        self.arguments = {"width": width, "embedding": embedding, "classes": classes}
-        self.embed = nn.Embedding(classes, embedding)
+        _check_sizes(width=width, embedding=embedding, num_classes=num_classes)
+        self.arguments = {"width": width, "embedding": embedding, "num_classes": num_classes}
+        self.embed = nn.Embedding(num_classes, embedding)
         self.body = nn.GRU(embedding, width, batch_first=True)
-        self.head = nn.Linear(width, classes)
+        self.head = nn.Linear(width, num_classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.advance(tokens)[0]
@@ -60,33 +61,33 @@ class NGram(nn.Module):
     Args:
         order: The longest context and the character after it: 6 looks five characters back.
         discount: d, from 0 to below 1; 0 trusts a context that was seen once.
-        classes: Characters.
+        num_classes: Characters.
 
     Shape:
-        ``(N, T)``, int64 → ``(N, T, classes)``, log-probabilities, which are logits. Contexts end where rows do.
+        ``(N, T)``, int64 → ``(N, T, num_classes)``, log-probabilities, which are logits. Contexts end where rows do.
 
     Raises:
-        ValueError: If an argument is out of range, or ``classes`` to the power of ``order`` does not fit 63 bits.
+        ValueError: If an argument is out of range, or ``num_classes`` to the power of ``order`` does not fit 63 bits.
 
     Example:
         >>> tokens = torch.tensor([[0, 1, 0, 1, 0, 1]])
-        >>> model = NGram(order=2, classes=3).count(TensorData(tokens[:, :-1], tokens[:, 1:]))
+        >>> model = NGram(order=2, num_classes=3).count(TensorData(tokens[:, :-1], tokens[:, 1:]))
         >>> model(torch.tensor([[0, 1]])).exp()
         tensor([[[0.0875, 0.8875, 0.0250],
                  [0.7563, 0.2063, 0.0375]]])
     """
 
-    def __init__(self, order: int = 6, discount: float = 0.75, classes: int = len(CHARACTERS)):
+    def __init__(self, order: int = 6, discount: float = 0.75, num_classes: int = len(CHARACTERS)):
         super().__init__()
-        _check_sizes(order=order, classes=classes)
+        _check_sizes(order=order, num_classes=num_classes)
         if not 0 <= discount < 1:
             raise ValueError(f"discount is {discount}; it must be from 0 to below 1")
-        if classes**order >= 2**63:
-            raise ValueError(f"order is {order}; with {classes} classes its contexts are too many to be numbered")
-        self.order, self.discount, self.classes = order, discount, classes
+        if num_classes**order >= 2**63:
+            raise ValueError(f"order is {order}; with {num_classes} classes its contexts are too many to be numbered")
+        self.order, self.discount, self.num_classes = order, discount, num_classes
         for length in range(order):
             self.register_buffer(f"contexts{length}", torch.empty(0, dtype=torch.int64))
-            self.register_buffer(f"counts{length}", torch.empty(0, classes))
+            self.register_buffer(f"counts{length}", torch.empty(0, num_classes))
 
     def count(self, data: TensorData) -> NGram:
         """Forget what was counted before, and count a text."""
@@ -97,13 +98,13 @@ class NGram(nn.Module):
             contexts = self._contexts(data.inputs, length)
             whole = contexts >= 0
             known, places = contexts[whole].unique(return_inverse=True)
-            cells = (places * self.classes + targets[whole]).bincount(minlength=len(known) * self.classes)
+            cells = (places * self.num_classes + targets[whole]).bincount(minlength=len(known) * self.num_classes)
             setattr(self, f"contexts{length}", known)
-            setattr(self, f"counts{length}", cells.view(-1, self.classes).float())
+            setattr(self, f"counts{length}", cells.view(-1, self.num_classes).float())
         return self
 
     def forward(self, tokens: Tensor) -> Tensor:
-        found = torch.full((*tokens.shape, self.classes), 1 / self.classes, device=tokens.device)
+        found = torch.full((*tokens.shape, self.num_classes), 1 / self.num_classes, device=tokens.device)
         for length in range(self.order):
             known, counts = getattr(self, f"contexts{length}"), getattr(self, f"counts{length}")
             if len(known) == 0:
@@ -134,7 +135,7 @@ class NGram(nn.Module):
         for back in range(length):
             token = padded[:, length - back : length - back + tokens.shape[1]]
             missing |= token < 0
-            number = number * self.classes + token
+            number = number * self.num_classes + token
         return number.masked_fill(missing, -1)
 
 
@@ -156,7 +157,7 @@ def sample(model: nn.Module, prompts: Tensor, length: int, *, generator: torch.G
 
     Example:
         >>> told = TensorData(torch.tensor([[0, 1]]), torch.tensor([[1, 0]]))
-        >>> sample(NGram(order=2, discount=0.0, classes=2).count(told), torch.tensor([[0]]), length=5)
+        >>> sample(NGram(order=2, discount=0.0, num_classes=2).count(told), torch.tensor([[0]]), length=5)
         tensor([[0, 1, 0, 1, 0, 1]])
     """
     if prompts.dim() != 2 or prompts.shape[1] == 0 or prompts.dtype != torch.int64:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from kdft_lib.data.files import written_whole
+from kdft_lib.files import written_whole
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 
 _OURS: dict[str, type[nn.Module]] = {"ConvNet": ConvNet, "ResNet": ResNet, "DSCNN": DSCNN}
@@ -103,11 +103,11 @@ def fashion_teacher() -> nn.Module:
     """The book's teacher for Fashion-MNIST, with the weights that ship in the package.
 
     A :class:`ResNet` of width 20, trained with labels on the 55,000 training images that are not
-    the validation set of :func:`kdft_lib.data.fashion_mnist`. ``make teacher`` trains it again; the
+    the validation set of :func:`kdft_lib.datasets.fashion_mnist`. ``make teacher`` trains it again; the
     card ``assets/weights/fashion_teacher.json`` says how, and how well it does.
 
     Returns:
-        The model, in evaluation mode, taking what :func:`kdft_lib.data.fashion_mnist` gives.
+        The model, in evaluation mode, taking what :func:`kdft_lib.datasets.fashion_mnist` gives.
 
     Example:
         >>> fashion_teacher()(torch.zeros(1, 1, 28, 28)).shape

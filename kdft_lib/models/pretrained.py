@@ -80,7 +80,7 @@ def imagenet_backbone(
         num_classes: Of a new, random head; by default ImageNet's stays, with its 1,000 classes.
         image_size: That the transform brings images to; by default that of the weights' evaluation.
         given: Mean and standard deviation that the images were normalised with before, such as
-            ``kdft_lib.data.FASHION_NORMALISATION``.
+            ``kdft_lib.datasets.FASHION_NORMALIZATION``.
 
     Returns:
         The network in training mode as a new one is, with its :class:`ImageTransform` as the attribute

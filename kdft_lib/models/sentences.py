@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdft_lib.data.files import package_folder, read_whole
+from kdft_lib.files import package_folder, read_whole
 from kdft_lib.models.running import evaluation_mode
 
 _CONTENT = {

@@ -13,21 +13,21 @@ class ConvNet(nn.Module):
     Args:
         width: Channels of the first convolution; the next two have twice and four times as many.
             For 28×28 images in grey and ten classes: 4 is 1,702 parameters, 8 is 6,274, 16 is 24,058.
-        classes: Number of logits.
+        num_classes: Number of logits.
         channels: Channels of the input.
 
     Shape:
-        ``(N, channels, H, W)`` → ``(N, classes)``, for H and W of 8 or more.
+        ``(N, channels, H, W)`` → ``(N, num_classes)``, for H and W of 8 or more.
 
     Example:
         >>> sum(p.numel() for p in ConvNet(width=8).parameters())
         6274
     """
 
-    def __init__(self, width: int = 8, classes: int = 10, channels: int = 1):
+    def __init__(self, width: int = 8, num_classes: int = 10, channels: int = 1):
         super().__init__()
-        _check_sizes(width=width, classes=classes, channels=channels)
-        self.arguments = {"width": width, "classes": classes, "channels": channels}
+        _check_sizes(width=width, num_classes=num_classes, channels=channels)
+        self.arguments = {"width": width, "num_classes": num_classes, "channels": channels}
         self.body = nn.Sequential(
             _convolution(channels, width, stride=2),
             nn.ReLU(),
@@ -38,7 +38,7 @@ class ConvNet(nn.Module):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.head = nn.Linear(4 * width, classes)
+        self.head = nn.Linear(4 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.body(images))
@@ -50,26 +50,26 @@ class ResNet(nn.Module):
 
     Args:
         width: Channels of the first block. 20 makes 121,470 parameters.
-        classes: Number of logits.
+        num_classes: Number of logits.
         channels: Channels of the input.
 
     Shape:
-        ``(N, channels, H, W)`` → ``(N, classes)``, for H and W of 8 or more.
+        ``(N, channels, H, W)`` → ``(N, num_classes)``, for H and W of 8 or more.
 
     Example:
         >>> sum(p.numel() for p in ResNet(width=20).parameters())
         121470
     """
 
-    def __init__(self, width: int = 20, classes: int = 10, channels: int = 1):
+    def __init__(self, width: int = 20, num_classes: int = 10, channels: int = 1):
         super().__init__()
-        _check_sizes(width=width, classes=classes, channels=channels)
-        self.arguments = {"width": width, "classes": classes, "channels": channels}
+        _check_sizes(width=width, num_classes=num_classes, channels=channels)
+        self.arguments = {"width": width, "num_classes": num_classes, "channels": channels}
         self.stem = _convolution(channels, width)
         self.block1 = ResidualBlock(width, width)
         self.block2 = ResidualBlock(width, 2 * width)
         self.block3 = ResidualBlock(2 * width, 4 * width)
-        self.head = nn.Linear(4 * width, classes)
+        self.head = nn.Linear(4 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = F.relu(self.stem(images))
@@ -101,21 +101,21 @@ class DSCNN(nn.Module):
     Args:
         width: Channels of the first convolution; the blocks have twice as many. With ten classes, 16 is
             4,394 parameters, 48 is 28,522.
-        classes: Number of logits.
+        num_classes: Number of logits.
         channels: Channels of the input.
 
     Shape:
-        ``(N, channels, bands, frames)`` → ``(N, classes)``, for spectra of any size.
+        ``(N, channels, bands, frames)`` → ``(N, num_classes)``, for spectra of any size.
 
     Example:
         >>> sum(p.numel() for p in DSCNN(width=16).parameters())
         4394
     """
 
-    def __init__(self, width: int = 16, classes: int = 10, channels: int = 1):
+    def __init__(self, width: int = 16, num_classes: int = 10, channels: int = 1):
         super().__init__()
-        _check_sizes(width=width, classes=classes, channels=channels)
-        self.arguments = {"width": width, "classes": classes, "channels": channels}
+        _check_sizes(width=width, num_classes=num_classes, channels=channels)
+        self.arguments = {"width": width, "num_classes": num_classes, "channels": channels}
         self.body = nn.Sequential(
             _convolution(channels, width, size=5, stride=2),
             nn.ReLU(),
@@ -125,7 +125,7 @@ class DSCNN(nn.Module):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.head = nn.Linear(2 * width, classes)
+        self.head = nn.Linear(2 * width, num_classes)
 
     def forward(self, spectra: Tensor) -> Tensor:
         return self.head(self.body(spectra))

@@ -2,16 +2,16 @@
 
 from kdft_lib.objectives.base import Objective, Sum, Weight
 from kdft_lib.objectives.features import (
+    RKD,
     AttentionTransfer,
     FeatureObjective,
     Hint,
-    Relational,
     SimilarityPreserving,
 )
-from kdft_lib.objectives.forgetting import LearningWithoutForgetting, TowardStart
+from kdft_lib.objectives.forgetting import L2SP, LwF
 from kdft_lib.objectives.logits import (
     DIST,
-    DecoupledKD,
+    DKD,
     HardTargets,
     LogitMatching,
     LogitObjective,
@@ -22,21 +22,21 @@ from kdft_lib.objectives.sequences import GKD
 
 __all__ = [
     "DIST",
+    "DKD",
     "GKD",
+    "L2SP",
+    "RKD",
     "AttentionTransfer",
-    "DecoupledKD",
     "FeatureObjective",
     "HardTargets",
     "Hint",
-    "LearningWithoutForgetting",
     "LogitMatching",
     "LogitObjective",
+    "LwF",
     "Objective",
-    "Relational",
     "SimilarityPreserving",
     "SoftTargets",
     "Sum",
     "Supervised",
-    "TowardStart",
     "Weight",
 ]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import features
-from kdft_lib.data import UNLABELLED, Batch, batches
+from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import check_targets
 from kdft_lib.teachers import Teacher, expand
@@ -181,23 +181,23 @@ class Objective(nn.Module):
         batch has none."""
         targets = self._targets(batch)
         if "mask" in batch:
-            targets = targets.masked_fill(~batch["mask"], UNLABELLED)
+            targets = targets.masked_fill(~batch["mask"], UNLABELED)
         self._check_kind(targets, logits, multi_label)
-        labelled = batches.has_label(targets)
+        labeled = batches.has_label(targets)
         if multi_label:
-            _check_multi_label(targets, labelled, logits)
+            _check_multi_label(targets, labeled, logits)
             values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
-            values = values.masked_fill(~labelled, 0.0)
+            values = values.masked_fill(~labeled, 0.0)
         else:
-            check_targets(targets, logits, labelled)
+            check_targets(targets, logits, labeled)
             values = F.cross_entropy(
                 logits.movedim(-1, 1) if logits.dim() > 1 else logits,
                 targets,
-                ignore_index=UNLABELLED,
+                ignore_index=UNLABELED,
                 label_smoothing=label_smoothing,
                 reduction="none",
             )
-        count = batch["totals"]["labelled"] if "totals" in batch else int(labelled.sum())
+        count = batch["totals"]["labeled"] if "totals" in batch else int(labeled.sum())
         return values.sum() / max(count, 1)
 
     def _targets(self, batch: Batch) -> Tensor:
@@ -298,13 +298,13 @@ def _student_outputs(model: nn.Module, batch: Batch, layers: list[str]) -> Outpu
         ) from None
 
 
-def _check_multi_label(targets: Tensor, labelled: Tensor, logits: Tensor) -> None:
+def _check_multi_label(targets: Tensor, labeled: Tensor, logits: Tensor) -> None:
     if not targets.is_floating_point() or targets.shape != logits.shape:
         raise ValueError(
             f"targets has dtype {targets.dtype} and shape {tuple(targets.shape)}; with multi_label=True it"
             f" must be floating-point, {tuple(logits.shape)}, from 0 to 1 for each class"
         )
-    outside = labelled.unsqueeze(-1) & ((targets < 0) | (targets > 1))
+    outside = labeled.unsqueeze(-1) & ((targets < 0) | (targets > 1))
     if outside.any():
         raise ValueError(
             f"targets holds {targets[outside][0]:g}; with multi_label=True it must be from 0 to 1,"

@@ -214,9 +214,9 @@ class SimilarityPreserving(FeatureObjective):
         return {"similarity": self._once(value, batch)}
 
 
-class Relational(FeatureObjective):
+class RKD(FeatureObjective):
     """Match distances and angles between the samples of a batch: RKD (Park et al., 2019), parts
-    ``relational/distance`` and ``relational/angle``.
+    ``rkd/distance`` and ``rkd/angle``.
 
     A loss of the whole batch: of all processes together, and of each part where ``accumulate`` cuts the
     batch.
@@ -234,12 +234,12 @@ class Relational(FeatureObjective):
 
     Example:
         >>> student, teacher = (nn.Sequential(nn.Linear(3, size)) for size in (4, 6))
-        >>> objective = Relational(teacher, "0", "0")
+        >>> objective = RKD(teacher, "0", "0")
         >>> sorted(objective(student, {"inputs": torch.randn(5, 3)}))
-        ['loss', 'relational/angle', 'relational/distance']
+        ['loss', 'rkd/angle', 'rkd/distance']
     """
 
-    name = "relational"
+    name = "rkd"
 
     def __init__(
         self,
@@ -253,5 +253,5 @@ class Relational(FeatureObjective):
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
         ours, theirs = everywhere(student), everywhere(teacher)
-        wanted = {"distance": losses.relational_distance_loss, "angle": losses.relational_angle_loss}
+        wanted = {"distance": losses.rkd_distance_loss, "angle": losses.rkd_angle_loss}
         return {name: self._once(loss(ours, theirs), batch) for name, loss in wanted.items() if self.weights[name]}

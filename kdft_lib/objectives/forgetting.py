@@ -16,9 +16,9 @@ from kdft_lib.objectives.logits import LogitObjective
 from kdft_lib.teachers import Teacher
 
 
-class LearningWithoutForgetting(LogitObjective):
+class LwF(LogitObjective):
     """Learn new classes, and keep the answers to the old ones (Li and Hoiem, 2016): parts
-    ``learning_without_forgetting/kd`` and ``learning_without_forgetting/ce``.
+    ``lwf/kd`` and ``lwf/ce``.
 
     The teacher is the model as it was before; on the new images, the student must still say of the old
     classes what the teacher says of them.
@@ -39,13 +39,13 @@ class LearningWithoutForgetting(LogitObjective):
         ValueError: If an argument is out of range; in use, if the classes do not go together.
 
     Example:
-        >>> objective = LearningWithoutForgetting(torch.nn.Linear(3, 2))
+        >>> objective = LwF(torch.nn.Linear(3, 2))
         >>> batch = {"inputs": torch.zeros(4, 3), "targets": torch.tensor([2, 3, 2, 3])}
         >>> sorted(objective(torch.nn.Linear(3, 4), batch))
-        ['learning_without_forgetting/ce', 'learning_without_forgetting/kd', 'loss']
+        ['lwf/ce', 'lwf/kd', 'loss']
     """
 
-    name = "learning_without_forgetting"
+    name = "lwf"
     classes: Sequence[int] | None
     temperature: float
     joint: bool
@@ -102,13 +102,13 @@ class LearningWithoutForgetting(LogitObjective):
         return places
 
 
-class TowardStart(Objective):
+class L2SP(Objective):
     r"""Pull the parameters back to where they started: L2-SP (Li, Grandvalet and Davoine, 2018, eq. 2), part
-    ``toward_start/distance``.
+    ``l2sp/distance``.
 
     .. math:: \tfrac 1 2 \| w - w^0 \|_2^2
 
-    A penalty, to be added: ``Supervised() + 0.01 * TowardStart(model)``. The paper's α is its factor;
+    A penalty, to be added: ``Supervised() + 0.01 * L2SP(model)``. The paper's α is its factor;
     its second term, plain decay of the new head, is the strategy's ``weight_decay``.
 
     Args:
@@ -120,14 +120,14 @@ class TowardStart(Objective):
 
     Example:
         >>> model = nn.Linear(2, 1)
-        >>> penalty = TowardStart(model)
+        >>> penalty = L2SP(model)
         >>> with torch.no_grad():
         ...     _ = model.bias.add_(3.0)
         >>> penalty(model, {"inputs": torch.zeros(4, 2)})["loss"]
         tensor(4.5000, grad_fn=<SumBackward0>)
     """
 
-    name = "toward_start"
+    name = "l2sp"
 
     def __init__(self, model: nn.Module, head: str | None = None):
         super().__init__({"distance": 1.0})
@@ -153,7 +153,7 @@ class TowardStart(Objective):
         for (name, size), start in zip(self._sizes.items(), self.start.split([*self._sizes.values()]), strict=True):
             if name not in parameters or parameters[name].numel() != size:
                 raise ValueError(
-                    f"TowardStart was made of a model with a parameter {name!r} of {size} numbers, which this"
+                    f"L2SP was made of a model with a parameter {name!r} of {size} numbers, which this"
                     f" {type(student.model).__name__} does not have; make it of the model that is trained"
                 )
             gaps.append((parameters[name].flatten() - start).square().sum())

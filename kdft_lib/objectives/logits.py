@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdft_lib import losses
-from kdft_lib.data import UNLABELLED, Batch
+from kdft_lib.data import UNLABELED, Batch
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import check_targets, positive
 from kdft_lib.objectives.base import Objective, Weight
@@ -236,16 +236,16 @@ class LogitMatching(LogitObjective):
         return losses.logit_mse_loss(student_logits, teacher_logits, reduction="none")
 
 
-class DecoupledKD(LogitObjective):
+class DKD(LogitObjective):
     """Distil the target class and the others apart (Zhao et al., 2022), and learn from labels: parts
-    ``decoupled_kd/kd`` and ``decoupled_kd/ce``.
+    ``dkd/kd`` and ``dkd/ce``.
 
     Where a sample has no label, the teacher's decision takes the place of the target class; the paper
     has labels everywhere.
 
     Args:
         teacher: Any classifier with the student's classes; it is never trained.
-        alpha: Of the target class; see :func:`kdft_lib.losses.decoupled_kd_loss` for the defaults.
+        alpha: Of the target class; see :func:`kdft_lib.losses.dkd_loss` for the defaults.
         beta: Of the other classes.
         temperature: Positive.
         kd_weight: Of the distillation loss: a number or a schedule.
@@ -259,13 +259,13 @@ class DecoupledKD(LogitObjective):
         ValueError: If an argument is out of range; in use, if shapes do not match.
 
     Example:
-        >>> objective = DecoupledKD(torch.nn.Linear(3, 2), warmup_epochs=4)
+        >>> objective = DKD(torch.nn.Linear(3, 2), warmup_epochs=4)
         >>> objective.before_epoch(1, 10)
         >>> objective.weights
         {'kd': 0.5, 'ce': 1.0}
     """
 
-    name = "decoupled_kd"
+    name = "dkd"
     alpha: float
     beta: float
     temperature: float
@@ -299,15 +299,13 @@ class DecoupledKD(LogitObjective):
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         targets = teacher_logits.argmax(dim=-1)
         if "targets" in batch:
-            labelled = batch["targets"] != UNLABELLED
+            labeled = batch["targets"] != UNLABELED
             if "mask" in batch:
-                labelled = labelled & batch["mask"]
-            check_targets(batch["targets"], student_logits, labelled)
-            targets = torch.where(labelled, batch["targets"], targets)
+                labeled = labeled & batch["mask"]
+            check_targets(batch["targets"], student_logits, labeled)
+            targets = torch.where(labeled, batch["targets"], targets)
         student, teacher = _standardized(student_logits, teacher_logits, self.standardize)
-        return losses.decoupled_kd_loss(
-            student, teacher, targets, self.alpha, self.beta, self.temperature, reduction="none"
-        )
+        return losses.dkd_loss(student, teacher, targets, self.alpha, self.beta, self.temperature, reduction="none")
 
     def _follow(self, epoch: int, epochs: int) -> None:
         super()._follow(epoch, epochs)

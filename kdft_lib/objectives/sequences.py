@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdft_lib import losses, models
-from kdft_lib.data import UNLABELLED, Batch, batches
+from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import positive
 from kdft_lib.objectives.base import Weight
@@ -125,7 +125,7 @@ class GKD(LogitObjective):
         changed = batch | {"inputs": torch.cat([own, texts[rows:]]), "written": rows}
         if batch.get("targets") is not None:
             changed["targets"] = batch["targets"].clone()
-            changed["targets"][:rows] = UNLABELLED
+            changed["targets"][:rows] = UNLABELED
         if batch.get("teacher_logits") is not None:
             assert self.teacher is not None
             cached = batch["teacher_logits"]

@@ -1,17 +1,17 @@
 """Which parameters move, and how fast."""
 
-from kdft_lib.strategies.base import BiasOnly, FullFineTuning, HeadOnly, Strategy
-from kdft_lib.strategies.blocks import GradualUnfreezing, LayerwiseDecay, blocks
-from kdft_lib.strategies.low_rank import LowRank
+from kdft_lib.strategies.base import BitFit, FullFineTuning, HeadOnly, Strategy
+from kdft_lib.strategies.blocks import GradualUnfreezing, LayerwiseLRDecay, blocks
+from kdft_lib.strategies.lora import LoRA
 from kdft_lib.strategies.phases import Phases
 
 __all__ = [
-    "BiasOnly",
+    "BitFit",
     "FullFineTuning",
     "GradualUnfreezing",
     "HeadOnly",
-    "LayerwiseDecay",
-    "LowRank",
+    "LayerwiseLRDecay",
+    "LoRA",
     "Phases",
     "Strategy",
     "blocks",

@@ -131,7 +131,7 @@ class HeadOnly(Strategy):
         find_head(model, self.head).train()
 
 
-class BiasOnly(Strategy):
+class BitFit(Strategy):
     """The biases move, those of normalisation included, and the head: BitFit (Ben Zaken, Goldberg and
     Ravfogel, 2022). Running statistics stay as they are.
 
@@ -146,7 +146,7 @@ class BiasOnly(Strategy):
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
-        >>> BiasOnly(lr=1e-3, head="2").prepare(model)
+        >>> BitFit(lr=1e-3, head="2").prepare(model)
         >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         ['0.bias', '1.bias', '2.weight', '2.bias']
     """

@@ -38,7 +38,7 @@ def blocks(model: nn.Module) -> list[str]:
     return found
 
 
-class LayerwiseDecay(Strategy):
+class LayerwiseLRDecay(Strategy):
     """Everything moves, the slower the nearer to the input: the rate of a block is the next one's times
     ``decay`` (Howard and Ruder, 2018, section 3.2, discriminative fine-tuning).
 
@@ -56,7 +56,7 @@ class LayerwiseDecay(Strategy):
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-        >>> LayerwiseDecay(lr=1.0, decay=0.5).rates(model)
+        >>> LayerwiseLRDecay(lr=1.0, decay=0.5).rates(model)
         {'0.weight': 0.5, '0.bias': 0.5, '1.weight': 1.0, '1.bias': 1.0}
     """
 
@@ -92,7 +92,7 @@ class GradualUnfreezing(Strategy):
     Args:
         lr: The learning rate at the schedule's peak.
         epochs_per_block: How long until the next block joins; 1 as in the paper.
-        decay: Of the rate, from block to block, as in :class:`LayerwiseDecay`; none by default.
+        decay: Of the rate, from block to block, as in :class:`LayerwiseLRDecay`; none by default.
         blocks: Names of modules from the input to the head; by default those of :func:`blocks`.
         weight_decay: Of weight matrices and kernels.
         decay_all: Of biases and normalisation too.

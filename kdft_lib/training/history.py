@@ -22,7 +22,7 @@ class History:
         best_epoch: The epoch (from 0) of highest validation accuracy, the earliest of equals, or
             ``None`` without validation data.
         seconds: Of training and validation, over all sittings.
-        ledger: What the run consumed: ``labels``, ``unlabelled`` inputs, ``steps`` and ``seconds``.
+        ledger: What the run consumed: ``labels``, ``unlabeled`` inputs, ``steps`` and ``seconds``.
 
     Example:
         >>> History(steps=[{"step": 1}], epochs=[{"epoch": 0, "step": 1, "loss": 0.5}], seconds=2.0)

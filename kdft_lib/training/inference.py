@@ -79,8 +79,8 @@ def _multi_label_scores(logits: Tensor, targets: Tensor) -> dict[str, float]:
             f" multi-label targets have the logits' shape, {tuple(logits.shape)}"
         )
     targets = targets.flatten(0, -2)
-    labelled = batches.has_label(targets)
-    logits, targets = logits[labelled], targets[labelled]
+    labeled = batches.has_label(targets)
+    logits, targets = logits[labeled], targets[labeled]
     return {
         "accuracy": ((logits > 0) == (targets > 0.5)).double().mean().item(),
         "loss": F.binary_cross_entropy_with_logits(logits, targets).item(),

@@ -128,7 +128,7 @@ def fit(
                 run.record_step(epoch, _train_step(run, parts, clip_norm))
                 if checkpoint_every and run.step % checkpoint_every == 0 and run.step < run.last_step(epoch):
                     run.write_checkpoint()
-            run.synchronise_buffers()
+            run.synchronize_buffers()
             with run.averaged():
                 scores = {} if val_data is None else evaluate(model, val_data, class_dim=objective.class_dim)
                 run.record_epoch(epoch, scores)

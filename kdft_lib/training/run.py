@@ -209,14 +209,14 @@ class Run:
 
     def _totals(self, parts: list[Batch]) -> dict[str, int]:
         """What a mean is over: counts for the whole step, all parts and processes together."""
-        counts = {"samples": sum(batches.size(part) for part in parts), "labelled": 0, "counted": 0}
+        counts = {"samples": sum(batches.size(part) for part in parts), "labeled": 0, "counted": 0}
         for part in parts:
-            labelled = batches.has_label(part["targets"]) if "targets" in part else None
+            labeled = batches.has_label(part["targets"]) if "targets" in part else None
             if "mask" in part:
                 counts["counted"] += int(part["mask"].sum())
-                labelled = labelled & part["mask"] if labelled is not None else None
-            if labelled is not None:
-                counts["labelled"] += int(labelled.sum())
+                labeled = labeled & part["mask"] if labeled is not None else None
+            if labeled is not None:
+                counts["labeled"] += int(labeled.sum())
         return dict(zip(counts, self._over_processes([*counts.values()]), strict=True))
 
     def _over_processes(self, values: list[Any]) -> list[Any]:
@@ -306,7 +306,7 @@ class Run:
         elif self._average is not None:
             self.model.load_state_dict(self._average.tensors)
 
-    def synchronise_buffers(self) -> None:
+    def synchronize_buffers(self) -> None:
         """Give every process the running statistics of the first."""
         if self.accelerator.num_processes > 1:
             from accelerate.utils import broadcast
@@ -320,7 +320,7 @@ class Run:
         labels, without = count_labels(train)
         return {
             "labels": labels,
-            "unlabelled": without + (sum(count_labels(transfer)) if transfer is not None else 0),
+            "unlabeled": without + (sum(count_labels(transfer)) if transfer is not None else 0),
             "steps": self.step,
             "seconds": self.history.seconds,
         }

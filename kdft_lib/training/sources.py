@@ -57,8 +57,8 @@ def count_labels(data: Any) -> tuple[int, int]:
     if data.targets is None:
         return 0, len(data)
     positions = batches.has_label(data.targets)
-    labelled = int(positions.reshape(len(data), -1).any(1).sum())
-    return labelled, len(data) - labelled
+    labeled = int(positions.reshape(len(data), -1).any(1).sum())
+    return labeled, len(data) - labeled
 
 
 def described(data: Any) -> str:

@@ -7,27 +7,27 @@ import sys
 import torch
 from torch import nn
 
-from kdft_lib.data import UNLABELLED, TensorData
+from kdft_lib.data import UNLABELED, TensorData
 from kdft_lib.objectives import (
     DIST,
+    DKD,
+    L2SP,
+    RKD,
     AttentionTransfer,
-    DecoupledKD,
     HardTargets,
     Hint,
     LogitMatching,
-    Relational,
     SimilarityPreserving,
     SoftTargets,
     Supervised,
-    TowardStart,
 )
 from kdft_lib.strategies import (
-    BiasOnly,
+    BitFit,
     FullFineTuning,
     GradualUnfreezing,
     HeadOnly,
-    LayerwiseDecay,
-    LowRank,
+    LayerwiseLRDecay,
+    LoRA,
     Phases,
 )
 from kdft_lib.training import fit
@@ -48,7 +48,7 @@ def maps() -> nn.Module:
 generator = torch.Generator().manual_seed(1)
 inputs = torch.randn(120, 4, generator=generator)
 targets = (inputs[:, :3] + inputs[:, 1:]).argmax(1)
-targets[torch.rand(120, generator=generator) < 0.4] = UNLABELLED
+targets[torch.rand(120, generator=generator) < 0.4] = UNLABELED
 data = TensorData(inputs, targets)
 transfer = {"transfer_data": data[:70].without_labels()}
 ends = {}
@@ -62,23 +62,23 @@ runs = {
     "soft": (net, SoftTargets(teacher), full, transfer),
     "hard": (net, HardTargets(teacher), full, {"accumulate": 3, "clip_norm": 0.1}),
     "matching": (net, LogitMatching(teacher, 0.1, 1.0), full, transfer),
-    "decoupled": (net, DecoupledKD(teacher, warmup_epochs=3), full, transfer),
+    "decoupled": (net, DKD(teacher, warmup_epochs=3), full, transfer),
     "DIST": (net, DIST(teacher), full, transfer),
     "similarity": (net, Supervised() + 10 * SimilarityPreserving(teacher, "2", "2"), full, transfer),
-    "relational": (net, Supervised() + Relational(teacher, "2", "2"), full, transfer),
+    "rkd": (net, Supervised() + RKD(teacher, "2", "2"), full, transfer),
     # After the activation: a bias before it moves all points alike, and AdamW would magnify the rounding of
     # a gradient that is 0.
-    "relational alone": (net, Relational(teacher, "1", "1"), full, {"clip_norm": 0.5}),
+    "relational alone": (net, RKD(teacher, "1", "1"), full, {"clip_norm": 0.5}),
     "hint": (net, SoftTargets(teacher) + 10 * Hint(teacher, "2", "2"), full, transfer),
     "hint alone": (net, Hint(teacher, "0", "2"), full, {"accumulate": 2}),
     "attention": (maps, Supervised() + 100 * AttentionTransfer(wide, "1", "1"), full, {}),
-    "toward start": (net, Supervised() + 0.1 * TowardStart(net()), full, {"accumulate": 2}),
+    "toward start": (net, Supervised() + 0.1 * L2SP(net()), full, {"accumulate": 2}),
     "average": (net, Supervised(), full, {"ema_decay": 0.9}),
     "head": (net, Supervised(), HeadOnly("4", 1e-2), {}),
-    "layerwise": (net, Supervised(), LayerwiseDecay(1e-2), {}),
+    "layerwise": (net, Supervised(), LayerwiseLRDecay(1e-2), {}),
     "gradual": (net, SoftTargets(teacher), GradualUnfreezing(1e-2), {}),
-    "biases": (net, Supervised(), BiasOnly(1e-2), {}),
-    "low rank": (net, Supervised(), LowRank(1e-2, rank=2, head="4"), {}),
+    "biases": (net, Supervised(), BitFit(1e-2), {}),
+    "low rank": (net, Supervised(), LoRA(1e-2, rank=2, head="4"), {}),
     "phases": (net, Hint(teacher, "2", "2") + Supervised(), Phases(HeadOnly("4", 1e-2), full, 2), {}),
 }
 for name, (make, objective, strategy, more) in runs.items():

@@ -10,8 +10,8 @@ import torch
 
 from kdft_lib.data import RandomShiftFlip, TensorData
 from kdft_lib.models import ConvNet
-from kdft_lib.objectives import DIST, DecoupledKD, Hint, Relational, SoftTargets, Supervised, TowardStart
-from kdft_lib.strategies import FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseDecay, LowRank, Phases
+from kdft_lib.objectives import DIST, DKD, L2SP, RKD, Hint, SoftTargets, Supervised
+from kdft_lib.strategies import FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseLRDecay, LoRA, Phases
 from kdft_lib.training import fit
 
 # What a shell starts in the background ignores Ctrl-C, and so would its children.
@@ -25,10 +25,10 @@ model, teacher = ConvNet(8), ConvNet(4)
 cases = {
     "soft": (SoftTargets(teacher), FullFineTuning(1e-2), {"keep_best": True, "augment": RandomShiftFlip()}),
     "hint": (SoftTargets(teacher) + 10 * Hint(teacher, "body.2", "body.2"), GradualUnfreezing(1e-2, 5), {}),
-    "dist": (DIST(teacher) + 0.1 * TowardStart(model), LayerwiseDecay(1e-2), {"precision": "bfloat16"}),
-    "decoupled": (DecoupledKD(teacher), LowRank(1e-2, rank=2, head="head", dropout=0.1), {"ema_decay": 0.9}),
-    "relational": (
-        Supervised() + Relational(teacher, "body.4", "body.4"),
+    "dist": (DIST(teacher) + 0.1 * L2SP(model), LayerwiseLRDecay(1e-2), {"precision": "bfloat16"}),
+    "decoupled": (DKD(teacher), LoRA(1e-2, rank=2, head="head", dropout=0.1), {"ema_decay": 0.9}),
+    "rkd": (
+        Supervised() + RKD(teacher, "body.4", "body.4"),
         Phases(HeadOnly("head", 1e-2), FullFineTuning(1e-3), first_epochs=8),
         {"precision": "bfloat16", "ema_decay": 0.9, "keep_best": True, "clip_norm": 1.0, "accumulate": 2},
     ),

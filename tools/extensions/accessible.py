@@ -52,10 +52,10 @@ def navigation(
     """The arrow that unfolds a part of the navigation says what it does."""
     generate: Callable[..., Any] = context["generate_toctree_html"]
 
-    def labelled(*arguments: Any, **named: Any) -> str:
+    def labeled(*arguments: Any, **named: Any) -> str:
         return str(generate(*arguments, **named)).replace("<summary>", '<summary aria-label="Pages of this part">')
 
-    context["generate_toctree_html"] = labelled
+    context["generate_toctree_html"] = labeled
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

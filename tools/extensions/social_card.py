@@ -84,7 +84,7 @@ def picture(diagram: Path, x: int, y: int, width: int, height: int) -> str:
 
 def card(title: str, claim: str, over: str, address: str, diagram: Path | None = None) -> bytes:
     """A PNG of 1200 × 630. Without a diagram, four bars stand for the four choices."""
-    colours = (BLUE, GREEN, VERMILION, PURPLE)
+    colors = (BLUE, GREEN, VERMILION, PURPLE)
     shape = 1.0
     if diagram:
         drawn = Image.open(BytesIO(render(diagram, 400)))
@@ -101,14 +101,14 @@ def card(title: str, claim: str, over: str, address: str, diagram: Path | None =
     elif diagram:
         drawing = picture(diagram, 682, 40, 478, 540)
     else:
-        bars = zip((150, 230, 380, 300), colours, strict=True)
+        bars = zip((150, 230, 380, 300), colors, strict=True)
         drawing = "".join(
-            f'<rect x="{780 + 88 * place}" y="{520 - height}" width="60" height="{height}" rx="8" fill="{colour}"/>'
-            for place, (height, colour) in enumerate(bars)
+            f'<rect x="{780 + 88 * place}" y="{520 - height}" width="60" height="{height}" rx="8" fill="{color}"/>'
+            for place, (height, color) in enumerate(bars)
         )
     foot = "".join(
-        f'<rect x="{300 * place}" y="618" width="300" height="12" fill="{colour}"/>'
-        for place, colour in enumerate(colours)
+        f'<rect x="{300 * place}" y="618" width="300" height="12" fill="{color}"/>'
+        for place, color in enumerate(colors)
     )
     return render(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'

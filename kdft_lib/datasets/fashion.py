@@ -17,9 +17,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from kdft_lib.data.files import cache_folder
 from kdft_lib.data.splits import Splits, draw_balanced
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.files import cache_folder
 
 FASHION_CLASSES = (
     "T-shirt",
@@ -34,10 +34,10 @@ FASHION_CLASSES = (
     "ankle boot",
 )
 
-BACKGROUND = -0.8102
+FASHION_BACKGROUND = -0.8102
 """The value of a black pixel after normalisation."""
 
-FASHION_NORMALISATION = 0.2860, 0.3530
+FASHION_NORMALIZATION = 0.2860, 0.3530
 """Mean and standard deviation of the pixels from 0 to 1, over the training images."""
 _HELD_OUT = 5_000
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -53,7 +53,7 @@ _CONTENT = {
 
 
 def fashion_mnist(
-    labelled: int | None = 1000,
+    labeled: int | None = 1000,
     *,
     validation: int | Literal["within"] = _HELD_OUT,
     seed: int = 0,
@@ -66,7 +66,7 @@ def fashion_mnist(
     remains of these, without labels.
 
     Args:
-        labelled: How many images of ``train`` come with labels, balanced by class; ``None`` takes
+        labeled: How many images of ``train`` come with labels, balanced by class; ``None`` takes
             all 55,000, and leaves ``transfer`` empty.
         validation: How many of the held-out images make ``val``; or ``"within"``: ``val`` is a fifth
             of the labelled images, and ``train`` the other four, for a study in which labels are
@@ -85,39 +85,39 @@ def fashion_mnist(
         FileNotFoundError: If the files are nowhere and cannot be downloaded.
 
     Example:
-        >>> train, transfer, val, test = fashion_mnist(labelled=100)
+        >>> train, transfer, val, test = fashion_mnist(labeled=100)
         >>> len(train), len(transfer), len(val), len(test)
         (100, 54900, 5000, 10000)
         >>> train.targets.bincount()
         tensor([10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
     """
     pool_size = 60_000 - _HELD_OUT
-    if labelled is not None and not 10 <= labelled <= pool_size:
-        raise ValueError(f"labelled is {labelled}; it must be from 10 to {pool_size}, or None for all")
+    if labeled is not None and not 10 <= labeled <= pool_size:
+        raise ValueError(f"labeled is {labeled}; it must be from 10 to {pool_size}, or None for all")
     if validation != "within" and not (isinstance(validation, int) and 10 <= validation <= _HELD_OUT):
         raise ValueError(
             f'validation is {validation!r}; it must be from 10 to {_HELD_OUT}, or "within":'
             " the shipped teacher was trained on all other images"
         )
-    if validation == "within" and labelled is not None and labelled < 50:
-        raise ValueError(f'labelled is {labelled}; with validation="within" it must be 50 or more')
+    if validation == "within" and labeled is not None and labeled < 50:
+        raise ValueError(f'labeled is {labeled}; with validation="within" it must be 50 or more')
     train_images, train_targets, test_images, test_targets = _read(_folder(root))
     held_out, pool = draw_balanced(train_targets, torch.arange(60_000), _HELD_OUT, seed=0)
-    chosen, rest = draw_balanced(train_targets, pool, labelled or pool_size, seed=seed)
+    chosen, rest = draw_balanced(train_targets, pool, labeled or pool_size, seed=seed)
     if validation == "within":
         val, chosen = draw_balanced(train_targets, chosen, len(chosen) // 5, seed=seed)
     else:
         val, _ = draw_balanced(train_targets, held_out, validation, seed=0)
     return Splits(
-        train=TensorData(_normalise(train_images[chosen]), train_targets[chosen]),
-        transfer=TensorData(_normalise(train_images[rest])),
-        val=TensorData(_normalise(train_images[val]), train_targets[val]),
-        test=TensorData(_normalise(test_images), test_targets.clone()),
+        train=TensorData(_normalize(train_images[chosen]), train_targets[chosen]),
+        transfer=TensorData(_normalize(train_images[rest])),
+        val=TensorData(_normalize(train_images[val]), train_targets[val]),
+        test=TensorData(_normalize(test_images), test_targets.clone()),
     )
 
 
-def _normalise(images: Tensor) -> Tensor:
-    mean, deviation = FASHION_NORMALISATION
+def _normalize(images: Tensor) -> Tensor:
+    mean, deviation = FASHION_NORMALIZATION
     return images.unsqueeze(1).to(torch.float32).div_(255).sub_(mean).div_(deviation)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdft_lib.data.files import package_folder, read_whole
 from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.files import package_folder, read_whole
 
 CHARACTERS = "\n !\"'(),-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """What the text of :func:`homer` consists of; a token is an index into it."""
@@ -27,7 +27,7 @@ _VAL = {3, 15}
 _PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "—": " - ", "æ": "ae", "Æ": "Ae", "ù": "u"})
 
 
-def homer(labelled: int | None = None, *, window: int = 64, seed: int = 0, root: str | Path | None = None) -> Splits:
+def homer(labeled: int | None = None, *, window: int = 64, seed: int = 0, root: str | Path | None = None) -> Splits:
     """The Iliad and the Odyssey in English prose, as windows of characters, split by whole books.
 
     Butler died in 1902; his translations, of 1898 and 1900, are in the public domain. Quotation marks and
@@ -39,7 +39,7 @@ def homer(labelled: int | None = None, *, window: int = 64, seed: int = 0, root:
     target of each character is the one after it.
 
     Args:
-        labelled: How many windows ``train`` has, one after the other; ``None`` takes all, in order, and leaves
+        labeled: How many windows ``train`` has, one after the other; ``None`` takes all, in order, and leaves
             ``transfer`` empty.
         window: Characters in a row; what does not fill one at the end of a book is left out.
         seed: Of the place where ``train`` begins.
@@ -54,7 +54,7 @@ def homer(labelled: int | None = None, *, window: int = 64, seed: int = 0, root:
         ValueError: If a count is out of range, or the books are not those expected.
 
     Example:
-        >>> train, transfer, val, test = homer(labelled=1000)
+        >>> train, transfer, val, test = homer(labeled=1000)
         >>> len(train), len(transfer), len(val), len(test)
         (1000, 15405, 1765, 3367)
         >>> "".join(CHARACTERS[token] for token in test.inputs[0, :36])
@@ -70,15 +70,15 @@ def homer(labelled: int | None = None, *, window: int = 64, seed: int = 0, root:
         pairs = torch.stack([tokens[: rows * window], tokens[1 : rows * window + 1]]).view(2, rows, window)
         (test if number in _TEST else val if number in _VAL else pool).append(pairs)
     inputs, targets = torch.cat(pool, dim=1)
-    if labelled is not None and not 1 <= labelled <= len(inputs):
+    if labeled is not None and not 1 <= labeled <= len(inputs):
         raise ValueError(
-            f"labelled is {labelled}; with window={window} it must be from 1 to {len(inputs):,}, or None for all"
+            f"labeled is {labeled}; with window={window} it must be from 1 to {len(inputs):,}, or None for all"
         )
     start = 0
-    if labelled is not None:
+    if labeled is not None:
         start = int(torch.randint(len(inputs), (), generator=torch.Generator().manual_seed(seed)))
     order = (torch.arange(len(inputs)) + start) % len(inputs)
-    chosen, rest = order[:labelled], order[len(inputs) if labelled is None else labelled :]
+    chosen, rest = order[:labeled], order[len(inputs) if labeled is None else labeled :]
     return Splits(
         train=TensorData(inputs[chosen], targets[chosen]),
         transfer=TensorData(inputs[rest]),

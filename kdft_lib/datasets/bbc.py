@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdft_lib.data.files import package_folder, read_whole
 from kdft_lib.data.splits import TextSplits, draw_balanced
 from kdft_lib.data.texts import TextData
+from kdft_lib.files import package_folder, read_whole
 
 BBC_TOPICS = ("business", "entertainment", "politics", "sport", "tech")
 
@@ -28,7 +28,7 @@ _SAME = 0.25
 
 
 def bbc_news(
-    labelled: int | None = 100,
+    labeled: int | None = 100,
     *,
     validation: int | Literal["within"] = 200,
     seed: int = 0,
@@ -46,7 +46,7 @@ def bbc_news(
     The stories are the BBC's, given for non-commercial research only. Print numbers, not text.
 
     Args:
-        labelled: How many stories of ``train`` come with labels, balanced by topic; ``None`` takes all
+        labeled: How many stories of ``train`` come with labels, balanced by topic; ``None`` takes all
             and leaves ``transfer`` empty.
         validation: How many stories are set apart as ``val``, the same for every seed; or ``"within"``:
             ``val`` is a fifth of the labelled stories, and ``train`` the other four.
@@ -63,7 +63,7 @@ def bbc_news(
         ValueError: If a count is out of range, or the stories are not those expected.
 
     Example:
-        >>> train, transfer, val, test = bbc_news(labelled=100)
+        >>> train, transfer, val, test = bbc_news(labeled=100)
         >>> len(train), len(transfer), len(val), len(test)
         (100, 1144, 200, 600)
         >>> train.targets.bincount()
@@ -75,14 +75,14 @@ def bbc_news(
         raise ValueError(f'validation is {validation!r}; it must be from 0 to 500, or "within"')
     pool_size = len(texts) - _TEST - apart
     fewest = 25 if validation == "within" else 5
-    if labelled is not None and not fewest <= labelled <= pool_size:
+    if labeled is not None and not fewest <= labeled <= pool_size:
         raise ValueError(
-            f"labelled is {labelled}; with validation={validation!r} it must be from {fewest} to {pool_size:,},"
+            f"labeled is {labeled}; with validation={validation!r} it must be from {fewest} to {pool_size:,},"
             " or None for all"
         )
     test, others = draw_balanced(targets, torch.arange(len(texts)), _TEST, seed=0)
     val, pool = draw_balanced(targets, others, apart, seed=0)
-    chosen, rest = draw_balanced(targets, pool, labelled or pool_size, seed=seed)
+    chosen, rest = draw_balanced(targets, pool, labeled or pool_size, seed=seed)
     if validation == "within":
         val, chosen = draw_balanced(targets, chosen, len(chosen) // 5, seed=seed)
     whole = TextData(texts, targets)

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.data.digits import DIGITS, SAMPLE_RATE
-from kdft_lib.data.files import read_whole
-from kdft_lib.data.sound import read_wav, resample
+from kdft_lib.audio.sound import read_wav, resample
 from kdft_lib.data.splits import Splits, draw_balanced
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.datasets.digits import DIGITS, SAMPLE_RATE
+from kdft_lib.files import read_whole
 
 _URL = "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 _SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
@@ -30,7 +30,7 @@ _NAME = re.compile(r"([0-9a-f]{8})_nohash_\d+\.wav")
 
 def speech_commands(
     root: str | Path,
-    labelled: int | None = None,
+    labeled: int | None = None,
     *,
     words: Sequence[str] = DIGITS,
     validation: Literal["listed", "within"] = "listed",
@@ -45,7 +45,7 @@ def speech_commands(
     Args:
         root: The folder of the unpacked archive: one folder a word, ``validation_list.txt`` and
             ``testing_list.txt``.
-        labelled: How many clips of ``train`` come with labels, balanced by word; ``None`` takes all and
+        labeled: How many clips of ``train`` come with labels, balanced by word; ``None`` takes all and
             leaves ``transfer`` empty.
         words: Which; by default the ten digits, as in :func:`spoken_digits`. All ten take some 1.3 GB
             as waveforms.
@@ -97,11 +97,11 @@ def speech_commands(
     _check_speakers(parts)
     pool = torch.tensor([target for _, target in parts["training"]])
     fewest = (5 if validation == "within" else 1) * len(words)
-    if labelled is not None and not fewest <= labelled <= len(pool):
-        raise ValueError(f"labelled is {labelled}; it must be from {fewest} to {len(pool):,}, or None for all")
-    chosen, rest = draw_balanced(pool, torch.arange(len(pool)), labelled or len(pool), seed=seed)
+    if labeled is not None and not fewest <= labeled <= len(pool):
+        raise ValueError(f"labeled is {labeled}; it must be from {fewest} to {len(pool):,}, or None for all")
+    chosen, rest = draw_balanced(pool, torch.arange(len(pool)), labeled or len(pool), seed=seed)
     clips = _clips(parts["training"])
-    val = _labelled(parts["validation"]) if validation == "listed" else None
+    val = _labeled(parts["validation"]) if validation == "listed" else None
     if val is None:
         within, chosen = draw_balanced(pool, chosen, len(chosen) // 5, seed=seed)
         val = TensorData(clips[within], pool[within])
@@ -109,7 +109,7 @@ def speech_commands(
         train=TensorData(clips[chosen], pool[chosen]),
         transfer=TensorData(clips[rest]),
         val=val,
-        test=_labelled(parts["testing"]),
+        test=_labeled(parts["testing"]),
     )
 
 
@@ -148,7 +148,7 @@ def _clips(files: Sequence[tuple[Path, int]]) -> Tensor:
     return clips
 
 
-def _labelled(files: Sequence[tuple[Path, int]]) -> TensorData:
+def _labeled(files: Sequence[tuple[Path, int]]) -> TensorData:
     return TensorData(_clips(files), torch.tensor([target for _, target in files]))
 
 

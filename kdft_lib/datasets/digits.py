@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from kdft_lib.data.espeak import RATE, Utterance, say
-from kdft_lib.data.files import cache_folder, package_folder, read_whole, written_whole
-from kdft_lib.data.sound import centred, read_wav, resample
+from kdft_lib.audio.espeak import RATE, Utterance, say
+from kdft_lib.audio.sound import centered, read_wav, resample
 from kdft_lib.data.splits import Splits, draw_balanced
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.files import cache_folder, package_folder, read_whole, written_whole
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -60,7 +60,7 @@ _ASTERISK_SHA256 = "d96284e2b926f17dd074447e877dd20634127a6cfd5853b93d6b100df429
 
 
 def spoken_digits(
-    labelled: int | None = 300,
+    labeled: int | None = 300,
     *,
     validation: Literal["apart", "within"] = "apart",
     seed: int = 0,
@@ -76,7 +76,7 @@ def spoken_digits(
     :func:`asterisk_digits` or :func:`speech_commands` what a model has learned.
 
     Args:
-        labelled: How many clips of ``train`` come with labels, balanced by digit, of all 2,560; ``None``
+        labeled: How many clips of ``train`` come with labels, balanced by digit, of all 2,560; ``None``
             takes all and leaves ``transfer`` empty.
         validation: ``"apart"``: the 640 clips of 16 voices that nothing else has; or ``"within"``: a
             fifth of the labelled clips, of voices that ``train`` has too.
@@ -94,7 +94,7 @@ def spoken_digits(
         OSError: If the clips cannot be kept.
 
     Example:
-        >>> train, transfer, val, test = spoken_digits(labelled=300)
+        >>> train, transfer, val, test = spoken_digits(labeled=300)
         >>> len(train), len(transfer), len(val), len(test)
         (300, 2260, 640, 960)
         >>> train.inputs.shape
@@ -104,9 +104,9 @@ def spoken_digits(
     if validation not in ("apart", "within"):
         raise ValueError(f'validation is {validation!r}; choose "apart" or "within"')
     fewest = 50 if validation == "within" else 10
-    if labelled is not None and not fewest <= labelled <= pool_size:
+    if labeled is not None and not fewest <= labeled <= pool_size:
         raise ValueError(
-            f'labelled is {labelled}; with validation="{validation}" it must be from {fewest} to {pool_size:,},'
+            f'labeled is {labeled}; with validation="{validation}" it must be from {fewest} to {pool_size:,},'
             " or None for all"
         )
     clips, targets, variants = _clips(Path(root) if root is not None else cache_folder())
@@ -114,7 +114,7 @@ def spoken_digits(
         torch.isin(variants, torch.tensor([_VARIANTS.index(name) for name in names])).nonzero().flatten()
         for names in (_TEST_VARIANTS, _HELD_OUT_VARIANTS, _POOL_VARIANTS)
     )
-    chosen, rest = draw_balanced(targets, pool, labelled or pool_size, seed=seed)
+    chosen, rest = draw_balanced(targets, pool, labeled or pool_size, seed=seed)
     val = held_out
     if validation == "within":
         val, chosen = draw_balanced(targets, chosen, len(chosen) // 5, seed=seed)
@@ -188,7 +188,7 @@ def asterisk_digits(root: str | Path | None = None) -> TensorData:
             f"{folder} holds other recordings than expected: the SHA-256 of 0.wav to 9.wav is {found},"
             f" wanted {_ASTERISK_SHA256}; apt install --reinstall asterisk-core-sounds-en-wav brings them anew"
         )
-    waveforms = [centred(read_wav(path, SAMPLE_RATE), SAMPLE_RATE) for path in paths]
+    waveforms = [centered(read_wav(path, SAMPLE_RATE), SAMPLE_RATE) for path in paths]
     return TensorData(torch.stack(waveforms), torch.arange(10))
 
 
@@ -254,7 +254,7 @@ def _said_by_espeak(said: list[Utterance]) -> Tensor:
         words = resample(pad_sequence(samples[start : start + 256], batch_first=True), RATE, SAMPLE_RATE)
         for row, word in enumerate(words, start):
             try:
-                clips[row] = centred(word, SAMPLE_RATE).round().clamp(-32768, 32767)
+                clips[row] = centered(word, SAMPLE_RATE).round().clamp(-32768, 32767)
             except ValueError as error:
                 raise RuntimeError(f"eSpeak NG said nothing for {said[row]} ({error})") from None
     return clips
@@ -279,6 +279,6 @@ def _said_by_flite(program: str) -> tuple[Tensor, Tensor]:
                         )
                     sound = resample(read_wav(path, rate), rate, SAMPLE_RATE)
                     path.unlink()
-                    waveforms.append(centred(sound, SAMPLE_RATE))
+                    waveforms.append(centered(sound, SAMPLE_RATE))
                     targets.append(digit)
     return torch.stack(waveforms), torch.tensor(targets)

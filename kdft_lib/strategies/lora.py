@@ -12,7 +12,7 @@ from kdft_lib.features import find
 from kdft_lib.strategies.base import Strategy, find_head, keep_frozen_still
 
 
-class LowRank(Strategy):
+class LoRA(Strategy):
     """Each chosen layer W learns W + (alpha / rank) · B A, with B and A of low rank: LoRA (Hu et al., 2022),
     through peft. W is frozen.
 
@@ -36,7 +36,7 @@ class LowRank(Strategy):
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
-        >>> strategy = LowRank(lr=1e-3, rank=2, head="1")
+        >>> strategy = LoRA(lr=1e-3, rank=2, head="1")
         >>> strategy.prepare(model)
         >>> sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         50
@@ -98,7 +98,7 @@ class LowRank(Strategy):
             from peft.tuners import lora
         except ImportError:
             raise ImportError(
-                "LowRank needs peft, which is not installed; pip install 'kdft-lib[language]' brings it"
+                "LoRA needs peft, which is not installed; pip install 'kdft-lib[language]' brings it"
             ) from None
         names = self._chosen(model)
         config = LoraConfig(

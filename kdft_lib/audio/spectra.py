@@ -19,7 +19,7 @@ def log_mel(
     bands: int = 40,
     window: int = 256,
     hop: int = 80,
-    normalise: bool = True,
+    normalize: bool = True,
 ) -> Tensor:
     r"""Log-mel spectra: a picture of each clip, pitch upwards and time to the right.
 
@@ -40,7 +40,7 @@ def log_mel(
         bands: How many triangles, from 20 Hz to half the sampling rate.
         window: Samples of a column.
         hop: Samples from one column to the next.
-        normalise: Bring each clip to mean 0 and standard deviation 1; silence becomes 0.
+        normalize: Bring each clip to mean 0 and standard deviation 1; silence becomes 0.
 
     Returns:
         Float32, ``(N, 1, bands, 1 + ⌊samples / hop⌋)``.
@@ -69,7 +69,7 @@ def log_mel(
         power = torch.stft(part.float(), window, hop, window=hann, return_complex=True).abs().square()
         mel = (filters @ power).clamp_min(_QUIETEST)
         out[:, 0] = mel.maximum(mel.amax((1, 2), keepdim=True) * _RANGE).log()
-    if normalise:
+    if normalize:
         spectra -= spectra.mean((2, 3), keepdim=True)
         spectra /= spectra.square().mean((2, 3), keepdim=True).sqrt().clamp_min(0.1)
     return spectra

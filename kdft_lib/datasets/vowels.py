@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from kdft_lib.data.files import read_whole
 from kdft_lib.data.splits import Splits, draw_balanced
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.files import read_whole
 
 _SHA256 = "e5f388bc1d2f0dffd4f4c0f5cd51f4af699c89f26391f761428ceeec6ec01e52"
 _LARGEST = 300_000
@@ -22,7 +22,7 @@ _LONGEST = 29
 _TRAIN, _SPEAKERS = 270, 9
 
 
-def japanese_vowels(labelled: int | None = None, *, validation: int | Literal["within"] = 54, seed: int = 0) -> Splits:
+def japanese_vowels(labeled: int | None = None, *, validation: int | Literal["within"] = 54, seed: int = 0) -> Splits:
     """Who is speaking? Short sequences of nine men who say /ae/, with the split of the authors.
 
     A frame is 25.6 ms of sound, taken every 6.4 ms at 10 kHz, as 12 cepstrum coefficients of a linear
@@ -30,7 +30,7 @@ def japanese_vowels(labelled: int | None = None, *, validation: int | Literal["w
     training set, at other times. The file is in the package, under CC BY 4.0, rounded to four decimals.
 
     Args:
-        labelled: How many utterances of ``train`` come with labels, balanced by speaker; ``None`` takes
+        labeled: How many utterances of ``train`` come with labels, balanced by speaker; ``None`` takes
             all and leaves ``transfer`` empty.
         validation: How many of the 270 training utterances are set apart as ``val``, the same for every
             seed: from 0, which leaves all 270 to ``train``, to 135; or ``"within"``: a fifth of the
@@ -58,14 +58,14 @@ def japanese_vowels(labelled: int | None = None, *, validation: int | Literal["w
     if not isinstance(apart, int) or not 0 <= apart <= _TRAIN // 2:
         raise ValueError(f'validation is {validation!r}; it must be from 0 to {_TRAIN // 2}, or "within"')
     fewest, pool_size = (5 if validation == "within" else 1) * _SPEAKERS, _TRAIN - apart
-    if labelled is not None and not fewest <= labelled <= pool_size:
+    if labeled is not None and not fewest <= labeled <= pool_size:
         raise ValueError(
-            f"labelled is {labelled}; with validation={validation!r} it must be from {fewest} to {pool_size},"
+            f"labeled is {labeled}; with validation={validation!r} it must be from {fewest} to {pool_size},"
             " or None for all"
         )
     (inputs, targets), test = _read()
     val, pool = draw_balanced(targets, torch.arange(_TRAIN), apart, seed=0)
-    chosen, rest = draw_balanced(targets, pool, labelled or pool_size, seed=seed)
+    chosen, rest = draw_balanced(targets, pool, labeled or pool_size, seed=seed)
     if validation == "within":
         val, chosen = draw_balanced(targets, chosen, len(chosen) // 5, seed=seed)
     return Splits(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.data.files import read_whole
+from kdft_lib.files import read_whole
 
 _LARGEST = 10_000_000
 
@@ -101,7 +101,7 @@ def resample(waveforms: Tensor, given: int, wanted: int) -> Tensor:
     return torch.from_numpy(changed).to(waveforms.device, torch.float32)
 
 
-def centred(waveform: Tensor, samples: int) -> Tensor:
+def centered(waveform: Tensor, samples: int) -> Tensor:
     """A word in the middle of a clip of fixed length, without the silence around it.
 
     What is quieter than a hundredth of the peak (−40 dB) at either end is taken off. A word that is
@@ -118,7 +118,7 @@ def centred(waveform: Tensor, samples: int) -> Tensor:
         ValueError: If there is nothing but silence.
 
     Example:
-        >>> centred(torch.tensor([0.0, 0.0, 0.0, 1.0, 0.001]), 3)
+        >>> centered(torch.tensor([0.0, 0.0, 0.0, 1.0, 0.001]), 3)
         tensor([0., 1., 0.])
     """
     loud = (waveform.abs() > waveform.abs().max() / 100).nonzero() if len(waveform) else waveform

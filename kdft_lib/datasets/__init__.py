@@ -1,0 +1,26 @@
+"""Real data sets as tensors in memory, split for a study with few labels."""
+
+from kdft_lib.datasets.bbc import BBC_TOPICS, bbc_news
+from kdft_lib.datasets.commands import speech_commands
+from kdft_lib.datasets.digits import DIGITS, SAMPLE_RATE, asterisk_digits, flite_digits, spoken_digits
+from kdft_lib.datasets.fashion import FASHION_BACKGROUND, FASHION_CLASSES, FASHION_NORMALIZATION, fashion_mnist
+from kdft_lib.datasets.homer import CHARACTERS, homer
+from kdft_lib.datasets.vowels import japanese_vowels
+
+__all__ = [
+    "BBC_TOPICS",
+    "CHARACTERS",
+    "DIGITS",
+    "FASHION_BACKGROUND",
+    "FASHION_CLASSES",
+    "FASHION_NORMALIZATION",
+    "SAMPLE_RATE",
+    "asterisk_digits",
+    "bbc_news",
+    "fashion_mnist",
+    "flite_digits",
+    "homer",
+    "japanese_vowels",
+    "speech_commands",
+    "spoken_digits",
+]
