@@ -36,7 +36,15 @@ def cached_epoch() -> Runs:
 
     def trained(rows: TensorData, objective: Any) -> nn.Module:
         model = student()
-        fit(model, rows, objective=objective, strategy=FullFineTuning(RATE), epochs=1, batch_size=BATCH, progress=False)
+        fit(
+            model,
+            rows,
+            objective=objective,
+            strategy=FullFineTuning(lr=RATE),
+            epochs=1,
+            batch_size=BATCH,
+            progress=False,
+        )
         return model
 
     return {
@@ -55,7 +63,7 @@ def ten_epochs() -> Runs:
         model = student()
         fit(
             model, cache(teacher, data), objective=SoftTargets(teacher, ce_weight=0.1), schedule="constant",
-            strategy=FullFineTuning(RATE, weight_decay=0.0), epochs=10, batch_size=BATCH, progress=False,
+            strategy=FullFineTuning(lr=RATE, weight_decay=0.0), epochs=10, batch_size=BATCH, progress=False,
         )  # fmt: skip
         return model
 
@@ -86,7 +94,7 @@ def bare_steps() -> Runs:
     def ours() -> nn.Module:
         model = student()
         fit(
-            model, data, objective=Supervised(), strategy=FullFineTuning(RATE), steps=steps, batch_size=BATCH,
+            model, data, objective=Supervised(), strategy=FullFineTuning(lr=RATE), steps=steps, batch_size=BATCH,
             schedule="constant", progress=False,
         )  # fmt: skip
         return model

@@ -146,7 +146,7 @@ def utterances(seed, labeled=27):
 torch.manual_seed(0)
 everything = utterances(0, labeled=None)
 teacher = network(64)
-fit(teacher, everything.train, objective=Supervised(), strategy=FullFineTuning(0.01), steps=300, batch_size=32)
+fit(teacher, everything.train, objective=Supervised(), strategy=FullFineTuning(lr=0.01), steps=300, batch_size=32)
 teacher.card = {"labels": len(everything.train)}  # for the ledger
 print(f"the teacher is right on {evaluate(teacher, everything.val)['accuracy']:.1%} of the validation utterances")
 
@@ -291,11 +291,11 @@ assert verdict([0.90, 0.70, 0.95], [0.80, 0.72, 0.81]) == "open", "three seeds t
 
 # %% given="methods"
 RATES = (0.003, 0.01, 0.03)
-base = Recipe(functools.partial(network, 8), Supervised(), FullFineTuning(0.01), steps=100, batch_size=32)
+base = Recipe(functools.partial(network, 8), Supervised(), FullFineTuning(lr=0.01), steps=100, batch_size=32)
 
 
 def tuned(recipe):
-    return [recipe.but(strategy=FullFineTuning(rate)) for rate in RATES]
+    return [recipe.but(strategy=FullFineTuning(lr=rate)) for rate in RATES]
 
 
 methods = {"labels": tuned(base), "SVM": [Classical(SVC(C=c)) for c in (1.0, 5.0, 20.0)]}
@@ -329,12 +329,12 @@ print(conclusions)
 assert {"labels", "SVM", "soft targets", "soft targets, more inputs"} <= set(result.test), "a method is missing"
 assert all(len(scores) >= 5 for scores in result.test.values()), "there are fewer than five seeds"
 ### BEGIN HIDDEN TESTS
-given = Recipe(functools.partial(network, 8), Supervised(), FullFineTuning(0.01), steps=100, batch_size=32)
+given = Recipe(functools.partial(network, 8), Supervised(), FullFineTuning(lr=0.01), steps=100, batch_size=32)
 distilled = given.but(objective=SoftTargets(teacher))
 for name, plain in {"labels": given, "soft targets": distilled, "soft targets, more inputs": distilled}.items():
     assert len(methods[name]) == len(result.val[name]) == 3, f"{name}: not three settings"
     for recipe, rate in zip(sorted(methods[name], key=lambda recipe: recipe.strategy.lr), (0.003, 0.01, 0.03)):
-        wanted = plain.but(strategy=FullFineTuning(rate))
+        wanted = plain.but(strategy=FullFineTuning(lr=rate))
         fields = ("objective", "strategy", "steps", "train_data", "batch_size", "augment", "optimizer", "schedule")
         for field in fields:
             assert repr(getattr(recipe, field)) == repr(getattr(wanted, field)), f"{name}: another {field}"

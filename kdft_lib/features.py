@@ -27,9 +27,9 @@ class Outputs:
     """What one call of a model gave.
 
     Attributes:
-        logits: As the model lays them out.
-        features: What the layers asked for gave, by name.
-        model: The model.
+        logits: The logits, as the model lays them out.
+        features: The outputs of the layers asked for, by name.
+        model: The model itself.
 
     Example:
         >>> given = outputs(nn.Sequential(nn.Linear(3, 2)), torch.zeros(4, 3), ["0"])
@@ -43,15 +43,15 @@ class Outputs:
 
 
 def outputs(model: nn.Module, inputs: models.Inputs, layers: Iterable[str] = ()) -> Outputs:
-    """Run a model once, and keep what some of its layers gave.
+    """Run a model once, and keep what some of its layers gave: feature, or activation, extraction by forward hooks.
 
     What a layer gave is copied at once: a ReLU that works in place, or a residual added in place, would
     otherwise change it afterwards.
 
     Args:
-        model: Any module that :func:`kdft_lib.models.logits` can call.
-        inputs: A tensor, or a mapping of them that is passed as keywords.
-        layers: Names as in ``model.named_modules()``. Of a layer that returns several tensors, the
+        model: The model to run, any module that :func:`kdft_lib.models.logits` can call.
+        inputs: The model's inputs, a tensor, or a mapping of them that is passed as keywords.
+        layers: The names of the layers, as in ``model.named_modules()``. Of a layer that returns several tensors, the
             first is kept; of one that is called several times, the last call's.
 
     Returns:
@@ -112,17 +112,18 @@ def find(model: nn.Module, name: str, argument: str = "layer") -> nn.Module:
 
 
 def precompute(model: nn.Module, head: str, data: TensorData, *, batch_size: int = 512) -> tuple[nn.Module, TensorData]:
-    """Run the frozen body once over the data, so that the head can be trained alone, in seconds.
+    """Run the frozen body once over the data, so that the head can be trained alone, in seconds: feature extraction,
+    or linear probing on cached features.
 
     Training the head on these features is training it in the model with
     :class:`~kdft_lib.strategies.HeadOnly` and without augmentation, and the model has it afterwards: the
     head that is returned is the model's own.
 
     Args:
-        model: Where it is, there it computes, in evaluation mode. Nothing in it changes.
+        model: The model, which computes where it is, in evaluation mode. Nothing in it changes.
         head: The head's name, as in ``model.named_modules()``: what makes logits of features, last.
-        data: In memory.
-        batch_size: Of the model's calls.
+        data: The data to compute features of, in memory.
+        batch_size: The number of samples in each of the model's calls.
 
     Returns:
         The head, and the data with its inputs replaced by what goes into the head, on the data's device.

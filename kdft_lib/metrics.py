@@ -25,11 +25,11 @@ __all__ = [
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:
-    """The share of labelled samples whose highest logit is the target's.
+    """The share of labelled samples whose highest logit is the target's: top-1 accuracy.
 
     Args:
-        logits: ``(N, C)``.
-        targets: ``(N,)``, int64; −100 is no label.
+        logits: The logits, ``(N, C)``.
+        targets: The target classes, ``(N,)``, int64; −100 is no label.
 
     Returns:
         From 0 to 1.
@@ -46,11 +46,11 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> float:
-    """The mean negative log-likelihood of the labelled samples, in nats.
+    """The mean negative log-likelihood (NLL) of the labelled samples, in nats; its exponential is the perplexity.
 
     Args:
-        logits: ``(N, C)``.
-        targets: ``(N,)``, int64; −100 is no label.
+        logits: The logits, ``(N, C)``.
+        targets: The target classes, ``(N,)``, int64; −100 is no label.
 
     Raises:
         ValueError: If the shapes do not match or nothing is labelled.
@@ -64,13 +64,13 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> float:
 
 
 def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
-    """The expected calibration error: how far confidence and accuracy are apart, averaged over bins
+    """The expected calibration error, ECE: how far confidence and accuracy are apart, averaged over bins
     of confidence (Guo et al., 2017, eq. 3, whose 15 bins are the default).
 
     Args:
-        logits: ``(N, C)``.
-        targets: ``(N,)``, int64; −100 is no label.
-        bins: Of equal width.
+        logits: The logits, ``(N, C)``.
+        targets: The target classes, ``(N,)``, int64; −100 is no label.
+        bins: The number of bins, of equal width.
 
     Returns:
         From 0 to 1.
@@ -90,11 +90,11 @@ def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
-    """The share of samples on which student and teacher decide alike, right or wrong.
+    """The share of samples on which student and teacher decide alike, right or wrong: top-1 agreement, or fidelity.
 
     Args:
-        student_logits: ``(N, C)``.
-        teacher_logits: ``(N, C)``.
+        student_logits: The student's logits, ``(N, C)``.
+        teacher_logits: The teacher's logits, ``(N, C)``.
 
     Returns:
         From 0 to 1.
@@ -140,9 +140,9 @@ def latency(model: nn.Module, inputs: models.Inputs, *, repeats: int = 50) -> La
     """How long one call takes, after five calls to warm up, in evaluation mode.
 
     Args:
-        model: Where it is, there it computes.
-        inputs: On the model's device; with one sample, the latency a user meets.
-        repeats: Calls to time.
+        model: The model, which computes where it is.
+        inputs: The model's inputs, on its device; with one sample, the latency a user meets.
+        repeats: The number of calls to time, 2 or more.
 
     Returns:
         Median and 95th percentile in milliseconds.

@@ -99,14 +99,14 @@ class Teacher:
 
 
 class Ensemble(nn.Module):
-    """Several classifiers as one teacher.
+    """Several classifiers as one teacher: an ensemble, or multi-teacher distillation by averaging.
 
     Args:
-        members: With the same classes in the same order.
-        average: ``"probabilities"``: the logits are the logarithm of the mean distribution (Hinton, Vinyals
-            and Dean, 2015, section 3, call it the arithmetic mean). ``"logits"``: their mean, whose
-            distribution is the geometric mean.
-        class_dim: The dimension of the classes in the logits.
+        members: The classifiers, with the same classes in the same order.
+        average: The mean to take of their distributions, arithmetic or geometric (Hinton, Vinyals and Dean, 2015,
+            section 1, name both). With ``"probabilities"`` the logits are the logarithm of the arithmetic mean;
+            with ``"logits"`` they are the mean of the logits, whose distribution is the geometric mean.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Raises:
         ValueError: If there is no member, or ``average`` is unknown.

@@ -24,8 +24,8 @@ def test_the_average_is_that_of_the_steps(blobs):
             weights.append(model.weight.detach().clone())
 
     arguments = {
-        "objective": Supervised(), "strategy": FullFineTuning(0.1), "epochs": 10, "batch_size": 32, "val_data": blobs,
-        "optimizer": Watched,
+        "objective": Supervised(), "strategy": FullFineTuning(lr=0.1), "epochs": 10, "batch_size": 32,
+        "val_data": blobs, "optimizer": Watched,
     }  # fmt: skip
     history = fit(model, blobs, ema_decay=0.8, **arguments)
     assert len(weights) == 30
@@ -40,7 +40,7 @@ def test_running_statistics_are_averaged_and_counters_copied(net, blobs):
     plain, averaged = net(), net()
     averaged.load_state_dict(plain.state_dict())
     for model, more in ((plain, {}), (averaged, {"ema_decay": 0.9})):
-        fit(model, blobs, objective=Supervised(), strategy=FullFineTuning(0.1), epochs=4, batch_size=32, **more)
+        fit(model, blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=4, batch_size=32, **more)
     assert averaged.body[1].num_batches_tracked == plain.body[1].num_batches_tracked == 12
     assert not torch.equal(averaged.body[1].running_mean, plain.body[1].running_mean)
     assert not torch.equal(averaged.head.weight, plain.head.weight)
@@ -49,7 +49,7 @@ def test_running_statistics_are_averaged_and_counters_copied(net, blobs):
 def test_the_best_of_an_average_is_an_average(net, blobs):
     model = net()
     history = fit(
-        model, blobs, objective=Supervised(), strategy=FullFineTuning(0.3), epochs=6, batch_size=32, val_data=blobs,
+        model, blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.3), epochs=6, batch_size=32, val_data=blobs,
         keep_best=True, ema_decay=0.9,
     )  # fmt: skip
     best = max(row["val_accuracy"] for row in history.epochs)
@@ -60,7 +60,7 @@ def test_the_best_of_an_average_is_an_average(net, blobs):
 def test_decays_out_of_range_are_named(blobs, decay):
     with pytest.raises(ValueError, match=f"ema_decay is {decay}; it must lie between 0 and 1"):
         fit(
-            nn.Linear(4, 3), blobs, objective=Supervised(), strategy=FullFineTuning(0.1), epochs=1, ema_decay=decay
+            nn.Linear(4, 3), blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=1, ema_decay=decay
         )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_models_that_cannot_be_mixed_are_named(net):
 def test_the_curve_scores_each_data_set(blobs):
     start = nn.Linear(4, 3)
     tuned = copy.deepcopy(start)
-    fit(tuned, blobs[:60], objective=Supervised(), strategy=FullFineTuning(0.1), epochs=20, batch_size=32)
+    fit(tuned, blobs[:60], objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=20, batch_size=32)
     curve = interpolation_curve(start, tuned, {"new": blobs[:60], "old": blobs[60:]})
     assert [row["alpha"] for row in curve] == pytest.approx([k / 10 for k in range(11)])
     assert curve[0]["old_accuracy"] == evaluate(start, blobs[60:])["accuracy"]

@@ -86,10 +86,12 @@ MODELS = {
 OBJECTIVES = {
     "supervised": lambda teacher, names, model: Supervised(label_smoothing=0.1),
     "soft": lambda teacher, names, model: SoftTargets(teacher),
-    "standardized": lambda teacher, names, model: SoftTargets(teacher, 2.0, 9.0, standardize=True),
+    "standardized": lambda teacher, names, model: SoftTargets(
+        teacher, temperature=2.0, kd_weight=9.0, standardize=True
+    ),
     "hard": lambda teacher, names, model: HardTargets(teacher),
-    "matching": lambda teacher, names, model: LogitMatching(teacher, 0.1, 1.0),
-    "decoupled": lambda teacher, names, model: DKD(teacher, warmup_epochs=2),
+    "matching": lambda teacher, names, model: LogitMatching(teacher, kd_weight=0.1, ce_weight=1.0),
+    "decoupled": lambda teacher, names, model: DKD(teacher, warmup=0.5),
     "dist": lambda teacher, names, model: DIST(teacher),
     "forgetting": lambda teacher, names, model: LwF(teacher, classes=[0, 1]),
     "hint": lambda teacher, names, model: Supervised() + Hint(teacher, names["layer"], names["layer"]),
@@ -100,19 +102,19 @@ OBJECTIVES = {
         Supervised() + SimilarityPreserving(teacher, names["deep"], names["deep"])
     ),
     "rkd": lambda teacher, names, model: Supervised() + RKD(teacher, names["deep"], names["deep"]),
-    "toward start": lambda teacher, names, model: Supervised() + 0.01 * L2SP(model, names["head"]),
+    "toward start": lambda teacher, names, model: Supervised() + 0.01 * L2SP(model, head=names["head"]),
     "everything": lambda teacher, names, model: (
         SoftTargets(teacher) + 10 * Hint(teacher, names["layer"], names["layer"]) + 0.01 * L2SP(model)
     ),
 }
 STRATEGIES = {
-    "full": lambda head: FullFineTuning(1e-3),
-    "head": lambda head: HeadOnly(head, 1e-2, weight_decay=0.5),
-    "layerwise": lambda head: LayerwiseLRDecay(1e-3),
-    "gradual": lambda head: GradualUnfreezing(1e-3, weight_decay=0.5),
-    "biases": lambda head: BitFit(1e-2, head, weight_decay=0.5),
-    "low rank": lambda head: LoRA(1e-2, rank=2, head=head, weight_decay=0.5),
-    "phases": lambda head: Phases(HeadOnly(head, 1e-2), FullFineTuning(1e-3), first_epochs=1),
+    "full": lambda head: FullFineTuning(lr=1e-3),
+    "head": lambda head: HeadOnly(head=head, lr=1e-2, weight_decay=0.5),
+    "layerwise": lambda head: LayerwiseLRDecay(lr=1e-3),
+    "gradual": lambda head: GradualUnfreezing(lr=1e-3, weight_decay=0.5),
+    "biases": lambda head: BitFit(lr=1e-2, head=head, weight_decay=0.5),
+    "low rank": lambda head: LoRA(lr=1e-2, r=2, head=head, weight_decay=0.5),
+    "phases": lambda head: Phases(HeadOnly(head=head, lr=1e-2), FullFineTuning(lr=1e-3), first_epochs=1),
 }
 
 
@@ -129,7 +131,7 @@ def test_every_objective_trains_and_no_teacher_changes(case, name, state_bytes, 
     model, teacher = make(), make().train()
     before, start = state_bytes(teacher), state_bytes(model)
     objective = OBJECTIVES[name](teacher, names, model)
-    history = fit(model, data, objective=objective, strategy=FullFineTuning(1e-3), epochs=2, batch_size=4)
+    history = fit(model, data, objective=objective, strategy=FullFineTuning(lr=1e-3), epochs=2, batch_size=4)
     assert_same_bits(before, state_bytes(teacher))
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert len(history.steps) == 4
@@ -145,10 +147,10 @@ def test_adapters_are_trained(case):
     torch.manual_seed(1)
     model, teacher = make(), make()
     objective = 100 * Hint(teacher, names["layer"], names["layer"])
-    fit(model, data, objective=objective, strategy=FullFineTuning(1e-3), steps=1, batch_size=8, schedule="constant")
+    fit(model, data, objective=objective, strategy=FullFineTuning(lr=1e-3), steps=1, batch_size=8, schedule="constant")
     first = [parameter.detach().clone() for parameter in objective.parameters()]
     torch.manual_seed(1)
-    fit(model, data, objective=objective, strategy=FullFineTuning(1e-3), steps=4, batch_size=8, schedule="constant")
+    fit(model, data, objective=objective, strategy=FullFineTuning(lr=1e-3), steps=4, batch_size=8, schedule="constant")
     assert all(not torch.equal(a, b) for a, b in zip(first, objective.parameters(), strict=True))
     assert all(parameter.shape == before.shape for parameter, before in zip(objective.parameters(), first, strict=True))
 
@@ -201,9 +203,9 @@ def test_a_cache_and_features_work(case):
     make, data, names = case
     model, teacher = make(), make()
     cached = cache(teacher, data, batch_size=3)
-    fit(model, cached, objective=SoftTargets(teacher), strategy=FullFineTuning(1e-3), epochs=1, batch_size=4)
+    fit(model, cached, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=1e-3), epochs=1, batch_size=4)
     head, features = precompute(model, names["head"], data, batch_size=3)
-    fit(head, features, objective=Supervised(), strategy=FullFineTuning(1e-2), epochs=1, batch_size=4)
+    fit(head, features, objective=Supervised(), strategy=FullFineTuning(lr=1e-2), epochs=1, batch_size=4)
     torch.testing.assert_close(predict(head, features), predict(model, data), rtol=1e-4, atol=1e-5)
     assert 0 <= evaluate(model, data)["accuracy"] <= 1
 
@@ -214,7 +216,7 @@ def test_a_self_taught_copy_is_untouched(case, state_bytes, assert_same_bits):
     model = make()
     past = copy.deepcopy(model)
     before = state_bytes(past)
-    fit(model, data, objective=SoftTargets(past), strategy=FullFineTuning(1e-3), epochs=1, batch_size=4)
+    fit(model, data, objective=SoftTargets(past), strategy=FullFineTuning(lr=1e-3), epochs=1, batch_size=4)
     assert_same_bits(before, state_bytes(past))
 
 

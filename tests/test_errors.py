@@ -51,7 +51,7 @@ from kdft_lib.training import evaluate, fit, interpolate, predict
 
 FILE = Path(__file__).parent / "errors.txt"
 DATA = TensorData(torch.zeros(8, 4), torch.arange(8) % 3)
-FULL = FullFineTuning(0.1)
+FULL = FullFineTuning(lr=0.1)
 THREE = torch.zeros(2, 3)
 ONE = {"inputs": torch.zeros(1, 4), "targets": torch.tensor([0])}
 TWO = {"inputs": torch.zeros(2, 4), "targets": torch.tensor([0, 1])}
@@ -171,7 +171,7 @@ CASES = {
     "alpha of decoupled KD": lambda: losses.dkd_loss(THREE, THREE, torch.zeros(2).long(), alpha=-1.0),
     "alpha in the objective": lambda: DKD(net(), alpha=-0.5),
     "beta in the objective": lambda: DKD(net(), beta=-0.5),
-    "warm-up": lambda: DKD(net(), warmup_epochs=-1),
+    "warm-up": lambda: DKD(net(), warmup=20),
     "weights of DIST": lambda: losses.dist_loss(THREE, THREE, intra_weight=-1.0),
     "mask of another shape": lambda: losses.soft_target_loss(THREE, THREE, mask=torch.ones(3, dtype=torch.bool)),
     "mask of numbers": lambda: losses.soft_target_loss(THREE, THREE, mask=torch.ones(2)),
@@ -189,20 +189,22 @@ CASES = {
         net(), MANY | {"targets": torch.full((2, 3), 2.0)}
     ),
     "multi-label evaluation": lambda: evaluate(net(4), TensorData(torch.zeros(8, 4), torch.zeros(8, 3))),
-    "smoothed multi-label": lambda: Supervised(0.1, multi_label=True),
+    "smoothed multi-label": lambda: Supervised(label_smoothing=0.1, multi_label=True),
     "label smoothing": lambda: Supervised(label_smoothing=1.0),
     "no targets": lambda: run(data=DATA.without_labels()),
     "no targets for a teacher": lambda: run(data=DATA.without_labels(), objective=SoftTargets(net())),
     # Weights and sums
     "kd_weight": lambda: SoftTargets(net(), kd_weight=-1),
     "ce_weight": lambda: HardTargets(net(), ce_weight=math.inf),
-    "nothing learned": lambda: LogitMatching(net(), 0, 0),
+    "nothing learned": lambda: LogitMatching(net(), kd_weight=0, ce_weight=0),
     "nothing learned in an epoch": lambda: run(objective=SoftTargets(net(), kd_weight=lambda e, n: 0.0, ce_weight=0)),
     "negative factor": lambda: -1 * Supervised(),
     "no parts": lambda: _unfinished()(net(), TWO),
     "penalty of another model": lambda: (Supervised() + L2SP(net(5)))(net(), TWO),
     "penalty without a head": lambda: L2SP(deep(), head="haed"),
     "penalty of the head alone": lambda: L2SP(nn.Sequential(nn.Linear(4, 3)), head="0"),
+    "decay of no head": lambda: L2SP(deep(), head_weight=0.1),
+    "decay of a head that is gone": lambda: L2SP(deep(), head="2", head_weight=0.1)(deep()[:2], TWO),
     # Layers and features
     "layer of the student": lambda: prepared(Hint(deep(), "frist", "0")),
     "layer of the teacher": lambda: Hint(deep(), "0", "9"),
@@ -247,7 +249,7 @@ CASES = {
     "classes twice": lambda: LwF(net(2), classes=[1, 1]),
     "old class as a label": lambda: LwF(net(2), joint=False)(net(), TWO),
     # Texts
-    "divergence": lambda: GKD(net(), "kl"),
+    "divergence": lambda: GKD(net(), divergence="kl"),
     "share of own texts": lambda: GKD(net(), on_policy=1.5),
     "prompt": lambda: GKD(net(), prompt=0),
     "beta of GKD": lambda: GKD(net(), beta=1.0),
@@ -260,26 +262,27 @@ CASES = {
     "text without targets": lambda: NGram().count(TensorData(TOKENS)),
     "windows": lambda: homer(labeled=0),
     # Strategies
-    "learning rate": lambda: FullFineTuning(0.0),
-    "weight decay": lambda: FullFineTuning(0.1, weight_decay=-1.0),
-    "head of a strategy": lambda: run(deep(), strategy=HeadOnly("haed", 0.1)),
-    "head without parameters": lambda: run(deep(), strategy=HeadOnly("1", 0.1)),
-    "head for biases": lambda: run(deep(), strategy=BitFit(0.1, head="haed")),
-    "nothing trainable": lambda: run(nn.Linear(4, 3, bias=False), strategy=BitFit(0.1)),
-    "decay of layers": lambda: LayerwiseLRDecay(0.1, decay=2.0),
-    "decay of unfreezing": lambda: GradualUnfreezing(0.1, decay=0.0),
-    "epochs per block": lambda: GradualUnfreezing(0.1, epochs_per_block=0),
-    "blocks as a text": lambda: LayerwiseLRDecay(0.1, blocks="0"),
-    "blocks that do not exist": lambda: run(deep(), strategy=LayerwiseLRDecay(0.1, blocks=["9"])),
+    "learning rate": lambda: FullFineTuning(lr=0.0),
+    "weight decay": lambda: FullFineTuning(lr=0.1, weight_decay=-1.0),
+    "head of a strategy": lambda: run(deep(), strategy=HeadOnly(head="haed", lr=0.1)),
+    "head without parameters": lambda: run(deep(), strategy=HeadOnly(head="1", lr=0.1)),
+    "head for biases": lambda: run(deep(), strategy=BitFit(lr=0.1, head="haed")),
+    "nothing trainable": lambda: run(nn.Linear(4, 3, bias=False), strategy=BitFit(lr=0.1)),
+    "decay of layers": lambda: LayerwiseLRDecay(lr=0.1, decay=2.0),
+    "decay of unfreezing": lambda: GradualUnfreezing(lr=0.1, decay=0.0),
+    "epochs per block": lambda: GradualUnfreezing(lr=0.1, epochs_per_block=0),
+    "blocks as a text": lambda: LayerwiseLRDecay(lr=0.1, blocks="0"),
+    "blocks that do not exist": lambda: run(deep(), strategy=LayerwiseLRDecay(lr=0.1, blocks=["9"])),
     "no blocks": lambda: blocks(nn.LayerNorm(3)),
-    "rank": lambda: LoRA(0.1, rank=0),
-    "alpha of LoRA": lambda: LoRA(0.1, alpha=0.0),
-    "dropout of LoRA": lambda: LoRA(0.1, dropout=1.0),
-    "targets as a text": lambda: LoRA(0.1, targets="0"),
-    "targets of LoRA": lambda: run(deep(), strategy=LoRA(0.1, targets=["9"])),
-    "nothing for LoRA": lambda: run(nn.Sequential(nn.Linear(4, 3)), strategy=LoRA(0.1, head="0")),
-    "first epochs": lambda: Phases(FULL, FULL, 0),
-    "phases without a second": lambda: run(strategy=Phases(BitFit(0.1), FULL, 3)),
+    "rank of LoRA": lambda: LoRA(lr=0.1, r=0),
+    "alpha of LoRA": lambda: LoRA(lr=0.1, alpha=0.0),
+    "dropout of LoRA": lambda: LoRA(lr=0.1, dropout=1.0),
+    "targets as a text": lambda: LoRA(lr=0.1, target_modules="0"),
+    "targets of LoRA": lambda: run(deep(), strategy=LoRA(lr=0.1, target_modules=["9"])),
+    "nothing for LoRA": lambda: run(nn.Sequential(nn.Linear(4, 3)), strategy=LoRA(lr=0.1, head="0")),
+    "argument of a strategy": lambda: FULL.but(momentum=0.9),
+    "first epochs": lambda: Phases(FULL, FULL, first_epochs=0),
+    "phases without a second": lambda: run(strategy=Phases(BitFit(lr=0.1), FULL, first_epochs=3)),
     # The loop
     "no budget": lambda: run(epochs=None),
     "two budgets": lambda: run(steps=3),
@@ -415,7 +418,7 @@ def test_defaults_are_those_documented():
             "class_dim": -1,
         },
         "DKD": {
-            "alpha": 1.0, "beta": 8.0, "temperature": 4.0, "kd_weight": 1.0, "ce_weight": 1.0, "warmup_epochs": 20,
+            "alpha": 1.0, "beta": 8.0, "temperature": 4.0, "kd_weight": 1.0, "ce_weight": 1.0, "warmup": 20 / 240,
             "standardize": False, "class_dim": -1,
         },
         "GKD": {
@@ -426,6 +429,7 @@ def test_defaults_are_those_documented():
         "LwF": {
             "classes": None, "temperature": 2.0, "kd_weight": 1.0, "ce_weight": 1.0, "joint": True, "class_dim": -1,
         },
+        "LogitObjective": {"kd_weight": 1.0, "ce_weight": 0.0, "class_dim": -1},
         "LogitMatching": {"kd_weight": 1.0, "ce_weight": 0.0, "multi_label": False, "class_dim": -1},
         "Objective": {"teacher": None, "class_dim": -1, "student_layers": (), "teacher_layers": ()},
         "RKD": {"distance_weight": 25.0, "angle_weight": 50.0},
@@ -434,7 +438,7 @@ def test_defaults_are_those_documented():
         },
         "Sum": {"factors": None},
         "Supervised": {"label_smoothing": 0.0, "multi_label": False, "class_dim": -1},
-        "L2SP": {"head": None},
+        "L2SP": {"head": None, "head_weight": 0.0},
         "BitFit": {"head": None, "weight_decay": 0.01, "decay_all": False},
         "FullFineTuning": {"weight_decay": 0.01, "decay_all": False},
         "GradualUnfreezing": {
@@ -443,8 +447,8 @@ def test_defaults_are_those_documented():
         "HeadOnly": {"weight_decay": 0.01, "decay_all": False},
         "LayerwiseLRDecay": {"decay": 0.75, "blocks": None, "weight_decay": 0.01, "decay_all": False},
         "LoRA": {
-            "rank": 8, "alpha": 16.0, "targets": None, "head": None, "dropout": 0.0, "merge": True,
-            "weight_decay": 0.01,
+            "r": 8, "alpha": 16.0, "target_modules": None, "head": None, "dropout": 0.0, "merge": True,
+            "weight_decay": 0.01, "decay_all": False,
         },
         "Strategy": {"weight_decay": 0.01, "decay_all": False},
     }  # fmt: skip

@@ -24,7 +24,7 @@ from kdft_lib.experiments import (
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 
-BASE = Recipe(lambda: nn.Linear(4, 3), Supervised(), FullFineTuning(0.05), steps=6, batch_size=20)
+BASE = Recipe(lambda: nn.Linear(4, 3), Supervised(), FullFineTuning(lr=0.05), steps=6, batch_size=20)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,8 @@ def comparison(blob_splits, teacher):
     methods = {
         "labels": BASE,
         "teacher": [
-            BASE.but(objective=SoftTargets(teacher, T), transfer_data=lambda s: s.transfer) for T in (1.0, 4.0)
+            BASE.but(objective=SoftTargets(teacher, temperature=T), transfer_data=lambda s: s.transfer)
+            for T in (1.0, 4.0)
         ],
         "logistic regression": Classical(LogisticRegression()),
     }
@@ -183,7 +184,7 @@ def test_a_recipe_is_changed_for_each_seed(blob_splits):
 
 
 def test_further_measures_are_of_the_chosen_setting_and_the_seeds_splits(blob_splits, teacher):
-    methods = {"labels": [BASE.but(strategy=FullFineTuning(lr)) for lr in (1e-6, 0.05)], "teacher": BASE}
+    methods = {"labels": [BASE.but(strategy=FullFineTuning(lr=lr)) for lr in (1e-6, 0.05)], "teacher": BASE}
     result = compare(
         methods,
         blob_splits,

@@ -101,10 +101,10 @@ def test_training_on_features_is_training_the_head(net, blobs, state_bytes, asse
     assert head is model.head
     assert torch.equal(features.targets, blobs.targets)
     arguments = {"objective": Supervised(), "epochs": 4, "batch_size": 32, "seed": 3}
-    fit(whole, blobs, strategy=HeadOnly("head", 0.1), **arguments)
+    fit(whole, blobs, strategy=HeadOnly(head="head", lr=0.1), **arguments)
     from kdft_lib.strategies import FullFineTuning
 
-    fit(head, features, strategy=FullFineTuning(0.1), **arguments)
+    fit(head, features, strategy=FullFineTuning(lr=0.1), **arguments)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, whole.state_dict()[name])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from kdft_lib.losses import hard_target_loss, soft_target_loss
 from kdft_lib.objectives import (
     DIST,
     DKD,
+    GKD,
     L2SP,
     RKD,
     AttentionTransfer,
@@ -62,8 +64,12 @@ def test_supervised_is_cross_entropy(student, batch):
 @pytest.mark.parametrize(
     ("make", "name", "loss"),
     [
-        (lambda teacher: SoftTargets(teacher, 2.0, 0.7, 0.2), "soft_targets", lambda s, t: soft_target_loss(s, t, 2.0)),
-        (lambda teacher: HardTargets(teacher, 0.7, 0.2), "hard_targets", hard_target_loss),
+        (
+            lambda teacher: SoftTargets(teacher, temperature=2.0, kd_weight=0.7, ce_weight=0.2),
+            "soft_targets",
+            lambda s, t: soft_target_loss(s, t, 2.0),
+        ),
+        (lambda teacher: HardTargets(teacher, kd_weight=0.7, ce_weight=0.2), "hard_targets", hard_target_loss),
     ],
 )
 def test_parts_are_unweighted_and_the_loss_is_their_weighted_sum(student, teacher, batch, make, name, loss):
@@ -147,7 +153,7 @@ def test_means_use_the_totals_of_the_whole_step(student, teacher, batch):
         (lambda teacher: SoftTargets(teacher, temperature=0), "temperature is 0; it must be positive"),
         (lambda teacher: SoftTargets(teacher, kd_weight=-1), "kd_weight is -1.0 at epoch 0; it must be 0 or more"),
         (lambda teacher: HardTargets(teacher, ce_weight=math.nan), "ce_weight is nan"),
-        (lambda teacher: HardTargets(teacher, 0, 0), "kd_weight and ce_weight are 0; nothing"),
+        (lambda teacher: HardTargets(teacher, kd_weight=0, ce_weight=0), "kd_weight and ce_weight are 0; nothing"),
         (lambda teacher: Supervised(label_smoothing=1.0), "label_smoothing is 1.0; it must be from 0 to below 1"),
     ],
 )
@@ -184,7 +190,7 @@ LOGIT_OBJECTIVES = {
     "soft_targets": lambda teacher, **more: SoftTargets(teacher, **more),
     "hard_targets": lambda teacher, **more: HardTargets(teacher, **more),
     "logit_matching": lambda teacher, **more: LogitMatching(teacher, **{"ce_weight": 0.5} | more),
-    "dkd": lambda teacher, **more: DKD(teacher, warmup_epochs=0, **more),
+    "dkd": lambda teacher, **more: DKD(teacher, warmup=0, **more),
     "dist": lambda teacher, **more: DIST(teacher, **more),
     "lwf": lambda teacher, **more: LwF(teacher, **more),
 }
@@ -312,9 +318,9 @@ def test_standardized_soft_targets(student, teacher, batch):
     from kdft_lib.losses import dkd_loss, standardize_logits
 
     logits = [standardize_logits(net(batch["inputs"])) for net in (student, teacher)]
-    found = SoftTargets(teacher, 2.0, standardize=True)(student, batch)
+    found = SoftTargets(teacher, temperature=2.0, standardize=True)(student, batch)
     torch.testing.assert_close(found["soft_targets/kd"], soft_target_loss(*logits, 2.0))
-    found = DKD(teacher, standardize=True, warmup_epochs=0)(student, batch)
+    found = DKD(teacher, standardize=True, warmup=0)(student, batch)
     torch.testing.assert_close(found["dkd/kd"], dkd_loss(*logits, batch["targets"]))
 
 
@@ -327,10 +333,22 @@ def test_decoupled_kd_warms_up(student, teacher, batch):
     assert seen == [2 / 20, 2 * 5 / 20, 2.0, 2.0]
     losses = objective(student, batch)
     torch.testing.assert_close(losses["loss"], 2 * losses["dkd/kd"] + losses["dkd/ce"])
-    assert DKD(teacher, warmup_epochs=0).weights["kd"] == 1.0
-    scheduled = DKD(teacher, kd_weight=lambda epoch, epochs: epoch, warmup_epochs=4)
+    assert DKD(teacher, warmup=0).weights["kd"] == 1.0
+    scheduled = DKD(teacher, kd_weight=lambda epoch, epochs: epoch, warmup=0.4)
     scheduled.before_epoch(1, 10)
     assert scheduled.weights["kd"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(5, [1.0] * 5), (12, [1.0] * 12), (24, [0.5] + [1.0] * 23), (240, [i / 20 for i in range(1, 20)] + [1.0] * 221)],
+)
+def test_the_warm_up_of_decoupled_kd_is_a_part_of_the_run(teacher, epochs, expected):
+    objective, seen = DKD(teacher), []
+    for epoch in range(epochs):
+        objective.before_epoch(epoch, epochs)
+        seen.append(objective.weights["kd"])
+    assert seen == pytest.approx(expected)
 
 
 def test_decoupled_kd_without_a_label_takes_the_teachers_decision(student, teacher, batch):
@@ -340,9 +358,9 @@ def test_decoupled_kd_without_a_label_takes_the_teachers_decision(student, teach
     targets = batch["targets"].clone()
     targets[:3] = UNLABELED
     wanted = torch.where(targets == UNLABELED, logits[1].argmax(1), targets)
-    found = DKD(teacher, warmup_epochs=0)(student, batch | {"targets": targets})
+    found = DKD(teacher, warmup=0)(student, batch | {"targets": targets})
     torch.testing.assert_close(found["dkd/kd"], dkd_loss(*logits, wanted))
-    alone = DKD(teacher, ce_weight=0, warmup_epochs=0)(student, {"inputs": batch["inputs"]})
+    alone = DKD(teacher, ce_weight=0, warmup=0)(student, {"inputs": batch["inputs"]})
     torch.testing.assert_close(alone["loss"], dkd_loss(*logits, logits[1].argmax(1)))
 
 
@@ -374,10 +392,10 @@ def test_classes_that_do_not_go_together_are_named(batch):
         (nn.Linear(4, 2), [0, 3], r"classes is \[0, 3\], the teacher"),
     ):
         with pytest.raises(ValueError, match=message):
-            LwF(teacher, classes)(student, batch)
+            LwF(teacher, classes=classes)(student, batch)
     for classes in ([], [1, 1], [-1]):
         with pytest.raises(ValueError, match="it must name one or more classes, each once, from 0"):
-            LwF(nn.Linear(4, 2), classes)
+            LwF(nn.Linear(4, 2), classes=classes)
     with pytest.raises(ValueError, match=r"targets holds an old class \(\[0, 1\]\); with joint=False"):
         LwF(nn.Linear(4, 2), joint=False)(student, batch)
 
@@ -412,7 +430,7 @@ def test_multi_label_targets_are_refused_where_the_method_is_not_defined(student
     with pytest.raises(ValueError, match="targets holds 2; with multi_label=True it must be from 0 to 1"):
         Supervised(multi_label=True)(student, batch | {"targets": torch.full((8, 3), 2.0)})
     with pytest.raises(ValueError, match="label_smoothing spreads one label over all classes"):
-        Supervised(0.1, multi_label=True)
+        Supervised(label_smoothing=0.1, multi_label=True)
 
 
 # Features -----------------------------------------------------------------------------------------
@@ -631,18 +649,94 @@ def test_an_objective_without_parts_says_so(student, batch):
 
 
 def test_texts_show_what_matters(teacher):
-    text = repr(0.5 * SoftTargets(teacher, 3.0) + Supervised())
+    text = repr(0.5 * SoftTargets(teacher, temperature=3.0) + Supervised())
     for shown in ("0.5", "temperature=3.0", "kd_weight=0.9", "Supervised", "Teacher(Counting"):
         assert shown in text
-    assert "warmup_epochs=7" in repr(DKD(teacher, warmup_epochs=7))
+    assert "warmup=0.25" in repr(DKD(teacher, warmup=0.25))
     assert "'first', 'second'" in repr(Hint(Maps(2), "first", "second"))
     assert "2 parameters" in repr(L2SP(nn.Linear(2, 2)))
+
+
+SETTINGS = {
+    DIST: {"temperature": 2.0, "inter_weight": 3.0, "intra_weight": 4.0},
+    DKD: {"alpha": 2.0, "beta": 3.0, "temperature": 5.0, "warmup": 0.25, "standardize": True},
+    GKD: {"divergence": "reverse_kl", "on_policy": 0.25, "prompt": 3, "beta": 0.75, "temperature": 2.0},
+    HardTargets: {"kd_weight": 0.25, "ce_weight": 0.75},
+    LogitMatching: {"multi_label": True},
+    LwF: {"classes": [1, 0], "temperature": 3.0, "joint": False},
+    RKD: {"distance_weight": 2.0, "angle_weight": 3.0},
+    SoftTargets: {"temperature": 2.0, "standardize": True, "class_dim": 1},
+    Supervised: {"label_smoothing": 0.25},
+    L2SP: {"head": "second", "head_weight": 0.25},
+}
+
+
+@pytest.mark.parametrize("make", SETTINGS)
+def test_texts_show_every_setting(make):
+    """What is not shown could differ between a run and the one that goes on with its checkpoint."""
+    model = Maps(2)
+    first = [] if make is Supervised else [model, "first", "first"] if make is RKD else [model]
+    objective = make(*first, **SETTINGS[make])
+    for name, value in SETTINGS[make].items():
+        assert f"{name}={value!r}" in repr(objective), name
+        if not name.endswith("_weight") and name != "divergence":
+            assert getattr(objective, name) == value
+    shown = [name for name in inspect.signature(make).parameters if name not in ("teacher", "model")]
+    for name in shown:
+        assert f"{name}=" in repr(objective) or name.endswith("_layer"), name
+
+
+def test_arguments_are_keywords_after_the_teacher_and_the_layers():
+    from kdft_lib import objectives
+
+    first = {"teacher", "student_layer", "teacher_layer"}
+    allowed = {L2SP: {"model"}, Objective: {"weights"}, objectives.Sum: {"objectives"}}
+    public = [getattr(objectives, name) for name in objectives.__all__ if name != "Weight"]
+    for make in public:
+        parameters = inspect.signature(make).parameters.values()
+        positional = {parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY}
+        assert positional <= allowed.get(make, first), make
+    for wrong in (lambda: SoftTargets(Maps(2), 2.0), lambda: Supervised(0.1), lambda: L2SP(Maps(2), "head")):
+        with pytest.raises(TypeError, match="positional argument"):
+            wrong()
+
+
+def test_what_a_method_of_ones_own_uses_is_public():
+    """Two halves of a step add up to the whole, with the three means that a subclass may take."""
+
+    class Own(Objective):
+        name = "own"
+
+        def parts(self, student, teacher, batch):
+            values = student.logits.square().sum(-1)
+            return {
+                "mean": self.mean(values, batch),
+                "whole": self.whole_batch(torch.tensor(3.0), batch),
+                "ce": self.cross_entropy(student.logits, batch, label_smoothing=0.1),
+            }
+
+    student = nn.Linear(4, 3)
+    batch = {"inputs": torch.randn(6, 4), "targets": torch.tensor([0, 1, 2, UNLABELED, 0, 1])}
+    objective = Own({"mean": 1.0, "whole": 1.0, "ce": 1.0})
+    whole = objective(student, batch)
+    logits = student(batch["inputs"])
+    torch.testing.assert_close(whole["own/mean"], logits.square().sum(-1).mean())
+    assert whole["own/whole"] == 3
+    expected = F.cross_entropy(logits, batch["targets"], label_smoothing=0.1)
+    torch.testing.assert_close(whole["own/ce"], expected)
+    totals = {"samples": 6, "labeled": 5, "counted": 6}
+    halves = [
+        objective(student, {key: column[rows] for key, column in batch.items()} | {"totals": totals})
+        for rows in (slice(0, 2), slice(2, 6))
+    ]
+    for key in whole:
+        torch.testing.assert_close(halves[0][key] + halves[1][key], whole[key])
 
 
 # Penalties ----------------------------------------------------------------------------------------
 
 
-def test_toward_start_is_half_the_squared_distance(net, state_bytes):
+def test_l2sp_is_half_the_squared_distance(net, state_bytes):
     model = net()
     penalty, free = L2SP(model), L2SP(model, head="head")
     batch = {"inputs": torch.randn(8, 4)}
@@ -661,7 +755,46 @@ def test_toward_start_is_half_the_squared_distance(net, state_bytes):
     torch.testing.assert_close(model.head.weight.grad, model.head.weight.detach() - start["head.weight"])
 
 
-def test_toward_start_of_another_model_is_named(net):
+def test_l2sp_decays_the_head_alone_if_asked(net):
+    model = net()
+    penalty = 0.3 * L2SP(model, head="head", head_weight=0.5)
+    batch = {"inputs": torch.randn(8, 4)}
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    found = penalty(model.eval(), batch)
+    assert set(found) == {"loss", "l2sp/distance", "l2sp/head"}
+    now = dict(model.named_parameters())
+    distance = sum((now[n] - start[n]).square().sum() / 2 for n in now if not n.startswith("head."))
+    decay = (model.head.weight.square().sum() + model.head.bias.square().sum()) / 2
+    torch.testing.assert_close(found["l2sp/distance"], distance)
+    torch.testing.assert_close(found["l2sp/head"], decay)
+    torch.testing.assert_close(found["loss"], 0.3 * (distance + 0.5 * decay))
+    found["loss"].backward()
+    torch.testing.assert_close(model.head.weight.grad, 0.15 * model.head.weight.detach())
+    assert set(L2SP(model, head="head")(model, batch)) == {"loss", "l2sp/distance"}
+
+
+def test_l2sp_comes_to_rest_where_the_penalty_says(net):
+    """Pulled by nothing else, the body goes back to its start, and the head to 0."""
+    model = net()
+    penalty = L2SP(model, head="head", head_weight=1.0)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(60):
+        optimizer.zero_grad()
+        penalty(model, {"inputs": torch.randn(8, 4)})["loss"].backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        wanted = torch.zeros_like(parameter) if name.startswith("head.") else start[name]
+        torch.testing.assert_close(parameter.detach(), wanted)
+
+
+def test_l2sp_of_another_model_is_named(net):
     penalty = L2SP(net())
     with pytest.raises(ValueError, match=r"a parameter 'body.0.weight' of 32 numbers, which this Linear does not have"):
         penalty(nn.Linear(4, 3), {"inputs": torch.randn(8, 4)})
@@ -685,7 +818,7 @@ def test_each_share_of_a_step_adds_its_part():
     """Two halves of a step, each told the totals of the whole, add up to the whole."""
     student, teacher, batch = Maps(2), Maps(5), images()
     for make in (
-        lambda: DKD(teacher, warmup_epochs=0), lambda: LogitMatching(teacher, ce_weight=1.0),
+        lambda: DKD(teacher, warmup=0), lambda: LogitMatching(teacher, ce_weight=1.0),
         lambda: Hint(teacher, "first", "first"), lambda: AttentionTransfer(teacher, "first", "first"),
         lambda: Supervised() + 0.3 * L2SP(student),
     ):  # fmt: skip

@@ -338,7 +338,7 @@ class Says(nn.Module):
 def gradient(picture, state, temperature, weight):
     """Of the objective of the package, in the student's logits."""
     student = Free(picture[state])
-    objective = SoftTargets(Says(picture["teacher"]), temperature, kd_weight=weight, ce_weight=1 - weight)
+    objective = SoftTargets(Says(picture["teacher"]), temperature=temperature, kd_weight=weight, ce_weight=1 - weight)
     batch = {"inputs": torch.zeros(1, 1), "targets": torch.tensor([picture["label"]])}
     objective(student, batch)["loss"].backward()
     return student.logits.grad[0].double()

@@ -40,7 +40,7 @@ def run(net, data, folder, *, stop_after=None, **keywords):
 
         model.register_forward_pre_hook(stop)
     arguments = {
-        "objective": Supervised(), "strategy": FullFineTuning(1e-2), "epochs": 5, "batch_size": 32, "val_data": data,
+        "objective": Supervised(), "strategy": FullFineTuning(lr=1e-2), "epochs": 5, "batch_size": 32, "val_data": data,
         "keep_best": True, "checkpoint_dir": folder, "checkpoint_every": 2, "seed": 4,
         "augment": lambda inputs: inputs + 0.1 * torch.randn_like(inputs),
     }  # fmt: skip
@@ -91,8 +91,8 @@ def test_a_finished_run_is_read_back_and_may_go_on(net, blobs, tmp_path, state_b
     [
         ({"batch_size": 16}, "batch_size was 32, now 16"),
         ({"seed": 5}, "seed was 4, now 5"),
-        ({"strategy": FullFineTuning(1e-3)}, "strategy was FullFineTuning.*now FullFineTuning"),
-        ({"strategy": HeadOnly("head", 1e-2)}, "strategy was .*now HeadOnly"),
+        ({"strategy": FullFineTuning(lr=1e-3)}, "strategy was FullFineTuning.*now FullFineTuning"),
+        ({"strategy": HeadOnly(head="head", lr=1e-2)}, "strategy was .*now HeadOnly"),
         ({"objective": Supervised(label_smoothing=0.1)}, "objective was"),
         ({"schedule": "cosine"}, "schedule was"),
         ({"optimizer": torch.optim.SGD}, "optimizer was"),
@@ -273,7 +273,7 @@ def test_an_optimizer_state_that_does_not_fit_is_named(net, blobs, tmp_path):
 
 def test_unfrozen_layers_stay_unfrozen_after_a_resumption(net, blobs, tmp_path, state_bytes, assert_same_bits):
     """Lightning freezes them again (#21901)."""
-    more = {"strategy": GradualUnfreezing(1e-2), "keep_best": False}
+    more = {"strategy": GradualUnfreezing(lr=1e-2), "keep_best": False}
     whole, _ = run(net, blobs, tmp_path / "whole", **more)
     start_, _ = run(net, blobs, tmp_path / "cut", stop_after=7, **more)
     resumed, history = run(net, blobs, tmp_path / "cut", **more)

@@ -221,7 +221,7 @@ def test_prompts_that_are_none_are_named(prompts):
 @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jensen_shannon"])
 def test_on_given_text_it_is_the_mean_divergence_of_all_places(kind):
     student, teacher, inputs = gru(0), gru(1, 12), tokens(4, 9)
-    found = GKD(teacher, kind, on_policy=0, temperature=2.0, beta=0.3)(student, {"inputs": inputs})
+    found = GKD(teacher, divergence=kind, on_policy=0, temperature=2.0, beta=0.3)(student, {"inputs": inputs})
     ours, theirs = student(inputs).double(), teacher(inputs).double()
     values = (
         closed_forms.jensen_shannon(ours, theirs, 0.3, 2.0)
@@ -245,7 +245,7 @@ def test_on_given_text_forward_kl_is_soft_targets():
 def test_the_student_writes_its_share_from_the_prompts(share, rows):
     student, teacher, inputs = gru(0), gru(1, 12), tokens(6, 9)
     torch.manual_seed(5)
-    found = GKD(teacher, "reverse_kl", share, prompt=2)(student, {"inputs": inputs})
+    found = GKD(teacher, divergence="reverse_kl", on_policy=share, prompt=2)(student, {"inputs": inputs})
     torch.manual_seed(5)
     written = torch.cat([sample(student, inputs[:rows, :2], 7), inputs[rows:]])
     assert not torch.equal(written, inputs)
@@ -318,8 +318,9 @@ def test_a_run_is_repeatable_and_resumes_where_it_was(tmp_path):
     def run(steps, folder=None):
         student = gru(0)
         fit(
-            student, data, objective=GKD(teacher, "jensen_shannon", 0.5), strategy=FullFineTuning(0.01), steps=steps,
-            batch_size=4, schedule="constant", checkpoint_dir=folder, progress=False,
+            student, data, objective=GKD(teacher, divergence="jensen_shannon", on_policy=0.5),
+            strategy=FullFineTuning(lr=0.01), steps=steps, batch_size=4, schedule="constant", checkpoint_dir=folder,
+            progress=False,
         )  # fmt: skip
         return student.state_dict()
 
@@ -338,8 +339,8 @@ def test_it_learns_what_the_teacher_writes():
     for kind in ("forward_kl", "reverse_kl", "jensen_shannon"):
         student = gru(0)
         fit(
-            student, TensorData(inputs), objective=GKD(rule, kind, 1.0), strategy=FullFineTuning(0.03), steps=60,
-            batch_size=16, progress=False,
+            student, TensorData(inputs), objective=GKD(rule, divergence=kind, on_policy=1.0),
+            strategy=FullFineTuning(lr=0.03), steps=60, batch_size=16, progress=False,
         )  # fmt: skip
         away.append(closed_forms.soft(student(inputs), rule(inputs), 1.0).mean().item())
     assert max(away) < 0.3 < math.log(5)
@@ -349,7 +350,7 @@ def test_what_makes_no_sense_is_named():
     teacher, student = gru(1), gru(0)
     batch = {"inputs": tokens(2, 5), "targets": tokens(2, 5)}
     for make, message in (
-        (lambda: GKD(teacher, "kl"), "divergence is 'kl'; choose forward_kl, reverse_kl, jensen_shannon"),
+        (lambda: GKD(teacher, divergence="kl"), "divergence is 'kl'; choose forward_kl, reverse_kl, jensen_shannon"),
         (lambda: GKD(teacher, on_policy=1.5), "on_policy is 1.5; it must be from 0 to 1"),
         (lambda: GKD(teacher, prompt=0), "prompt is 0; it must be 1 or more"),
         (lambda: GKD(teacher, beta=0.0), "beta is 0.0; it must lie between 0 and 1, both excluded"),
@@ -364,4 +365,4 @@ def test_what_makes_no_sense_is_named():
         with pytest.raises(ValueError, match=message):
             make()
     assert (GKD(teacher, on_policy=0) + Supervised())(student, batch)["loss"] > 0
-    assert "divergence=reverse_kl, on_policy=0.5" in repr(GKD(teacher, "reverse_kl"))
+    assert "divergence='reverse_kl', on_policy=0.5" in repr(GKD(teacher, divergence="reverse_kl"))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import pytest
 import torch
 from torch import nn
 
+from kdft_lib import strategies
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import (
     BitFit,
@@ -34,7 +36,8 @@ def test_what_is_frozen_stays_bit_for_bit(net, blobs, state_bytes, assert_same_b
     head = state_bytes(model.head)
     fit(
         model, blobs, objective=Supervised() if objective == "labels" else SoftTargets(net()),
-        strategy=HeadOnly("head", lr=0.1, weight_decay=0.5), optimizer=OPTIMIZERS[optimizer], epochs=5, val_data=blobs,
+        strategy=HeadOnly(head="head", lr=0.1, weight_decay=0.5), optimizer=OPTIMIZERS[optimizer], epochs=5,
+        val_data=blobs,
     )  # fmt: skip
     assert_same_bits(before, state_bytes(model.body))
     assert not torch.equal(head["weight"], model.head.weight)
@@ -42,7 +45,7 @@ def test_what_is_frozen_stays_bit_for_bit(net, blobs, state_bytes, assert_same_b
 
 def test_head_only_keeps_the_rest_in_evaluation_mode(net):
     model = net()
-    strategy = HeadOnly("head", lr=0.1)
+    strategy = HeadOnly(head="head", lr=0.1)
     model.train()
     strategy.before_epoch(model, 0)
     assert model.head.training
@@ -51,7 +54,7 @@ def test_head_only_keeps_the_rest_in_evaluation_mode(net):
 
 def test_a_head_may_lie_deep_and_hold_dropout():
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(), nn.Linear(4, 3))))
-    strategy = HeadOnly("1.1", lr=0.1)
+    strategy = HeadOnly(head="1.1", lr=0.1)
     strategy.prepare(model)
     model.train()
     strategy.before_epoch(model, 0)
@@ -67,14 +70,14 @@ def test_full_fine_tuning_moves_everything_even_what_was_frozen(net, blobs, stat
     model = net()
     model.requires_grad_(False)
     before = state_bytes(model)
-    fit(model, blobs, objective=Supervised(), strategy=FullFineTuning(0.01), epochs=1)
+    fit(model, blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.01), epochs=1)
     after = state_bytes(model)
     assert all(not torch.equal(before[name], after[name]) for name in dict(model.named_parameters()))
 
 
 def test_biases_and_normalization_have_no_weight_decay(net):
     model = net()
-    groups = FullFineTuning(0.1, weight_decay=0.2).param_groups(model)
+    groups = FullFineTuning(lr=0.1, weight_decay=0.2).param_groups(model)
     decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         assert decay[id(parameter)] == (0.2 if name in ("body.0.weight", "head.weight") else 0.0), name
@@ -91,21 +94,21 @@ def test_biases_and_normalization_have_no_weight_decay(net):
 )
 def test_a_wrong_head_is_named_with_those_that_exist(net, head, message):
     with pytest.raises(ValueError, match=message):
-        HeadOnly(head, lr=0.1).prepare(net())
+        HeadOnly(head=head, lr=0.1).prepare(net())
 
 
 @pytest.mark.parametrize("lr", [0, -1e-3, float("nan"), float("inf")])
 def test_rates_must_be_positive(lr):
-    for make in (FullFineTuning, lambda lr: HeadOnly("head", lr)):
+    for make in (FullFineTuning, lambda lr: HeadOnly(head="head", lr=lr)):
         with pytest.raises(ValueError, match=f"lr is {lr}; it must be positive and finite"):
-            make(lr)
+            make(lr=lr)
     with pytest.raises(ValueError, match="weight_decay is -1"):
-        FullFineTuning(0.1, weight_decay=-1)
+        FullFineTuning(lr=0.1, weight_decay=-1)
 
 
 def test_a_model_with_nothing_to_train_is_named(blobs):
     with pytest.raises(ValueError, match=r"FullFineTuning\(.*\), which leaves nothing of Identity to train"):
-        fit(nn.Identity(), blobs, objective=Supervised(), strategy=FullFineTuning(0.1), epochs=1)
+        fit(nn.Identity(), blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=1)
 
 
 # Layers in order -----------------------------------------------------------------------------------
@@ -173,25 +176,25 @@ def test_blocks_of_models_that_nobody_here_wrote():
 
 @pytest.mark.parametrize("make", [LayerwiseLRDecay, GradualUnfreezing])
 def test_rates_fall_from_block_to_block(make):
-    rates = make(0.8, decay=0.5).rates(Stacked())
+    rates = make(lr=0.8, decay=0.5).rates(Stacked())
     assert {name.removesuffix(".weight"): rate for name, rate in rates.items() if not name.endswith("bias")} == {
         "token": 0.1, "stem": 0.1, "stem_norm": 0.1, "encoder.layers.0": 0.2, "encoder.layers.1": 0.4, "norm": 0.4,
         "head": 0.8,
     }  # fmt: skip
-    named = make(0.8, decay=0.5, blocks=["encoder", "head"]).rates(Stacked())
+    named = make(lr=0.8, decay=0.5, blocks=["encoder", "head"]).rates(Stacked())
     assert {named[name] for name in named if not name.startswith("head")} == {0.4}
     assert named["head.bias"] == 0.8
 
 
 def test_layerwise_decay_groups_each_rate_with_and_without_decay():
     model = Stacked()
-    groups = LayerwiseLRDecay(0.8, 0.5, weight_decay=0.3).param_groups(model)
+    groups = LayerwiseLRDecay(lr=0.8, decay=0.5, weight_decay=0.3).param_groups(model)
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     assert all(decay[id(p)] == (0.3 if p.dim() >= 2 else 0.0) for p in model.parameters())
-    asked = LayerwiseLRDecay(0.8, 0.5, weight_decay=0.3, decay_all=True).param_groups(model)
+    asked = LayerwiseLRDecay(lr=0.8, decay=0.5, weight_decay=0.3, decay_all=True).param_groups(model)
     assert {group["weight_decay"] for group in asked} == {0.3}
-    assert LayerwiseLRDecay(0.1).decay == 0.75
+    assert LayerwiseLRDecay(lr=0.1).decay == 0.75
 
 
 def test_blocks_join_one_after_another_and_the_rest_stays_bit_for_bit(blobs, state_bytes, assert_same_bits):
@@ -203,7 +206,7 @@ def test_blocks_join_one_after_another_and_the_rest_stays_bit_for_bit(blobs, sta
             seen.append((trainable(model), [module.training for module in model], state_bytes(model)))
 
     model = deep()
-    fit(model, blobs, objective=Supervised(), strategy=Watching(0.1, weight_decay=0.5), epochs=6, batch_size=32)
+    fit(model, blobs, objective=Supervised(), strategy=Watching(lr=0.1, weight_decay=0.5), epochs=6, batch_size=32)
     for epoch, (names, modes, _) in enumerate(seen):
         lowest = max(3 - epoch, 0)
         assert {name.split(".")[0] for name in names} == {str(place) for place in range(lowest, 4)}
@@ -219,7 +222,7 @@ def test_blocks_join_one_after_another_and_the_rest_stays_bit_for_bit(blobs, sta
 
 def test_epochs_per_block_and_named_blocks():
     model = Stacked()
-    strategy = GradualUnfreezing(0.1, epochs_per_block=2, blocks=["stem", "encoder", "head"])
+    strategy = GradualUnfreezing(lr=0.1, epochs_per_block=2, blocks=["stem", "encoder", "head"])
     strategy.prepare(model)
     assert trainable(model) == ["head.weight", "head.bias"]
     for epoch, expected in ((1, {"head"}), (2, {"encoder", "norm", "head"}), (3, {"encoder", "norm", "head"})):
@@ -235,20 +238,23 @@ def test_epochs_per_block_and_named_blocks():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LayerwiseLRDecay(0.1, decay=0.0), "decay is 0.0; it must be above 0 and at most 1"),
-        (lambda: LayerwiseLRDecay(0.1, decay=1.5), "decay is 1.5"),
-        (lambda: GradualUnfreezing(0.1, decay=-1.0), "decay is -1.0"),
-        (lambda: GradualUnfreezing(0.1, epochs_per_block=0), "epochs_per_block is 0; it must be a whole number"),
-        (lambda: GradualUnfreezing(0.1, epochs_per_block=1.5), "epochs_per_block is 1.5"),
-        (lambda: LayerwiseLRDecay(0.1, blocks="head"), "blocks is 'head'; it must be a list"),
-        (lambda: GradualUnfreezing(0.1, blocks=[]), r"blocks is \[\]; it must be a list of one or more"),
-        (lambda: LoRA(0.1, rank=0), "rank is 0; it must be a whole number of 1 or more"),
-        (lambda: LoRA(0.1, alpha=0), "alpha is 0; it must be positive"),
-        (lambda: LoRA(0.1, dropout=1.0), "dropout is 1.0; it must be from 0 to below 1"),
-        (lambda: LoRA(0.1, targets="0"), "targets is '0'; it must be a list"),
-        (lambda: Phases(FullFineTuning(0.1), FullFineTuning(0.1), 0), "first_epochs is 0; it must be a whole number"),
+        (lambda: LayerwiseLRDecay(lr=0.1, decay=0.0), "decay is 0.0; it must be above 0 and at most 1"),
+        (lambda: LayerwiseLRDecay(lr=0.1, decay=1.5), "decay is 1.5"),
+        (lambda: GradualUnfreezing(lr=0.1, decay=-1.0), "decay is -1.0"),
+        (lambda: GradualUnfreezing(lr=0.1, epochs_per_block=0), "epochs_per_block is 0; it must be a whole number"),
+        (lambda: GradualUnfreezing(lr=0.1, epochs_per_block=1.5), "epochs_per_block is 1.5"),
+        (lambda: LayerwiseLRDecay(lr=0.1, blocks="head"), "blocks is 'head'; it must be a list"),
+        (lambda: GradualUnfreezing(lr=0.1, blocks=[]), r"blocks is \[\]; it must be a list of one or more"),
+        (lambda: LoRA(lr=0.1, r=0), "r is 0; it must be a whole number of 1 or more"),
+        (lambda: LoRA(lr=0.1, alpha=0), "alpha is 0; it must be positive"),
+        (lambda: LoRA(lr=0.1, dropout=1.0), "dropout is 1.0; it must be from 0 to below 1"),
+        (lambda: LoRA(lr=0.1, target_modules="0"), "target_modules is '0'; it must be a list"),
         (
-            lambda: Phases(FullFineTuning(0.1), FullFineTuning(0.1), 5).phase(0, 5),
+            lambda: Phases(FullFineTuning(lr=0.1), FullFineTuning(lr=0.1), first_epochs=0),
+            "first_epochs is 0; it must be a whole number",
+        ),
+        (
+            lambda: Phases(FullFineTuning(lr=0.1), FullFineTuning(lr=0.1), first_epochs=5).phase(0, 5),
             "first_epochs is 5, which leaves none of 5",
         ),
     ],
@@ -261,7 +267,7 @@ def test_bad_arguments_of_strategies_are_named(make, message):
 @pytest.mark.parametrize("make", [LayerwiseLRDecay, GradualUnfreezing])
 def test_blocks_that_do_not_exist_are_named(make, blobs):
     with pytest.raises(ValueError, match=r"blocks is 'haed', which Stacked does not have; .*'head'"):
-        fit(Stacked(), blobs, objective=Supervised(), strategy=make(0.1, blocks=["haed"]), epochs=1)
+        fit(Stacked(), blobs, objective=Supervised(), strategy=make(lr=0.1, blocks=["haed"]), epochs=1)
 
 
 # Biases, low rank, phases --------------------------------------------------------------------------
@@ -270,7 +276,7 @@ def test_blocks_that_do_not_exist_are_named(make, blobs):
 def test_biases_alone_move(net, blobs, state_bytes):
     model = net()
     before = state_bytes(model)
-    fit(model, blobs, objective=Supervised(), strategy=BitFit(0.1, weight_decay=0.5), epochs=3, batch_size=32)
+    fit(model, blobs, objective=Supervised(), strategy=BitFit(lr=0.1, weight_decay=0.5), epochs=3, batch_size=32)
     after = state_bytes(model)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"body.0.bias", "body.1.bias", "head.bias"}
@@ -279,22 +285,22 @@ def test_biases_alone_move(net, blobs, state_bytes):
 def test_a_head_may_move_with_the_biases(net, blobs, state_bytes):
     model = net()
     before = state_bytes(model)
-    fit(model, blobs, objective=Supervised(), strategy=BitFit(0.1, head="head"), epochs=3, batch_size=32)
+    fit(model, blobs, objective=Supervised(), strategy=BitFit(lr=0.1, head="head"), epochs=3, batch_size=32)
     after = state_bytes(model)
     assert not torch.equal(before["head.weight"], after["head.weight"])
     assert torch.equal(before["body.0.weight"], after["body.0.weight"])
     assert model.body[3].training
     with pytest.raises(ValueError, match="head is 'haed'"):
-        BitFit(0.1, head="haed").prepare(model)
+        BitFit(lr=0.1, head="haed").prepare(model)
     plain = nn.Sequential(nn.Linear(4, 3, bias=False))
     with pytest.raises(ValueError, match="leaves nothing of Sequential to train"):
-        fit(plain, blobs, objective=Supervised(), strategy=BitFit(0.1), epochs=1)
+        fit(plain, blobs, objective=Supervised(), strategy=BitFit(lr=0.1), epochs=1)
 
 
 def test_dropout_stays_on_for_biases():
     model = deep().train()
-    BitFit(0.1).prepare(model)
-    BitFit(0.1).before_epoch(model, 0)
+    BitFit(lr=0.1).prepare(model)
+    BitFit(lr=0.1).before_epoch(model, 0)
     assert model[0][2].training
     assert not model[0][1].training
 
@@ -306,7 +312,7 @@ def test_a_low_rank_update_is_merged_and_of_low_rank(blobs):
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     structure, required = repr(model), [parameter.requires_grad for parameter in model.parameters()]
-    strategy = LoRA(3e-2, rank=2, alpha=4.0, head="5")
+    strategy = LoRA(lr=3e-2, r=2, alpha=4.0, head="5")
     history = fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=20, batch_size=32)
     assert repr(model) == structure
     assert [parameter.requires_grad for parameter in model.parameters()] == required
@@ -323,14 +329,14 @@ def test_a_low_rank_update_is_merged_and_of_low_rank(blobs):
 def test_an_update_that_is_not_merged_stays_beside_the_weights(blobs, state_bytes):
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     before = state_bytes(model)
-    strategy = LoRA(3e-2, rank=2, targets=["0"], merge=False)
+    strategy = LoRA(lr=3e-2, r=2, target_modules=["0"], merge=False)
     fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=3, batch_size=32)
     after = state_bytes(model)
     assert torch.equal(after["0.base_layer.weight"], before["0.weight"])
     assert torch.equal(after["2.weight"], before["2.weight"])
     assert after["0.lora_B.default.weight"].abs().sum() > 0
     tuned = model(blobs.inputs)
-    again = LoRA(1e-9, rank=2, targets=["0"])
+    again = LoRA(lr=1e-9, r=2, target_modules=["0"])
     fit(model, blobs, objective=Supervised(), strategy=again, epochs=1, batch_size=32)
     assert model.state_dict().keys() == before.keys()
     torch.testing.assert_close(model(blobs.inputs), tuned, rtol=1e-4, atol=1e-5)
@@ -339,7 +345,7 @@ def test_an_update_that_is_not_merged_stays_beside_the_weights(blobs, state_byte
 def test_low_rank_starts_where_the_model_was(blobs):
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     before = model(blobs.inputs)
-    LoRA(0.1).prepare(model)
+    LoRA(lr=0.1).prepare(model)
     torch.testing.assert_close(model(blobs.inputs), before)
     assert trainable(model) == [
         "0.lora_A.default.weight", "0.lora_B.default.weight", "2.lora_A.default.weight", "2.lora_B.default.weight",
@@ -349,20 +355,22 @@ def test_low_rank_starts_where_the_model_was(blobs):
 
 def test_low_rank_chooses_layers():
     convolutions = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten())
-    LoRA(0.1, rank=2).prepare(convolutions)
+    LoRA(lr=0.1, r=2).prepare(convolutions)
     assert {name.split(".")[0] for name in trainable(convolutions)} == {"0"}
     attention = nn.TransformerEncoderLayer(8, 2, 16)
-    LoRA(0.1, rank=2).prepare(attention)
+    LoRA(lr=0.1, r=2).prepare(attention)
     assert {name.split(".")[0] for name in trainable(attention)} == {"linear1", "linear2"}
     named = nn.ModuleDict({"fc": nn.Linear(2, 2), "deep": nn.ModuleDict({"fc": nn.Linear(2, 2)})})
-    LoRA(0.1, rank=2, targets=["fc"]).prepare(named)
+    LoRA(lr=0.1, r=2, target_modules=["fc"]).prepare(named)
     assert {name.split(".lora")[0] for name in trainable(named)} == {"fc"}
-    with pytest.raises(ValueError, match="Sequential has no linear layer or convolution to update; name targets"):
-        LoRA(0.1, head="0").prepare(nn.Sequential(nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match="targets is 'fcc', which Sequential does not have"):
-        LoRA(0.1, targets=["fcc"]).prepare(nn.Sequential(nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match=r"targets is \['0'\], and peft cannot update them"):
-        LoRA(0.1, targets=["0"]).prepare(nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2)))
+    with pytest.raises(
+        ValueError, match="Sequential has no linear layer or convolution to update; name some in target_modules"
+    ):
+        LoRA(lr=0.1, head="0").prepare(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match="target_modules is 'fcc', which Sequential does not have"):
+        LoRA(lr=0.1, target_modules=["fcc"]).prepare(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r"target_modules is \['0'\], and peft cannot update them"):
+        LoRA(lr=0.1, target_modules=["0"]).prepare(nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2)))
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(3, 3), nn.Conv2d(3, 3, 1)], ids=["linear", "convolution"])
@@ -372,7 +380,7 @@ def test_low_rank_needs_nothing_else_that_peft_can_use(monkeypatch, layer):
 
     monkeypatch.setattr("peft.tuners.lora.torchao.is_torchao_available", refuse)
     model = nn.Sequential(layer)
-    LoRA(0.1, rank=2, targets=["0"]).prepare(model)
+    LoRA(lr=0.1, r=2, target_modules=["0"]).prepare(model)
     assert hasattr(model[0], "lora_A")
 
 
@@ -385,7 +393,7 @@ def test_an_interrupted_low_rank_run_leaves_the_layers_that_were(blobs):
 
     model[1].register_forward_hook(stop)
     with pytest.raises(KeyboardInterrupt):
-        fit(model, blobs, objective=Supervised(), strategy=LoRA(0.1), epochs=1)
+        fit(model, blobs, objective=Supervised(), strategy=LoRA(lr=0.1), epochs=1)
     assert repr(model) == structure
 
 
@@ -398,7 +406,9 @@ def test_probing_then_fine_tuning(net, blobs, state_bytes):
             seen.append((trainable(model), model.body.training, state_bytes(model)))
 
     model = net()
-    strategy = Watching(HeadOnly("head", 0.1, weight_decay=0.3), FullFineTuning(1e-3, weight_decay=0.2), first_epochs=2)
+    strategy = Watching(
+        HeadOnly(head="head", lr=0.1, weight_decay=0.3), FullFineTuning(lr=1e-3, weight_decay=0.2), first_epochs=2
+    )
     history = fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=5, batch_size=32, schedule="cosine")
     heads, everything = ["head.weight", "head.bias"], [name for name, _ in model.named_parameters()]
     assert [names for names, *_ in seen] == [heads, heads, everything, everything, everything]
@@ -414,7 +424,9 @@ def test_probing_then_fine_tuning(net, blobs, state_bytes):
 
 def test_each_phase_has_its_own_decay(net):
     model = net()
-    strategy = Phases(HeadOnly("head", 0.1, weight_decay=0.3), FullFineTuning(1e-3, weight_decay=0.2), first_epochs=2)
+    strategy = Phases(
+        HeadOnly(head="head", lr=0.1, weight_decay=0.3), FullFineTuning(lr=1e-3, weight_decay=0.2), first_epochs=2
+    )
     strategy.prepare(model)
     sizes = []
     for epoch, expected in ((0, {(0.1, 0.3), (0.1, 0.0), (0, 0.0)}), (2, {(1e-3, 0.2), (1e-3, 0.0)})):
@@ -428,11 +440,11 @@ def test_each_phase_has_its_own_decay(net):
 def test_phases_may_hold_any_strategy(net, blobs, state_bytes):
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     before = state_bytes(model)
-    strategy = Phases(HeadOnly("2", 0.1), LoRA(1e-2, rank=2, head="2"), first_epochs=1)
+    strategy = Phases(HeadOnly(head="2", lr=0.1), LoRA(lr=1e-2, r=2, head="2"), first_epochs=1)
     fit(model, blobs, objective=Supervised(), strategy=strategy, epochs=3, batch_size=32)
     assert model.state_dict().keys() == before.keys()
     assert torch.linalg.matrix_rank(model[0].weight - before["0.weight"], rtol=1e-3) <= 2
-    unfreezing = Phases(HeadOnly("head", 0.1), GradualUnfreezing(1e-2), first_epochs=2)
+    unfreezing = Phases(HeadOnly(head="head", lr=0.1), GradualUnfreezing(lr=1e-2), first_epochs=2)
     model = net()
     unfreezing.prepare(model)
     assert unfreezing.phase(0, 6) == (0, 2)
@@ -442,8 +454,62 @@ def test_phases_may_hold_any_strategy(net, blobs, state_bytes):
         assert {name.split(".")[0] for name in trainable(model)} == moved
 
 
+ALL = {
+    BitFit: {"lr": 0.1}, FullFineTuning: {"lr": 0.1}, GradualUnfreezing: {"lr": 0.1},
+    HeadOnly: {"lr": 0.1, "head": "head"}, LayerwiseLRDecay: {"lr": 0.1}, LoRA: {"lr": 0.1},
+    Phases: {"first": FullFineTuning(lr=0.1), "second": FullFineTuning(lr=0.2), "first_epochs": 3},
+}  # fmt: skip
+
+
+def test_arguments_are_keywords():
+    public = {getattr(strategies, name) for name in strategies.__all__}
+    assert {thing for thing in public if isinstance(thing, type)} == {*ALL, strategies.Strategy}
+    for make in (*ALL, strategies.Strategy):
+        parameters = inspect.signature(make).parameters.values()
+        positional = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+        assert positional == (["first", "second"] if make is Phases else []), make
+    with pytest.raises(TypeError, match="positional argument"):
+        FullFineTuning(0.1)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_public_attributes_are_the_arguments(make):
+    strategy = make(**ALL[make])
+    shown = {name for name in vars(strategy) if not name.startswith("_")}
+    assert shown == set(inspect.signature(make).parameters)
+    again = strategy.but()
+    assert again is not strategy
+    assert repr(again) == repr(strategy)
+    for name in shown:
+        assert f"{name}=" in repr(strategy)
+
+
+def test_a_strategy_but_for_some_arguments():
+    given = LoRA(lr=0.1, r=4, target_modules=["0"])
+    other = given.but(lr=0.2, weight_decay=0.5)
+    assert (given.lr, given.weight_decay) == (0.1, 0.01)
+    assert (other.lr, other.weight_decay, other.r, other.target_modules) == (0.2, 0.5, 4, ["0"])
+    phases = Phases(HeadOnly(lr=0.1, head="head"), FullFineTuning(lr=0.1), first_epochs=2)
+    phases = phases.but(second=FullFineTuning(lr=0.1).but(weight_decay=0.0), first_epochs=1)
+    assert (phases.second.weight_decay, phases.first_epochs, phases.first.head) == (0.0, 1, "head")
+    message = "rank is no argument of LoRA; choose among 'lr', 'weight_decay', 'decay_all', 'r', 'alpha', 'head'"
+    with pytest.raises(ValueError, match=message):
+        given.but(rank=4)
+    with pytest.raises(ValueError, match="lr is -1; it must be positive"):
+        given.but(lr=-1)
+
+
+def test_low_rank_decays_all_if_asked(net):
+    for decay_all in (False, True):
+        model = net()
+        strategy = LoRA(lr=0.1, head="head", weight_decay=0.3, decay_all=decay_all)
+        strategy.prepare(model)
+        decay = {id(p): group["weight_decay"] for group in strategy.param_groups(model) for p in group["params"]}
+        assert decay[id(model.head.bias)] == (0.3 if decay_all else 0.0)
+
+
 def test_texts_name_the_arguments_and_nothing_private():
-    text = repr(Phases(HeadOnly("head", 0.1), FullFineTuning(0.2), first_epochs=3))
+    text = repr(Phases(HeadOnly(head="head", lr=0.1), FullFineTuning(lr=0.2), first_epochs=3))
     assert text == (
         "Phases(first=HeadOnly(lr=0.1, weight_decay=0.01, decay_all=False, head='head'),"
         " second=FullFineTuning(lr=0.2, weight_decay=0.01, decay_all=False), first_epochs=3)"
@@ -457,7 +523,7 @@ def test_optimizers_of_torch_and_timm_train_and_freeze(net, blobs, state_bytes, 
     optimizer = getattr(timm.optim, name, None) or getattr(torch.optim, name)
     model = net()
     before = state_bytes(model.body)
-    strategy = HeadOnly("head", 1e-2, weight_decay=0.1)
+    strategy = HeadOnly(head="head", lr=1e-2, weight_decay=0.1)
     history = fit(model, blobs, objective=Supervised(), strategy=strategy, optimizer=optimizer, epochs=5, batch_size=32)
     assert_same_bits(before, state_bytes(model.body))
     assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
@@ -470,7 +536,7 @@ def test_what_is_frozen_whole_is_still_with_its_dropout():
             "plain": nn.BatchNorm1d(4, affine=False), "dropout": nn.Dropout(), "head": nn.Linear(4, 3),
         }
     )  # fmt: skip
-    strategy = BitFit(0.1)
+    strategy = BitFit(lr=0.1)
     strategy.prepare(model)
     model.train()
     strategy.before_epoch(model, 0)
@@ -481,10 +547,10 @@ def test_what_is_frozen_whole_is_still_with_its_dropout():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **more: HeadOnly("head", 0.1, **more),
-        lambda **more: BitFit(0.1, "head", **more),
-        lambda **more: GradualUnfreezing(0.1, **more),
-        lambda **more: FullFineTuning(0.1, **more),
+        lambda **more: HeadOnly(head="head", lr=0.1, **more),
+        lambda **more: BitFit(lr=0.1, head="head", **more),
+        lambda **more: GradualUnfreezing(lr=0.1, **more),
+        lambda **more: FullFineTuning(lr=0.1, **more),
     ],
 )
 def test_decay_is_asked_for_on_everything(net, make):

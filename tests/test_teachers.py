@@ -20,7 +20,7 @@ def test_no_training_changes_a_bit_of_the_teacher(make, net, blobs, state_bytes,
     objective.train().to(torch.float64).requires_grad_(True)
     teacher.train()
     fit(
-        model, blobs, objective=objective, strategy=FullFineTuning(0.1, weight_decay=0.5), epochs=3, batch_size=32,
+        model, blobs, objective=objective, strategy=FullFineTuning(lr=0.1, weight_decay=0.5), epochs=3, batch_size=32,
         transfer_data=blobs.without_labels(), checkpoint_dir=tmp_path,
     )  # fmt: skip
     assert_same_bits(before, state_bytes(teacher))
@@ -46,11 +46,11 @@ def test_a_teacher_answers_in_evaluation_mode_whatever_was_done_to_it(net, blobs
 def test_a_student_cannot_be_its_own_teacher(net, blobs):
     model = net()
     with pytest.raises(ValueError, match="the teacher shares tensors with the model"):
-        fit(model, blobs, objective=SoftTargets(model), strategy=FullFineTuning(0.1), epochs=1)
+        fit(model, blobs, objective=SoftTargets(model), strategy=FullFineTuning(lr=0.1), epochs=1)
     tied = net()
     tied.head = model.head
     with pytest.raises(ValueError, match="the teacher shares tensors with the model"):
-        fit(model, blobs, objective=SoftTargets(tied), strategy=FullFineTuning(0.1), epochs=1)
+        fit(model, blobs, objective=SoftTargets(tied), strategy=FullFineTuning(lr=0.1), epochs=1)
 
 
 def test_a_teacher_must_be_a_module():
@@ -80,7 +80,7 @@ def test_a_cache_trains_as_the_teacher_in_the_loop_does(net, blobs, state_bytes)
     for data in (blobs, cache(teacher, blobs)):
         torch.manual_seed(3)
         model = net()
-        fit(model, data, objective=SoftTargets(teacher), strategy=FullFineTuning(1e-2), epochs=3, batch_size=40)
+        fit(model, data, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=1e-2), epochs=3, batch_size=40)
         ends.append(state_bytes(model))
     for name in ends[0]:
         torch.testing.assert_close(ends[0][name], ends[1][name], rtol=1e-5, atol=1e-5)
@@ -91,9 +91,9 @@ def test_a_cached_teacher_is_not_asked_again(net, blobs):
     cached = cache(teacher, blobs)
     asked = []
     teacher.register_forward_hook(lambda *_: asked.append(1))
-    fit(net(), cached, objective=SoftTargets(teacher), strategy=FullFineTuning(1e-2), epochs=1)
+    fit(net(), cached, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=1e-2), epochs=1)
     assert not asked
-    fit(net(), blobs, objective=SoftTargets(teacher), strategy=FullFineTuning(1e-2), epochs=1)
+    fit(net(), blobs, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=1e-2), epochs=1)
     assert asked
 
 
@@ -101,18 +101,23 @@ def test_logits_of_another_teacher_are_refused(net, blobs):
     cached = cache(net(), blobs)
     for where in ({"train_data": cached}, {"train_data": cached, "transfer_data": cached.without_labels()}):
         with pytest.raises(ValueError, match="cached logits are of another teacher"):
-            fit(net(), objective=SoftTargets(net()), strategy=FullFineTuning(1e-2), epochs=1, **where)
+            fit(net(), objective=SoftTargets(net()), strategy=FullFineTuning(lr=1e-2), epochs=1, **where)
 
 
 def test_cached_logits_and_new_views_are_refused(net, blobs):
     teacher = net()
     with pytest.raises(ValueError, match="augment changes the inputs"):
         fit(
-            net(), cache(teacher, blobs), objective=SoftTargets(teacher), strategy=FullFineTuning(1e-2), epochs=1,
+            net(), cache(teacher, blobs), objective=SoftTargets(teacher), strategy=FullFineTuning(lr=1e-2), epochs=1,
             augment=lambda inputs: inputs + 1,
         )  # fmt: skip
     fit(
-        net(), cache(teacher, blobs), objective=Supervised(), strategy=FullFineTuning(1e-2), epochs=1, augment=torch.neg
+        net(),
+        cache(teacher, blobs),
+        objective=Supervised(),
+        strategy=FullFineTuning(lr=1e-2),
+        epochs=1,
+        augment=torch.neg,
     )
 
 
@@ -160,7 +165,7 @@ def test_teacher_and_cache_on_a_gpu(net, blobs):
     cached = cache(teacher, blobs)
     assert cached.teacher_logits.device.type == "cpu"
     model = net()
-    fit(model, cached, objective=SoftTargets(nn.Sequential(teacher)[0]), strategy=FullFineTuning(1e-2), epochs=1)
+    fit(model, cached, objective=SoftTargets(nn.Sequential(teacher)[0]), strategy=FullFineTuning(lr=1e-2), epochs=1)
     assert next(model.parameters()).is_cuda
 
 
@@ -186,10 +191,10 @@ def test_an_ensemble_teaches_is_cached_and_asked_by_keywords(blobs):
     teacher = Ensemble(members)
     data = cache(teacher, blobs)
     torch.testing.assert_close(data.teacher_logits, teacher(blobs.inputs))
-    fit(nn.Linear(4, 3), data, objective=SoftTargets(teacher), strategy=FullFineTuning(0.1), epochs=1)
+    fit(nn.Linear(4, 3), data, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=0.1), epochs=1)
     other = Ensemble(members, average="logits")
     with pytest.raises(ValueError, match="cached logits are of another teacher"):
-        fit(nn.Linear(4, 3), data, objective=SoftTargets(other), strategy=FullFineTuning(0.1), epochs=1)
+        fit(nn.Linear(4, 3), data, objective=SoftTargets(other), strategy=FullFineTuning(lr=0.1), epochs=1)
 
     class Keyed(nn.Module):
         def forward(self, words):
@@ -267,7 +272,7 @@ def test_cached_tops_teach_like_the_whole(blobs):
     for data in (tops, cache(teacher, blobs), blobs):
         torch.manual_seed(1)
         student = nn.Linear(4, 3)
-        fit(student, data, objective=SoftTargets(teacher), strategy=FullFineTuning(0.1), epochs=3, batch_size=32)
+        fit(student, data, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=0.1), epochs=3, batch_size=32)
         ends.append(student.weight.detach())
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ends[1], ends[2], rtol=1e-4, atol=1e-5)

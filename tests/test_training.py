@@ -14,7 +14,7 @@ from kdft_lib.objectives import Objective, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
 from kdft_lib.training import constant, cosine, evaluate, fit, one_cycle, predict
 
-FULL = FullFineTuning(1e-2)
+FULL = FullFineTuning(lr=1e-2)
 SGD = functools.partial(torch.optim.SGD, momentum=0.9)
 
 
@@ -53,7 +53,9 @@ def test_the_same_seed_ends_with_the_same_weights(net, blobs, state_bytes, asser
 
 
 def test_it_is_the_loop_that_one_would_write(blobs):
-    model, _ = trained(linear, blobs, optimizer=SGD, schedule="constant", strategy=FullFineTuning(0.1, weight_decay=0))
+    model, _ = trained(
+        linear, blobs, optimizer=SGD, schedule="constant", strategy=FullFineTuning(lr=0.1, weight_decay=0)
+    )
     bare = linear()
     optimizer = torch.optim.SGD(bare.parameters(), lr=0.1, momentum=0.9)
     for number in range(4):
@@ -75,7 +77,7 @@ def test_what_was_lent_comes_back_but_for_the_weights(net, blobs):
     attributes = set(vars(model))
     random = torch.get_rng_state()
     for precision in ("float32", "bfloat16"):
-        fit(model, blobs, objective=Supervised(), strategy=HeadOnly("head", 0.1), epochs=1, precision=precision)
+        fit(model, blobs, objective=Supervised(), strategy=HeadOnly(head="head", lr=0.1), epochs=1, precision=precision)
         assert [module.training for module in model.modules()] == modes
         assert [parameter.requires_grad for parameter in model.parameters()] == required
         assert all(parameter.grad is None for parameter in model.parameters())
@@ -148,7 +150,7 @@ def test_accumulated_parts_make_the_whole_step(blobs, make):
 def test_clipping_limits_the_step(blobs):
     start = linear()
     keywords = {"optimizer": torch.optim.SGD, "schedule": "constant", "epochs": None, "steps": 1}
-    strategy = FullFineTuning(1.0, weight_decay=0)
+    strategy = FullFineTuning(lr=1.0, weight_decay=0)
     model, _ = trained(linear, blobs, strategy=strategy, clip_norm=1e-3, **keywords)
     moved = sum(((a - b) ** 2).sum() for a, b in zip(model.parameters(), start.parameters(), strict=True)) ** 0.5
     assert moved.item() == pytest.approx(1e-3, rel=1e-2)
@@ -219,7 +221,7 @@ def test_the_best_epoch_is_kept(blobs):
     torch.manual_seed(0)
     val = TensorData(blobs.inputs, blobs.targets[torch.randperm(120)])
     scores = []
-    model, history = trained(linear, blobs, val_data=val, keep_best=True, epochs=12, strategy=FullFineTuning(0.3))
+    model, history = trained(linear, blobs, val_data=val, keep_best=True, epochs=12, strategy=FullFineTuning(lr=0.3))
     scores = [row["val_accuracy"] for row in history.epochs]
     assert history.best_epoch == scores.index(max(scores))
     assert scores[-1] < max(scores)
@@ -241,7 +243,7 @@ def test_dense_outputs_train_and_validate():
     data = TensorData(images, images.argmax(1))
     model = nn.Conv2d(2, 2, 1)
     history = fit(
-        model, data, objective=Supervised(class_dim=1), strategy=FullFineTuning(0.1), epochs=80, val_data=data
+        model, data, objective=Supervised(class_dim=1), strategy=FullFineTuning(lr=0.1), epochs=80, val_data=data
     )
     assert history.epochs[-1]["val_accuracy"] > 0.95
 

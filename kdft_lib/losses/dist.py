@@ -19,7 +19,7 @@ def dist_loss(
     intra_weight: float = 1.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    r"""Match relations instead of values: DIST (Huang et al., 2022, eq. 7–9).
+    r"""Match relations instead of values: DIST, Pearson correlation of probabilities (Huang et al., 2022, eq. 7–9).
 
     .. math:: T^2 \Big(w_\mathrm{inter} \big(1 - \overline{\rho(p_{i\cdot}, q_{i\cdot})}\big)
         + w_\mathrm{intra} \big(1 - \overline{\rho(p_{\cdot j}, q_{\cdot j})}\big)\Big)
@@ -29,11 +29,11 @@ def dist_loss(
     there is nothing to match, and ρ counts as 1; where one does not, as 0, without a gradient.
 
     Args:
-        student_logits: ``(..., C)``, unnormalised.
-        teacher_logits: ``(..., C)``; receives no gradient.
-        inter_weight: 0 or more.
-        intra_weight: 0 or more.
-        temperature: Positive. The authors take 1 on ImageNet and 4 on CIFAR-100.
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        inter_weight: How much the relations within a sample count, 0 or more.
+        intra_weight: How much the relations within a class count, 0 or more.
+        temperature: The temperature of both distributions, positive. The authors take 1 on ImageNet and 4 on CIFAR-100.
 
     Returns:
         A scalar, without unit. Computed and returned in float32, in float64 if either input is.

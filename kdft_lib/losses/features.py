@@ -13,15 +13,15 @@ from kdft_lib.losses.rows import wider
 
 
 def hint_loss(student_features: Tensor, teacher_features: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Match features (Romero et al., 2015, FitNets, eq. 3), :math:`\tfrac 1 D \|f_s - f_t\|^2`.
+    r"""Match features: the hint loss of FitNets (Romero et al., 2015, eq. 3), :math:`\tfrac 1 D \|f_s - f_t\|^2`.
 
     The paper halves the sum over the D elements of a sample; the mean over them is what the usual
     weight, 100, assumes.
 
     Args:
-        student_features: ``(N, ...)``, brought to the teacher's shape by a regressor.
-        teacher_features: The same shape; receives no gradient.
-        reduction: ``"mean"`` over samples, ``"sum"``, or ``"none"``.
+        student_features: The student's features, ``(N, ...)``, brought to the teacher's shape by a regressor.
+        teacher_features: The teacher's features, of the same shape; they receive no gradient.
+        reduction: The reduction over samples: ``"mean"``, ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar, or ``(N,)`` where ``reduction="none"``. Computed and returned in float32, in float64 if
@@ -39,12 +39,12 @@ def hint_loss(student_features: Tensor, teacher_features: Tensor, *, reduction: 
 
 
 def cosine_loss(student_features: Tensor, teacher_features: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Match the direction of each sample's features, :math:`1 - \cos(f_s, f_t)`.
+    r"""Match the direction of each sample's features: cosine distance, :math:`1 - \cos(f_s, f_t)`.
 
     Args:
-        student_features: ``(N, ...)``; a sample's elements form one vector.
-        teacher_features: The same shape; receives no gradient.
-        reduction: ``"mean"`` over samples, ``"sum"``, or ``"none"``.
+        student_features: The student's features, ``(N, ...)``; a sample's elements form one vector.
+        teacher_features: The teacher's features, of the same shape; they receive no gradient.
+        reduction: The reduction over samples: ``"mean"``, ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar from 0 to 2, or ``(N,)`` where ``reduction="none"``. A vector of zeros has no direction;
@@ -68,7 +68,7 @@ def cosine_loss(student_features: Tensor, teacher_features: Tensor, *, reduction
 def attention_transfer_loss(
     student_features: Tensor, teacher_features: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
-    r"""Match where the network looks (Zagoruyko and Komodakis, 2017, eq. 2 with p = 2).
+    r"""Match where the network looks: attention transfer, AT (Zagoruyko and Komodakis, 2017, eq. 2 with p = 2).
 
     .. math:: \frac 1 P \left\| \frac{a_s}{\|a_s\|_2} - \frac{a_t}{\|a_t\|_2} \right\|_2^2,
         \quad a = \sum_c f_c^2 \text{ at each of the } P \text{ positions}
@@ -77,10 +77,10 @@ def attention_transfer_loss(
     1000, assumes, and so has this.
 
     Args:
-        student_features: Maps ``(N, C, H, W)``, or tokens ``(N, L, D)``.
-        teacher_features: The same number of dimensions; channels may differ. Of two maps of different
-            size, the larger is averaged down to the smaller. Receives no gradient.
-        reduction: ``"mean"`` over samples, ``"sum"``, or ``"none"``.
+        student_features: The student's features, maps ``(N, C, H, W)`` or tokens ``(N, L, D)``.
+        teacher_features: The teacher's features, of the same number of dimensions; channels may differ. Of two
+            maps of different size, the larger is averaged down to the smaller. They receive no gradient.
+        reduction: The reduction over samples: ``"mean"``, ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar, or ``(N,)`` where ``reduction="none"``.
@@ -112,15 +112,16 @@ def attention_transfer_loss(
 
 
 def similarity_preserving_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    r"""Match which samples of a batch excite a layer alike (Tung and Mori, 2019, eq. 2–4).
+    r"""Match which samples of a batch excite a layer alike: similarity-preserving loss, SP (Tung and Mori, 2019,
+    eq. 2–4).
 
     .. math:: \frac 1 {B^2} \big\| \tilde G_s - \tilde G_t \big\|_F^2
 
     G̃ is the Gram matrix of the batch, each row divided by its L2 norm.
 
     Args:
-        student_features: ``(B, ...)``.
-        teacher_features: ``(B, ...)``, of any other size; receives no gradient.
+        student_features: The student's features, ``(B, ...)``.
+        teacher_features: The teacher's features, ``(B, ...)``, of any other size; they receive no gradient.
 
     Returns:
         A scalar, one for the whole batch.
@@ -139,15 +140,16 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
 
 
 def rkd_distance_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    r"""Match the distances between the samples of a batch (Park et al., 2019, RKD, eq. 6–8).
+    r"""Match the distances between the samples of a batch: RKD-D, relational knowledge distillation (Park et al.,
+    2019, eq. 6–8).
 
     .. math:: \frac 1 {B^2} \sum_{i,j} h\Big(\frac{\|s_i - s_j\|}{\mu_s} - \frac{\|t_i - t_j\|}{\mu_t}\Big)
 
     h is Huber's loss with threshold 1, μ the mean of the positive distances, each side's own.
 
     Args:
-        student_features: ``(B, ...)``; a sample's elements form one vector.
-        teacher_features: ``(B, ...)``, of any other size; receives no gradient.
+        student_features: The student's features, ``(B, ...)``; a sample's elements form one vector.
+        teacher_features: The teacher's features, ``(B, ...)``, of any other size; they receive no gradient.
 
     Returns:
         A scalar, one for the whole batch. Rows that coincide have distance 0, and get no gradient from it.
@@ -166,7 +168,8 @@ def rkd_distance_loss(student_features: Tensor, teacher_features: Tensor) -> Ten
 
 
 def rkd_angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    r"""Match the angles between the samples of a batch (Park et al., 2019, RKD, eq. 9–11).
+    r"""Match the angles between the samples of a batch: RKD-A, relational knowledge distillation (Park et al., 2019,
+    eq. 9–11).
 
     .. math:: \frac 1 {B^3} \sum_{i,j,k} h\big(\cos \angle s_j s_i s_k - \cos \angle t_j t_i t_k\big)
 
@@ -174,8 +177,8 @@ def rkd_angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor
     of B × B × D elements is made.
 
     Args:
-        student_features: ``(B, ...)``; a sample's elements form one vector.
-        teacher_features: ``(B, ...)``, of any other size; receives no gradient.
+        student_features: The student's features, ``(B, ...)``; a sample's elements form one vector.
+        teacher_features: The teacher's features, ``(B, ...)``, of any other size; they receive no gradient.
 
     Returns:
         A scalar, one for the whole batch. Where two rows coincide, the angle at them has cosine 0 and no

@@ -22,6 +22,7 @@ def soft_target_loss(
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""The distillation loss: match the teacher's softened distribution (Hinton, Vinyals and Dean, 2015, section 2).
+    Also known as the KD loss, or forward KL divergence.
 
     .. math:: T^2 \cdot \mathrm{KL}\big(\sigma(z_t / T) \,\|\, \sigma(z_s / T)\big)
 
@@ -33,13 +34,13 @@ def soft_target_loss(
     it, memory grows by at most a quarter of the logits (by 128 KiB where there are fewer than 16,384).
 
     Args:
-        student_logits: ``(..., C)``, unnormalised.
-        teacher_logits: ``(..., C)``; receives no gradient.
-        temperature: Positive. 1 keeps the distribution; larger values soften it. The default, 4, is
-            the usual setting on CIFAR-100 (Tian et al., 2020).
-        mask: ``(...)``, boolean, true where a position counts. The others may hold anything, and
-            the mean is over those that count. By default all do.
-        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        temperature: The temperature of both distributions, positive. 1 keeps them; larger values soften them.
+            The default, 4, is the usual setting on CIFAR-100 (Tian et al., 2020).
+        mask: The positions that count, ``(...)``, boolean. The others may hold anything, and the mean is over
+            those that count. By default all do.
+        reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar in nats times :math:`T^2`, or ``(...)`` where ``reduction="none"`` (0 where masked).
@@ -64,7 +65,7 @@ def reverse_kl_loss(
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""The divergence the other way round, as for language models (Gu et al., 2024, MiniLLM, eq. 1).
+    r"""The divergence the other way round, reverse KL, as for language models (Gu et al., 2024, MiniLLM, eq. 1).
 
     .. math:: T^2 \cdot \mathrm{KL}\big(\sigma(z_s / T) \,\|\, \sigma(z_t / T)\big)
 
@@ -73,11 +74,11 @@ def reverse_kl_loss(
     with ``-inf`` takes no part; one that only the teacher masks costs an infinite loss.
 
     Args:
-        student_logits: ``(..., C)``, unnormalised.
-        teacher_logits: ``(..., C)``; receives no gradient.
-        temperature: Positive; 1 by default, as in the paper.
-        mask: ``(...)``, boolean, true where a position counts; the others may hold anything.
-        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        temperature: The temperature of both distributions, positive; 1 by default, as in the paper.
+        mask: The positions that count, ``(...)``, boolean; the others may hold anything. By default all do.
+        reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar in nats times :math:`T^2`, or ``(...)`` where ``reduction="none"`` (0 where masked).
@@ -101,7 +102,8 @@ def jensen_shannon_loss(
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""The generalised Jensen–Shannon divergence, between forward and reverse (Agarwal et al., 2024, GKD, eq. 1).
+    r"""The generalised Jensen–Shannon divergence, JSD(β), between forward and reverse (Agarwal et al., 2024, GKD,
+    eq. 1).
 
     .. math:: T^2 \big(\beta\,\mathrm{KL}(p \,\|\, m) + (1 - \beta)\,\mathrm{KL}(q \,\|\, m)\big),
         \quad m = \beta p + (1 - \beta) q
@@ -110,13 +112,13 @@ def jensen_shannon_loss(
     finite where one side masks a class that the other does not.
 
     Args:
-        student_logits: ``(..., C)``, unnormalised.
-        teacher_logits: ``(..., C)``; receives no gradient.
-        beta: Between 0 and 1, both excluded; near 0 it goes like the forward divergence, near 1
-            like the reverse one.
-        temperature: Positive; 1 by default, as in the paper.
-        mask: ``(...)``, boolean, true where a position counts; the others may hold anything.
-        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        beta: The teacher's share of the mixture m, between 0 and 1, both excluded; near 0 the divergence goes
+            like the forward one, near 1 like the reverse one.
+        temperature: The temperature of both distributions, positive; 1 by default, as in the paper.
+        mask: The positions that count, ``(...)``, boolean; the others may hold anything. By default all do.
+        reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar in nats times :math:`T^2`, or ``(...)`` where ``reduction="none"`` (0 where masked).
@@ -144,7 +146,8 @@ def dkd_loss(
     *,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Distil the target class and the others apart (Zhao et al., 2022, eq. 7).
+    r"""Distil the target class and the others apart: decoupled knowledge distillation, DKD, the sum of TCKD and NCKD
+    (Zhao et al., 2022, eq. 7).
 
     .. math:: T^2 \big(\alpha\,\mathrm{KL}(b_t \,\|\, b_s) + \beta\,\mathrm{KL}(\hat p_t \,\|\, \hat p_s)\big)
 
@@ -153,13 +156,13 @@ def dkd_loss(
     teacher is sure, it hardly teaches them.
 
     Args:
-        student_logits: ``(..., C)``, unnormalised.
-        teacher_logits: ``(..., C)``; receives no gradient.
-        targets: ``(...)``, int64, from 0 to C − 1.
-        alpha: Of the target class; 0 or more. The defaults are the authors' on CIFAR-100.
-        beta: Of the other classes; 0 or more.
-        temperature: Positive.
-        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        targets: The target classes, ``(...)``, int64, from 0 to C − 1.
+        alpha: How much the target class counts (TCKD), 0 or more. The defaults are the authors' on CIFAR-100.
+        beta: How much the other classes count (NCKD), 0 or more.
+        temperature: The temperature of both distributions, positive.
+        reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar in nats times :math:`T^2`, or ``(...)`` where ``reduction="none"``.
@@ -187,15 +190,16 @@ def dkd_loss(
 
 
 def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    r"""Cross-entropy with the teacher's decision, :math:`-\log \sigma(z_s)_{\arg\max z_t}`.
+    r"""Cross-entropy with the teacher's decision, its pseudo-label, :math:`-\log \sigma(z_s)_{\arg\max z_t}`.
 
-    The decision alone is kept; how sure the teacher was, and what else it considered, is lost.
+    This is hard-label distillation. The decision alone is kept; how sure the teacher was, and what else it
+    considered, is lost.
 
     Args:
-        student_logits: ``(..., C)``, unnormalised.
-        teacher_logits: ``(..., C)``; receives no gradient. Where several classes share the highest
-            logit, the first of them is the decision.
-        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient. Where several classes share
+            the highest logit, the first of them is the decision.
+        reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar in nats, or ``(...)`` where ``reduction="none"``. Computed and returned in float32,
@@ -217,13 +221,13 @@ def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reductio
 def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""Match the logits themselves, :math:`\|z_s - z_t\|^2` (Ba and Caruana, 2014, eq. 1; there halved).
 
-    A sum over classes, like every loss here: ``F.mse_loss`` would divide by their number. A class that
-    both sides mask with ``-inf`` takes no part.
+    Also known as logit regression. A sum over classes, like every loss here: ``F.mse_loss`` would divide by their
+    number. A class that both sides mask with ``-inf`` takes no part.
 
     Args:
-        student_logits: ``(..., C)``, unnormalised.
-        teacher_logits: ``(..., C)``; receives no gradient.
-        reduction: ``"mean"`` over samples (never over classes), ``"sum"``, or ``"none"``.
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:
         A scalar, or ``(...)`` where ``reduction="none"``. Computed and returned in float32, in float64
@@ -243,7 +247,8 @@ def logit_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction:
 
 
 def standardize_logits(logits: Tensor) -> Tensor:
-    r"""Zero mean and unit standard deviation over the classes (Sun et al., 2024, algorithm 1).
+    r"""Zero mean and unit standard deviation over the classes: logit standardisation, Z-score (Sun et al., 2024,
+    algorithm 1).
 
     .. math:: (z - \bar z) \,/\, \sqrt{\tfrac 1 C \textstyle\sum_j (z_j - \bar z)^2}
 
@@ -252,7 +257,7 @@ def standardize_logits(logits: Tensor) -> Tensor:
     with ``-inf`` stays so and does not count.
 
     Args:
-        logits: ``(..., C)``.
+        logits: The logits, ``(..., C)``.
 
     Returns:
         ``(..., C)``, in float32, or in float64 if that came in.

@@ -39,14 +39,14 @@ def divergence(
     """The kernel's values times T², ``(...)``, or their mean over the positions that the mask counts.
 
     Args:
-        kernel: See :data:`Kernel`; it is called with the temperature as a keyword.
-        student: ``(..., C)``.
-        teacher: ``(..., C)``; receives no gradient.
-        columns: ``(...)``, what else the kernel needs of each row.
-        temperature: T.
-        mask: ``(...)``, true where a position counts; the others may hold anything.
-        reduce: To the mean.
-        whole: Up to so many logits, one block holds all rows.
+        kernel: The divergence of a block, see :data:`Kernel`; it is called with the temperature as a keyword.
+        student: The student's logits, ``(..., C)``.
+        teacher: The teacher's logits, ``(..., C)``; they receive no gradient.
+        columns: Whatever else the kernel needs of each row, ``(...)``.
+        temperature: The temperature T.
+        mask: The positions that count, ``(...)``; the others may hold anything.
+        reduce: Whether to reduce to the mean.
+        whole: The number of logits up to which one block holds all rows.
     """
     shape = student.shape
     if len(shape) != 2:

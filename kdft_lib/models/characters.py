@@ -13,13 +13,13 @@ from kdft_lib.models.small import _check_sizes
 
 
 class CharacterGRU(nn.Module):
-    """Says after each character what may come next: an embedding, gated recurrent units (Cho et al., 2014) and
-    a linear head.
+    """Says after each character what may come next, a character-level recurrent language model (char-RNN): an
+    embedding, gated recurrent units (Cho et al., 2014) and a linear head.
 
     Args:
-        width: Of the state, which is all that it remembers of the text so far.
-        embedding: Numbers for each character.
-        num_classes: Characters.
+        width: The size of the state, which is all that it remembers of the text so far.
+        embedding: The number of numbers for each character.
+        num_classes: The number of characters.
 
     Shape:
         ``(N, T)``, int64 → ``(N, T, num_classes)``, the logits of the character after each.
@@ -47,7 +47,8 @@ class CharacterGRU(nn.Module):
 
 
 class NGram(nn.Module):
-    r"""Counts what followed each run of characters; what a practitioner would try before any network.
+    r"""Counts what followed each run of characters: an n-gram, or Markov, model; what a practitioner would try before
+    any network.
 
     Long contexts are rare, so their counts are discounted, and what that frees goes to the next shorter one
     (absolute discounting, interpolated; Ney, Essen and Kneser, 1994):
@@ -59,9 +60,9 @@ class NGram(nn.Module):
     taken; below the empty context all characters are equal.
 
     Args:
-        order: The longest context and the character after it: 6 looks five characters back.
-        discount: d, from 0 to below 1; 0 trusts a context that was seen once.
-        num_classes: Characters.
+        order: The length n of the longest context with the character after it: 6 looks five characters back.
+        discount: The discount d, from 0 to below 1; 0 trusts a context that was seen once.
+        num_classes: The number of characters.
 
     Shape:
         ``(N, T)``, int64 → ``(N, T, num_classes)``, log-probabilities, which are logits. Contexts end where rows do.
@@ -140,14 +141,16 @@ class NGram(nn.Module):
 
 
 def sample(model: nn.Module, prompts: Tensor, length: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Texts drawn from a language model, one character after the other, each from its distribution.
+    """Texts drawn from a language model, one character after the other, each from its distribution: ancestral
+    sampling, or generation at temperature 1.
 
     Args:
-        model: Takes ``(N, T)``, int64, and gives logits ``(N, T, C)``. If it has ``advance``, as
-            :class:`CharacterGRU`, each character is read once; if not, the whole text is read for each.
-        prompts: ``(N, P)``, int64, how each text begins; P is 1 or more.
-        length: How many characters to draw.
-        generator: On the model's device; by default torch's own.
+        model: A language model, which takes ``(N, T)``, int64, and gives logits ``(N, T, C)``. If it has
+            ``advance``, as :class:`CharacterGRU`, each character is read once; if not, the whole text is read
+            for each.
+        prompts: The beginnings of the texts, ``(N, P)``, int64; P is 1 or more.
+        length: The number of characters to draw.
+        generator: The source of chance, on the model's device; by default torch's own.
 
     Returns:
         ``(N, P + length)``, int64, the prompts with what was drawn.

@@ -23,9 +23,10 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
     interruption leaves what was there before.
 
     Args:
-        model: Any module. One of :mod:`kdft_lib.models` can be loaded again by its card alone.
-        path: A name that ends in ``.safetensors``.
-        card: What a person should know: data, recipe, accuracy, licence. Plain JSON values.
+        model: The model to keep, any module. One of :mod:`kdft_lib.models` can be loaded again by its card alone.
+        path: The file to write, whose name ends in ``.safetensors``.
+        card: The notes that a person should find, a model card: data, recipe, accuracy, licence. Plain JSON
+            values.
 
     Returns:
         The path written.
@@ -62,7 +63,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     Args:
         path: The ``.safetensors`` file.
-        model: Where the weights go. Without it, the card names one of :mod:`kdft_lib.models`, which
+        model: The model that the weights go into. Without it, the card names one of :mod:`kdft_lib.models`, which
             is built from the arguments noted there.
 
     Returns:

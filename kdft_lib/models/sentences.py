@@ -24,13 +24,14 @@ _CONTENT = {
 
 
 class SentenceEncoder(nn.Module):
-    """A transformer whose outputs are averaged over the tokens and, if wanted, classified.
+    """A transformer whose outputs are averaged over the tokens (mean pooling) and, if wanted, classified.
 
     Args:
-        body: Takes ``input_ids`` and ``attention_mask``, and gives a ``last_hidden_state``.
-        tokenizer: Of the ``tokenizers`` library.
-        num_classes: Of the head; without it, what comes out are the embeddings.
-        max_tokens: That are read of a text; what comes after is not seen.
+        body: The transformer, which takes ``input_ids`` and ``attention_mask`` and gives a
+            ``last_hidden_state``.
+        tokenizer: The tokenizer that goes with it, of the ``tokenizers`` library.
+        num_classes: The number of classes of the head; without it, what comes out are the embeddings.
+        max_tokens: The number of tokens that are read of a text; what comes after is not seen.
 
     Example:
         >>> encoder = sentence_encoder(num_classes=5, max_tokens=32)
@@ -101,8 +102,9 @@ def sentence_encoder(num_classes: int | None = None, *, max_tokens: int = 256) -
     .. math:: e = \bar h / \lVert \bar h \rVert_2, \quad \bar h = \frac{1}{T} \sum_t h_t
 
     Args:
-        num_classes: Of a new, random head; by default there is none.
-        max_tokens: That are read of a text, from 2 to 512. The encoder was trained with texts of up to 256.
+        num_classes: The number of classes of a new, random head; by default there is none.
+        max_tokens: The number of tokens that are read of a text, from 2 to 512. The encoder was trained with
+            texts of up to 256.
 
     Returns:
         The encoder in training mode as a new one is. ``encoder.tokens`` makes the inputs of texts.

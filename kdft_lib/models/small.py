@@ -11,10 +11,10 @@ class ConvNet(nn.Module):
     positions and a linear head.
 
     Args:
-        width: Channels of the first convolution; the next two have twice and four times as many.
+        width: The number of channels of the first convolution; the next two have twice and four times as many.
             For 28×28 images in grey and ten classes: 4 is 1,702 parameters, 8 is 6,274, 16 is 24,058.
-        num_classes: Number of logits.
-        channels: Channels of the input.
+        num_classes: The number of classes, and so of logits.
+        channels: The number of channels of the input.
 
     Shape:
         ``(N, channels, H, W)`` → ``(N, num_classes)``, for H and W of 8 or more.
@@ -49,9 +49,9 @@ class ResNet(nn.Module):
     two double the channels.
 
     Args:
-        width: Channels of the first block. 20 makes 121,470 parameters.
-        num_classes: Number of logits.
-        channels: Channels of the input.
+        width: The number of channels of the first block. 20 makes 121,470 parameters.
+        num_classes: The number of classes, and so of logits.
+        channels: The number of channels of the input.
 
     Shape:
         ``(N, channels, H, W)`` → ``(N, num_classes)``, for H and W of 8 or more.
@@ -99,10 +99,10 @@ class DSCNN(nn.Module):
     9c + c² weights in place of 9c².
 
     Args:
-        width: Channels of the first convolution; the blocks have twice as many. With ten classes, 16 is
+        width: The number of channels of the first convolution; the blocks have twice as many. With ten classes, 16 is
             4,394 parameters, 48 is 28,522.
-        num_classes: Number of logits.
-        channels: Channels of the input.
+        num_classes: The number of classes, and so of logits.
+        channels: The number of channels of the input.
 
     Shape:
         ``(N, channels, bands, frames)`` → ``(N, num_classes)``, for spectra of any size.

@@ -22,20 +22,25 @@ from kdft_lib.teachers import Teacher, expand
 Weight: TypeAlias = float | Callable[[int, int], float]
 """A number, or a schedule: a function of the epoch (from 0) and the number of epochs."""
 
+_NO_SETTINGS = {"training", "teacher", "class_dim", "student_layers", "teacher_layers", "reads_logits", "weights"}
+"""Attributes of every objective that its text shows otherwise, or not at all."""
+
 
 class Objective(nn.Module):
     """Runs the student once, its teacher at most once, and adds up weighted parts.
 
-    A new objective is a subclass with a ``name`` and :meth:`parts`; the rest is done here. Objectives
-    add with ``+`` and scale with ``*``, by a number or a schedule.
+    Elsewhere it is called a criterion, or simply the loss. A new objective is a subclass with a ``name`` and
+    :meth:`parts`, which may use :meth:`mean`, :meth:`whole_batch` and :meth:`cross_entropy`; the rest is done
+    here. Objectives add with ``+`` and scale with ``*``, by a number or a schedule.
 
     Args:
-        weights: For each part that :meth:`parts` may return, how much it counts.
-        teacher: Whom it learns from, if anyone. A batch that carries ``teacher_logits`` spares the call
-            where no features are asked for.
+        weights: How much each part that :meth:`parts` may return counts, by name: a number or a schedule.
+        teacher: The model to learn from; by default there is none. A batch that carries ``teacher_logits``
+            spares the call where no features are asked for.
         class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
-        student_layers: Whose outputs :meth:`parts` reads, as in ``model.named_modules()``.
-        teacher_layers: The same of the teacher.
+        student_layers: The student's layers whose outputs :meth:`parts` reads, by their names in
+            ``model.named_modules()``.
+        teacher_layers: The teacher's layers whose outputs :meth:`parts` reads, by name.
 
     Raises:
         ValueError: If a weight is negative or not finite, or all are 0.
@@ -55,6 +60,7 @@ class Objective(nn.Module):
     def __init__(
         self,
         weights: dict[str, Weight],
+        *,
         teacher: nn.Module | Teacher | None = None,
         class_dim: int = -1,
         student_layers: Sequence[str] = (),
@@ -65,7 +71,7 @@ class Objective(nn.Module):
         self.class_dim = class_dim
         self.student_layers, self.teacher_layers = tuple(student_layers), tuple(teacher_layers)
         self.reads_logits = not self.teacher_layers
-        self._schedules = weights
+        self._schedules = dict(weights)
         self.weights: dict[str, float] = {}
         self._follow(0, 1)
         if not any(callable(weight) or weight for weight in weights.values()):
@@ -75,10 +81,10 @@ class Objective(nn.Module):
         """The parts of the loss by name, unweighted, each a mean.
 
         Args:
-            student: With ``logits``, ``(..., C)``, classes last and 0 where the batch's mask is false, the
-                ``features`` asked for, by layer, and the ``model``.
-            teacher: The same of the teacher, or ``None`` without one.
-            batch: The rest of the batch.
+            student: What the student gave: ``logits``, ``(..., C)``, classes last and 0 where the batch's mask
+                is false, the ``features`` asked for, by layer, and the ``model``.
+            teacher: What the teacher gave, likewise, or ``None`` without one.
+            batch: The batch, with whatever columns it came with.
         """
         raise NotImplementedError(f"{type(self).__name__} has no parts(student, teacher, batch)")
 
@@ -88,8 +94,8 @@ class Objective(nn.Module):
         The student runs in the precision of the caller's autocast, teacher and losses in float32.
 
         Args:
-            model: The student, called once.
-            batch: With ``inputs``; ``targets`` where labels count (−100 is no label).
+            model: The student, which is called once.
+            batch: A dict with ``inputs``, and with ``targets`` where labels count (−100 is no label).
 
         Returns:
             ``"loss"``, to be minimised, and each part unweighted, as ``"soft_targets/kd"``; of two
@@ -133,12 +139,88 @@ class Objective(nn.Module):
         return Sum([self, other]) if isinstance(other, Objective) else NotImplemented
 
     def __mul__(self, factor: Weight) -> Sum:
-        return Sum([self], [factor]) if callable(factor) or isinstance(factor, int | float) else NotImplemented
+        return Sum([self], factors=[factor]) if callable(factor) or isinstance(factor, int | float) else NotImplemented
 
     __rmul__ = __mul__
 
+    def mean(self, values: Tensor, batch: Batch) -> Tensor:
+        """The mean over the samples of the whole step, or over the positions that the batch's mask counts.
+
+        It divides by what all processes hold together, and all parts where ``accumulate`` cuts a batch, so that
+        their sum is the mean; ``values.mean()`` would be the mean over a share.
+
+        Args:
+            values: The values to average, ``(N,)``, one for each sample, or ``(N, ...)``, one for each position.
+                Where the batch has a ``mask`` of the same shape, the others may hold anything.
+            batch: The batch that they belong to.
+
+        Returns:
+            A scalar.
+        """
+        totals, mask = batch.get("totals"), batch.get("mask")
+        if mask is not None and mask.shape == values.shape:
+            count = totals["counted"] if totals else int(mask.sum())
+            return values.masked_fill(~mask, 0.0).sum() / max(count, 1)
+        samples = totals["samples"] if totals else len(values)
+        return values.sum() / (values.numel() / len(values) * samples)
+
+    def whole_batch(self, value: Tensor, batch: Batch) -> Tensor:
+        """One value of the whole step, such as a penalty or a relation between samples, divided among the
+        processes and the parts of a batch that each add it.
+
+        Args:
+            value: The value of the batch, a scalar.
+            batch: The batch that it belongs to.
+
+        Returns:
+            A scalar, the batch's share.
+        """
+        totals = batch.get("totals")
+        return value * (batches.size(batch) / totals["samples"]) if totals else value
+
+    def cross_entropy(
+        self, logits: Tensor, batch: Batch, *, label_smoothing: float = 0.0, multi_label: bool = False
+    ) -> Tensor:
+        """The mean cross-entropy with the batch's targets over the labelled positions of the whole step.
+
+        Args:
+            logits: The student's logits, ``(..., C)``, classes last, as :meth:`parts` gets them.
+            batch: The batch, whose ``targets`` are classes ``(...)``, −100 where there is no label, or, for
+                several labels at once, ``(..., C)`` from 0 to 1.
+            label_smoothing: How much of each label is spread evenly over all classes.
+            multi_label: Whether classes do not exclude one another; the cross-entropy is then binary.
+
+        Returns:
+            A scalar, 0 where the batch has no label.
+
+        Raises:
+            ValueError: If the batch has no targets, or some that are no class.
+        """
+        targets = self._targets(batch)
+        if "mask" in batch:
+            targets = targets.masked_fill(~batch["mask"], UNLABELED)
+        self._check_kind(targets, logits, multi_label)
+        labeled = batches.has_label(targets)
+        if multi_label:
+            _check_multi_label(targets, labeled, logits)
+            values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
+            values = values.masked_fill(~labeled, 0.0)
+        else:
+            check_targets(targets, logits, labeled)
+            values = F.cross_entropy(
+                logits.movedim(-1, 1) if logits.dim() > 1 else logits,
+                targets,
+                ignore_index=UNLABELED,
+                label_smoothing=label_smoothing,
+                reduction="none",
+            )
+        count = batch["totals"]["labeled"] if "totals" in batch else int(labeled.sum())
+        return values.sum() / max(count, 1)
+
     def extra_repr(self) -> str:
-        described = [f"teacher={self.teacher!r}"] if self.teacher is not None else []
+        settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        described = [f"{name}={value!r}" for name, value in settings.items() if name not in _NO_SETTINGS]
+        described += [f"teacher={self.teacher!r}"] if self.teacher is not None else []
         described += [f"{name}_weight={schedule}" for name, schedule in self._schedules.items()]
         return ", ".join([*described, f"class_dim={self.class_dim}"])
 
@@ -174,32 +256,6 @@ class Objective(nn.Module):
             logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
         return replace(outputs, logits=logits)
 
-    def _cross_entropy(
-        self, logits: Tensor, batch: Batch, label_smoothing: float = 0.0, multi_label: bool = False
-    ) -> Tensor:
-        """Mean cross-entropy over the labelled positions, binary for multi-label targets; 0 where a
-        batch has none."""
-        targets = self._targets(batch)
-        if "mask" in batch:
-            targets = targets.masked_fill(~batch["mask"], UNLABELED)
-        self._check_kind(targets, logits, multi_label)
-        labeled = batches.has_label(targets)
-        if multi_label:
-            _check_multi_label(targets, labeled, logits)
-            values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
-            values = values.masked_fill(~labeled, 0.0)
-        else:
-            check_targets(targets, logits, labeled)
-            values = F.cross_entropy(
-                logits.movedim(-1, 1) if logits.dim() > 1 else logits,
-                targets,
-                ignore_index=UNLABELED,
-                label_smoothing=label_smoothing,
-                reduction="none",
-            )
-        count = batch["totals"]["labeled"] if "totals" in batch else int(labeled.sum())
-        return values.sum() / max(count, 1)
-
     def _targets(self, batch: Batch) -> Tensor:
         if batch.get("targets") is None:
             raise ValueError(
@@ -216,29 +272,16 @@ class Objective(nn.Module):
                 " use Supervised(multi_label=True) or LogitMatching(teacher, multi_label=True)"
             )
 
-    def _mean(self, values: Tensor, batch: Batch) -> Tensor:
-        """Mean over samples, or over the positions that the batch's mask counts."""
-        totals, mask = batch.get("totals"), batch.get("mask")
-        if mask is not None and mask.shape == values.shape:
-            count = totals["counted"] if totals else int(mask.sum())
-            return values.masked_fill(~mask, 0.0).sum() / max(count, 1)
-        samples = totals["samples"] if totals else len(values)
-        return values.sum() / (values.numel() / len(values) * samples)
-
-    def _once(self, value: Tensor, batch: Batch) -> Tensor:
-        """A value of the whole step, divided among the parts and processes that each add it."""
-        totals = batch.get("totals")
-        return value * (batches.size(batch) / totals["samples"]) if totals else value
-
 
 class Sum(Objective):
-    """Several objectives at once, as ``Hint(teacher, "body", "block3") + SoftTargets(teacher)`` makes it.
+    """Several objectives at once, a weighted or multi-task loss, as ``Hint(teacher, "body", "block3") +
+    SoftTargets(teacher)`` makes it.
 
     The student runs once, each teacher once, and the layers asked for are read in that one call.
 
     Args:
-        objectives: What to add; sums among them are taken apart.
-        factors: Of each, a number or a schedule; 1 by default.
+        objectives: The objectives to add; sums among them are taken apart.
+        factors: The factor of each, a number or a schedule; 1 by default.
 
     Raises:
         ValueError: If a factor is negative or not finite.
@@ -251,7 +294,7 @@ class Sum(Objective):
         ['loss', 'soft_targets/kd', 'supervised/ce']
     """
 
-    def __init__(self, objectives: Sequence[Objective], factors: Sequence[Weight] | None = None):
+    def __init__(self, objectives: Sequence[Objective], *, factors: Sequence[Weight] | None = None):
         nn.Module.__init__(self)
         self.objectives = nn.ModuleList()
         self._factors: list[tuple[Weight, ...]] = []

@@ -16,16 +16,16 @@ from kdft_lib.teachers import Teacher
 
 
 class FeatureObjective(Objective):
-    """Compare one layer of the student with one of the teacher; labels take no part: add
-    :class:`Supervised`.
+    """Compare one layer of the student with one of the teacher: feature-based distillation, also called
+    intermediate-layer distillation. Labels take no part: add :class:`Supervised`.
 
     A new method of this kind is a subclass with a ``name`` and :meth:`compare`.
 
     Args:
-        teacher: Any module; it is never trained.
-        student_layer: A name as in ``model.named_modules()`` of the student.
-        teacher_layer: The same of the teacher.
-        weights: Of the parts that :meth:`compare` returns.
+        teacher: The model to learn from, any module; it is never trained.
+        student_layer: The layer of the student, by its name in ``model.named_modules()``.
+        teacher_layer: The layer of the teacher, by its name there.
+        weights: How much each part that :meth:`compare` returns counts, by name: a number or a schedule.
 
     Raises:
         ValueError: If the teacher has no such layer; in use, if the student has none, or if the
@@ -36,22 +36,25 @@ class FeatureObjective(Objective):
         ...     name = "same_size"
         ...
         ...     def compare(self, student, teacher, batch):
-        ...         return {"norm": self._mean((student.norm(dim=1) - teacher.norm(dim=1)).square(), batch)}
+        ...         return {"norm": self.mean((student.norm(dim=1) - teacher.norm(dim=1)).square(), batch)}
         >>> student, teacher = (nn.Sequential(nn.Linear(3, size)) for size in (4, 6))
-        >>> objective = SameSize(teacher, "0", "0", {"norm": 1.0})
+        >>> objective = SameSize(teacher, "0", "0", weights={"norm": 1.0})
         >>> sorted(objective(student, {"inputs": torch.zeros(5, 3)}))
         ['loss', 'same_size/norm']
     """
+
+    teacher: Teacher
 
     def __init__(
         self,
         teacher: nn.Module | Teacher,
         student_layer: str,
         teacher_layer: str,
+        *,
         weights: dict[str, Weight],
     ):
-        super().__init__(weights, teacher, student_layers=[student_layer], teacher_layers=[teacher_layer])
-        features.find(Teacher(teacher).model, teacher_layer, "teacher_layer")
+        super().__init__(weights, teacher=teacher, student_layers=[student_layer], teacher_layers=[teacher_layer])
+        features.find(self.teacher.model, teacher_layer, "teacher_layer")
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -59,8 +62,8 @@ class FeatureObjective(Objective):
 
         Args:
             student: The student layer's output, in float32.
-            teacher: The teacher layer's output.
-            batch: The rest of the batch.
+            teacher: The teacher layer's output, without gradient.
+            batch: The batch, with whatever columns it came with.
         """
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
@@ -75,8 +78,8 @@ class FeatureObjective(Objective):
 
 
 class Hint(FeatureObjective):
-    """Match a layer of the teacher through a trained regressor: FitNets (Romero et al., 2015), part
-    ``hint/feature``.
+    """Match a layer of the teacher through a trained regressor: FitNets (Romero et al., 2015), also known as hint
+    learning or feature matching, part ``hint/feature``.
 
     The regressor goes from the student's channels to the teacher's, a 1×1 convolution on maps
     ``(N, C, H, W)``, a linear layer on vectors ``(N, D)`` and tokens ``(N, L, D)``. Its sizes are found
@@ -86,9 +89,9 @@ class Hint(FeatureObjective):
     The usual factor is 100 (Tian et al., 2020): ``Supervised() + 100 * Hint(teacher, "body.3", "block2")``.
 
     Args:
-        teacher: Any module; it is never trained.
-        student_layer: The student's layer, as in ``model.named_modules()``.
-        teacher_layer: The teacher's layer.
+        teacher: The model to learn from, any module; it is never trained.
+        student_layer: The layer of the student, by its name in ``model.named_modules()``: the guided layer.
+        teacher_layer: The layer of the teacher, by its name there: the hint.
 
     Raises:
         ValueError: If a layer does not exist; in use, if the two have different positions.
@@ -105,11 +108,11 @@ class Hint(FeatureObjective):
     name = "hint"
 
     def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
-        super().__init__(teacher, student_layer, teacher_layer, {"feature": 1.0})
-        self.regressor: nn.Module | None = None
+        super().__init__(teacher, student_layer, teacher_layer, weights={"feature": 1.0})
+        self.regressor: nn.Module | None
+        self.register_module("regressor", None)
 
     def prepare(self, model: nn.Module, first_batch: Batch) -> None:
-        assert self.teacher is not None
         few = batches.apply({"inputs": first_batch["inputs"]}, lambda column: column[:2])["inputs"]
         device = next(iter(few.values()) if isinstance(few, dict) else iter([few])).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -133,7 +136,7 @@ class Hint(FeatureObjective):
             values = losses.hint_loss(student.flatten(0, 1), teacher.flatten(0, 1), reduction="none").view(mask.shape)
         else:
             values = losses.hint_loss(student, teacher, reduction="none")
-        return {"feature": self._mean(values, batch)}
+        return {"feature": self.mean(values, batch)}
 
     def _check_positions(self, student: Tensor, teacher: Tensor) -> None:
         channels = 1 if student.dim() == 4 else -1
@@ -149,15 +152,17 @@ class Hint(FeatureObjective):
 
 
 class AttentionTransfer(FeatureObjective):
-    """Match where a layer looks (Zagoruyko and Komodakis, 2017), part ``attention_transfer/attention``.
+    """Match where a layer looks: attention transfer, AT (Zagoruyko and Komodakis, 2017; here its activation-based
+    kind), part ``attention_transfer/attention``.
 
     The usual factor is 1000, for a sum over layers: ``Supervised() + 1000 * (AttentionTransfer(teacher,
     "body.1", "block1") + AttentionTransfer(teacher, "body.3", "block2"))``.
 
     Args:
-        teacher: Any module; it is never trained.
-        student_layer: One that gives maps ``(N, C, H, W)`` or tokens ``(N, L, D)``.
-        teacher_layer: One of the same kind.
+        teacher: The model to learn from, any module; it is never trained.
+        student_layer: The layer of the student, by name, which gives maps ``(N, C, H, W)`` or tokens
+            ``(N, L, D)``.
+        teacher_layer: The layer of the teacher, by name, of the same kind.
 
     Raises:
         ValueError: If a layer does not exist; in use, if there are no positions.
@@ -172,27 +177,27 @@ class AttentionTransfer(FeatureObjective):
     name = "attention_transfer"
 
     def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
-        super().__init__(teacher, student_layer, teacher_layer, {"attention": 1.0})
+        super().__init__(teacher, student_layer, teacher_layer, weights={"attention": 1.0})
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
         mask = batch.get("mask")
         if mask is not None and student.dim() == teacher.dim() == 3 and mask.shape == student.shape[:2]:
             student, teacher = (side.masked_fill(~mask.unsqueeze(-1), 0.0) for side in (student, teacher))
         values = losses.attention_transfer_loss(student, teacher, reduction="none")
-        return {"attention": self._mean(values, batch)}
+        return {"attention": self.mean(values, batch)}
 
 
 class SimilarityPreserving(FeatureObjective):
-    """Match which samples of a batch excite a layer alike (Tung and Mori, 2019), part
-    ``similarity_preserving/similarity``.
+    """Match which samples of a batch excite a layer alike: similarity-preserving distillation, SP (Tung and Mori,
+    2019), part ``similarity_preserving/similarity``.
 
     A loss of the whole batch: of all processes together, and of each part where ``accumulate`` cuts the
     batch. The usual factor is 3000 (Tian et al., 2020).
 
     Args:
-        teacher: Any module; it is never trained.
-        student_layer: The student's layer, of any shape.
-        teacher_layer: The teacher's layer, of any shape.
+        teacher: The model to learn from, any module; it is never trained.
+        student_layer: The layer of the student, by name; it may give any shape.
+        teacher_layer: The layer of the teacher, by name; it may give any shape.
 
     Raises:
         ValueError: If a layer does not exist; in use, for a batch of one.
@@ -207,27 +212,28 @@ class SimilarityPreserving(FeatureObjective):
     name = "similarity_preserving"
 
     def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
-        super().__init__(teacher, student_layer, teacher_layer, {"similarity": 1.0})
+        super().__init__(teacher, student_layer, teacher_layer, weights={"similarity": 1.0})
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
         value = losses.similarity_preserving_loss(everywhere(student), everywhere(teacher))
-        return {"similarity": self._once(value, batch)}
+        return {"similarity": self.whole_batch(value, batch)}
 
 
 class RKD(FeatureObjective):
-    """Match distances and angles between the samples of a batch: RKD (Park et al., 2019), parts
-    ``rkd/distance`` and ``rkd/angle``.
+    """Match distances and angles between the samples of a batch: relational knowledge distillation, RKD (Park et
+    al., 2019), its parts RKD-D and RKD-A, here ``rkd/distance`` and ``rkd/angle``.
 
     A loss of the whole batch: of all processes together, and of each part where ``accumulate`` cuts the
     batch.
 
     Args:
-        teacher: Any module; it is never trained.
-        student_layer: The student's layer, of any shape; a sample's elements form one vector.
-        teacher_layer: The teacher's layer, of any shape.
-        distance_weight: A number or a schedule. The defaults, 25 and 50, are the usual ones (Park et al.,
-            2019, section 4.3; Tian et al., 2020).
-        angle_weight: A number or a schedule.
+        teacher: The model to learn from, any module; it is never trained.
+        student_layer: The layer of the student, by name; it may give any shape, a sample's elements form one
+            vector.
+        teacher_layer: The layer of the teacher, by name; it may give any shape.
+        distance_weight: How much the distances count: a number or a schedule. The defaults, 25 and 50, are the
+            usual ones (Park et al., 2019, section 4.3; Tian et al., 2020).
+        angle_weight: How much the angles count: a number or a schedule.
 
     Raises:
         ValueError: If a layer does not exist or a weight is out of range; in use, for a batch of one.
@@ -246,12 +252,16 @@ class RKD(FeatureObjective):
         teacher: nn.Module | Teacher,
         student_layer: str,
         teacher_layer: str,
+        *,
         distance_weight: Weight = 25.0,
         angle_weight: Weight = 50.0,
     ):
-        super().__init__(teacher, student_layer, teacher_layer, {"distance": distance_weight, "angle": angle_weight})
+        weights = {"distance": distance_weight, "angle": angle_weight}
+        super().__init__(teacher, student_layer, teacher_layer, weights=weights)
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
         ours, theirs = everywhere(student), everywhere(teacher)
         wanted = {"distance": losses.rkd_distance_loss, "angle": losses.rkd_angle_loss}
-        return {name: self._once(loss(ours, theirs), batch) for name, loss in wanted.items() if self.weights[name]}
+        return {
+            name: self.whole_batch(loss(ours, theirs), batch) for name, loss in wanted.items() if self.weights[name]
+        }

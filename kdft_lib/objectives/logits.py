@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,15 @@ from kdft_lib.teachers import Teacher
 
 
 class Supervised(Objective):
-    """Learn from the labels: cross-entropy, part ``supervised/ce``.
+    """Learn from the labels: cross-entropy, as ordinary training and supervised fine-tuning (SFT) have it, part
+    ``supervised/ce``.
 
     Args:
         label_smoothing: How much of each label is spread evenly over all classes (Szegedy et al.,
             2016, section 7), from 0 to below 1.
-        multi_label: Targets are floating-point, of the logits' shape, 0 or 1 for each class, and the loss is
-            binary cross-entropy, a mean over classes as in :class:`torch.nn.BCEWithLogitsLoss`.
-        class_dim: The dimension of the classes in the logits.
+        multi_label: Whether targets are floating-point, of the logits' shape, 0 or 1 for each class; the loss is
+            then binary cross-entropy, a mean over classes as in :class:`torch.nn.BCEWithLogitsLoss`.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Raises:
         ValueError: If ``label_smoothing`` is out of range; in use, if a batch has no targets, or a
@@ -39,7 +39,7 @@ class Supervised(Objective):
 
     name = "supervised"
 
-    def __init__(self, label_smoothing: float = 0.0, *, multi_label: bool = False, class_dim: int = -1):
+    def __init__(self, *, label_smoothing: float = 0.0, multi_label: bool = False, class_dim: int = -1):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to below 1")
         if label_smoothing and multi_label:
@@ -48,25 +48,23 @@ class Supervised(Objective):
         self.label_smoothing, self.multi_label = label_smoothing, multi_label
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        return {"ce": self._cross_entropy(student.logits, batch, self.label_smoothing, self.multi_label)}
-
-    def extra_repr(self) -> str:
-        return f"label_smoothing={self.label_smoothing}, multi_label={self.multi_label}, {super().extra_repr()}"
+        smoothing, multi_label = self.label_smoothing, self.multi_label
+        return {"ce": self.cross_entropy(student.logits, batch, label_smoothing=smoothing, multi_label=multi_label)}
 
 
 class LogitObjective(Objective):
-    """Learn from a teacher's logits, and from labels where there are any.
+    """Learn from a teacher's logits, and from labels where there are any: response-based, or logit-based,
+    distillation.
 
     The parts are ``kd``, the mean of :meth:`divergence` over all samples, and ``ce``, the
     cross-entropy over those with a label; a part whose weight is 0 is left out. A new method of this
-    kind is a subclass with a ``name`` and :meth:`divergence`.
+    kind is a subclass with a ``name`` and :meth:`divergence`; what it sets as attributes is shown in its text.
 
     Args:
-        teacher: Any classifier with the student's classes; it is never trained.
-        kd_weight: Of the divergence: a number or a schedule.
-        ce_weight: Of the cross-entropy: a number or a schedule.
-        class_dim: The dimension of the classes in the logits.
-        options: Settings to keep as attributes and to show.
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        kd_weight: How much the divergence counts, on all samples: a number or a schedule.
+        ce_weight: How much the cross-entropy counts, on the samples with labels; 0 needs none.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Example:
         >>> class Cosine(LogitObjective):
@@ -74,29 +72,36 @@ class LogitObjective(Objective):
         ...
         ...     def divergence(self, student_logits, teacher_logits, batch):
         ...         return 1 - torch.cosine_similarity(student_logits, teacher_logits, dim=-1)
-        >>> objective = Cosine(torch.nn.Linear(3, 2), kd_weight=1.0, ce_weight=0.0, class_dim=-1)
+        >>> objective = Cosine(torch.nn.Linear(3, 2))
         >>> sorted(objective(torch.nn.Linear(3, 2), {"inputs": torch.ones(4, 3)}))
         ['cosine/kd', 'loss']
     """
 
+    teacher: Teacher
     multi_label = False
 
     def __init__(
         self,
         teacher: nn.Module | Teacher,
-        kd_weight: Weight,
-        ce_weight: Weight,
-        class_dim: int,
-        **options: Any,
+        *,
+        kd_weight: Weight = 1.0,
+        ce_weight: Weight = 0.0,
+        class_dim: int = -1,
     ):
-        super().__init__({"kd": kd_weight, "ce": ce_weight}, teacher, class_dim)
-        self._options = options
-        for name, value in options.items():
-            setattr(self, name, value)
+        super().__init__({"kd": kd_weight, "ce": ce_weight}, teacher=teacher, class_dim=class_dim)
 
     @abstractmethod
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
-        """How far the student is from the teacher, for each position: ``(...)``."""
+        """How far the student is from the teacher, for each position.
+
+        Args:
+            student_logits: The student's logits, ``(..., C)``, classes last.
+            teacher_logits: The teacher's logits, ``(..., C)``, without gradient.
+            batch: The batch, with whatever columns it came with.
+
+        Returns:
+            ``(...)``; :meth:`mean` averages it.
+        """
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         assert teacher is not None
@@ -107,29 +112,33 @@ class LogitObjective(Objective):
                 self._check_kind(targets, student.logits, self.multi_label)
             parts["kd"] = self._kd(student.logits, teacher.logits, batch)
         if self.weights["ce"]:
-            parts["ce"] = self._cross_entropy(student.logits, batch, multi_label=self.multi_label)
+            parts["ce"] = self._ce(student.logits, teacher.logits, batch)
         return parts
 
-    def extra_repr(self) -> str:
-        return ", ".join([*(f"{name}={value}" for name, value in self._options.items()), super().extra_repr()])
-
     def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
-        return self._mean(self.divergence(student_logits, teacher_logits, batch), batch)
+        return self.mean(self.divergence(student_logits, teacher_logits, batch), batch)
+
+    def _ce(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return self.cross_entropy(student_logits, batch, multi_label=self.multi_label)
 
 
 class SoftTargets(LogitObjective):
     """Learn from the teacher's distribution (Hinton, Vinyals and Dean, 2015), and from labels where
     there are any: parts ``soft_targets/kd`` and ``soft_targets/ce``.
 
+    This is what most people mean by knowledge distillation: vanilla KD, classical or Hinton's KD,
+    response-based distillation. With ``standardize`` it is logit standardisation.
+
     Args:
-        teacher: Any classifier with the student's classes; it is never trained.
-        temperature: Positive; see :func:`kdft_lib.losses.soft_target_loss`.
-        kd_weight: Of the distillation loss, on all samples: a number or a schedule. The defaults,
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        temperature: The temperature of both distributions, positive; see
+            :func:`kdft_lib.losses.soft_target_loss`.
+        kd_weight: How much the distillation loss counts, on all samples: a number or a schedule. The defaults,
             0.9 and 0.1, are the usual setting on CIFAR-100 (Tian et al., 2020).
-        ce_weight: Of the cross-entropy, on the samples with labels; 0 needs none.
-        standardize: Compare standardised logits (Sun et al., 2024; there with ``temperature=2``,
-            ``kd_weight=9``): the student need not find the teacher's scale.
-        class_dim: The dimension of the classes in the logits.
+        ce_weight: How much the cross-entropy counts, on the samples with labels; 0 needs none.
+        standardize: Whether standardised logits are compared (Sun et al., 2024; there with ``temperature=2``,
+            ``kd_weight=9``), so that the student need not find the teacher's scale.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Raises:
         ValueError: If the temperature or a weight is out of range; in use, if shapes do not match.
@@ -141,21 +150,20 @@ class SoftTargets(LogitObjective):
     """
 
     name = "soft_targets"
-    temperature: float
-    standardize: bool
 
     def __init__(
         self,
         teacher: nn.Module | Teacher,
+        *,
         temperature: float = 4.0,
         kd_weight: Weight = 0.9,
         ce_weight: Weight = 0.1,
-        *,
         standardize: bool = False,
         class_dim: int = -1,
     ):
-        positive("temperature", temperature)
-        super().__init__(teacher, kd_weight, ce_weight, class_dim, temperature=temperature, standardize=standardize)
+        super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
+        self.temperature = positive("temperature", temperature)
+        self.standardize = standardize
 
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         student, teacher = _standardized(student_logits, teacher_logits, self.standardize)
@@ -164,14 +172,14 @@ class SoftTargets(LogitObjective):
 
 class HardTargets(LogitObjective):
     """Learn from the teacher's decisions, and from labels where there are any: parts
-    ``hard_targets/kd`` and ``hard_targets/ce``.
+    ``hard_targets/kd`` and ``hard_targets/ce``. Also known as pseudo-labels, or hard-label distillation.
 
     Args:
-        teacher: Any classifier with the student's classes; it is never trained.
-        kd_weight: Of the cross-entropy with the teacher's decision, on all samples: a number or a
-            schedule. The defaults are those of :class:`SoftTargets`, so that the two compare.
-        ce_weight: Of the cross-entropy with the labels, on the samples that have one; 0 needs none.
-        class_dim: The dimension of the classes in the logits.
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        kd_weight: How much the cross-entropy with the teacher's decision counts, on all samples: a number or
+            a schedule. The defaults are those of :class:`SoftTargets`, so that the two compare.
+        ce_weight: How much the cross-entropy with the labels counts, on the samples that have one; 0 needs none.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Raises:
         ValueError: If a weight is out of range; in use, if shapes do not match.
@@ -187,12 +195,12 @@ class HardTargets(LogitObjective):
     def __init__(
         self,
         teacher: nn.Module | Teacher,
+        *,
         kd_weight: Weight = 0.9,
         ce_weight: Weight = 0.1,
-        *,
         class_dim: int = -1,
     ):
-        super().__init__(teacher, kd_weight, ce_weight, class_dim)
+        super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
 
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return losses.hard_target_loss(student_logits, teacher_logits, reduction="none")
@@ -200,16 +208,16 @@ class HardTargets(LogitObjective):
 
 class LogitMatching(LogitObjective):
     """Learn the teacher's logits themselves (Ba and Caruana, 2014), and labels where there are any:
-    parts ``logit_matching/kd`` and ``logit_matching/ce``.
+    parts ``logit_matching/kd`` and ``logit_matching/ce``. Also known as logit regression, or MSE distillation.
 
     Args:
-        teacher: Any model with the student's outputs; it is never trained.
-        kd_weight: Of the squared distance of the logits: a number or a schedule. As in the paper, labels
-            take no part by default.
-        ce_weight: Of the cross-entropy, on the samples with labels.
-        multi_label: Logits are of classes that do not exclude one another; the cross-entropy is that of
+        teacher: The model to learn from, any with the student's outputs; it is never trained.
+        kd_weight: How much the squared distance of the logits counts: a number or a schedule. As in the paper,
+            labels take no part by default.
+        ce_weight: How much the cross-entropy counts, on the samples with labels.
+        multi_label: Whether the classes do not exclude one another; the cross-entropy is then that of
             ``Supervised(multi_label=True)``.
-        class_dim: The dimension of the classes in the logits.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Raises:
         ValueError: If a weight is out of range; in use, if shapes do not match.
@@ -224,77 +232,73 @@ class LogitMatching(LogitObjective):
     def __init__(
         self,
         teacher: nn.Module | Teacher,
+        *,
         kd_weight: Weight = 1.0,
         ce_weight: Weight = 0.0,
-        *,
         multi_label: bool = False,
         class_dim: int = -1,
     ):
-        super().__init__(teacher, kd_weight, ce_weight, class_dim, multi_label=multi_label)
+        super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
+        self.multi_label = multi_label
 
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return losses.logit_mse_loss(student_logits, teacher_logits, reduction="none")
 
 
 class DKD(LogitObjective):
-    """Distil the target class and the others apart (Zhao et al., 2022), and learn from labels: parts
-    ``dkd/kd`` and ``dkd/ce``.
+    """Distil the target class and the others apart: decoupled knowledge distillation, DKD (Zhao et al., 2022), and
+    learn from labels: parts ``dkd/kd`` and ``dkd/ce``.
 
+    In epoch e of E, counted from 0, the distillation counts ``kd_weight`` times min((e + 1) / (``warmup`` · E), 1).
     Where a sample has no label, the teacher's decision takes the place of the target class; the paper
     has labels everywhere.
 
     Args:
-        teacher: Any classifier with the student's classes; it is never trained.
-        alpha: Of the target class; see :func:`kdft_lib.losses.dkd_loss` for the defaults.
-        beta: Of the other classes.
-        temperature: Positive.
-        kd_weight: Of the distillation loss: a number or a schedule.
-        ce_weight: Of the cross-entropy, on the samples with labels; 0 needs none.
-        warmup_epochs: ``kd_weight`` grows to its value in so many epochs, evenly, as in the authors' code,
-            where they are 20 of 240; 0 is no warm-up.
-        standardize: Compare standardised logits (Sun et al., 2024).
-        class_dim: The dimension of the classes in the logits.
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        alpha: How much the target class counts; see :func:`kdft_lib.losses.dkd_loss` for the defaults.
+        beta: How much the other classes count.
+        temperature: The temperature of both distributions, positive.
+        kd_weight: How much the distillation loss counts: a number or a schedule.
+        ce_weight: How much the cross-entropy counts, on the samples with labels; 0 needs none.
+        warmup: The fraction of the run over which ``kd_weight`` grows to its value, evenly, from 0 (no warm-up)
+            to 1. The default is that of the authors' code on CIFAR-100, 20 epochs of 240.
+        standardize: Whether standardised logits are compared (Sun et al., 2024).
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Raises:
         ValueError: If an argument is out of range; in use, if shapes do not match.
 
     Example:
-        >>> objective = DKD(torch.nn.Linear(3, 2), warmup_epochs=4)
+        >>> objective = DKD(torch.nn.Linear(3, 2), warmup=0.4)
         >>> objective.before_epoch(1, 10)
         >>> objective.weights
         {'kd': 0.5, 'ce': 1.0}
     """
 
     name = "dkd"
-    alpha: float
-    beta: float
-    temperature: float
-    standardize: bool
 
     def __init__(
         self,
         teacher: nn.Module | Teacher,
+        *,
         alpha: float = 1.0,
         beta: float = 8.0,
         temperature: float = 4.0,
         kd_weight: Weight = 1.0,
         ce_weight: Weight = 1.0,
-        *,
-        warmup_epochs: int = 20,
+        warmup: float = 20 / 240,
         standardize: bool = False,
         class_dim: int = -1,
     ):
-        positive("temperature", temperature)
-        if warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs is {warmup_epochs}; it must be 0 or more")
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup is {warmup}; it must be from 0 to 1, a fraction of the run")
+        self.warmup = warmup  # Read as soon as there are weights.
+        super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
         for name, weight in (("alpha", alpha), ("beta", beta)):
             if weight < 0:
                 raise ValueError(f"{name} is {weight}; it must be 0 or more")
-        self._warmup_epochs = warmup_epochs
-        super().__init__(
-            teacher, kd_weight, ce_weight, class_dim, alpha=alpha, beta=beta, temperature=temperature,
-            warmup_epochs=warmup_epochs, standardize=standardize,
-        )  # fmt: skip
+        self.alpha, self.beta, self.temperature = alpha, beta, positive("temperature", temperature)
+        self.standardize = standardize
 
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         targets = teacher_logits.argmax(dim=-1)
@@ -309,25 +313,27 @@ class DKD(LogitObjective):
 
     def _follow(self, epoch: int, epochs: int) -> None:
         super()._follow(epoch, epochs)
-        if self._warmup_epochs:
-            self.weights["kd"] *= min((epoch + 1) / self._warmup_epochs, 1.0)
+        if self.warmup:
+            self.weights["kd"] *= min((epoch + 1) / (self.warmup * epochs), 1.0)
 
 
 class DIST(LogitObjective):
-    """Learn the relations between the teacher's probabilities (Huang et al., 2022), and from labels:
-    parts ``dist/kd`` and ``dist/ce``.
+    """Learn the relations between the teacher's probabilities: DIST, knowledge distillation from a stronger teacher
+    (Huang et al., 2022), and learn from labels: parts ``dist/kd`` and ``dist/ce``.
 
     A loss of the whole batch: of all processes together, and of each part where ``accumulate`` cuts the
     batch.
 
     Args:
-        teacher: Any classifier with the student's classes; it is never trained.
-        temperature: Positive. The authors take 1 on ImageNet and 4 on CIFAR-100.
-        inter_weight: Of the relations within a sample; see :func:`kdft_lib.losses.dist_loss`.
-        intra_weight: Of the relations within a class.
-        kd_weight: Of the distillation loss: a number or a schedule; 2 is the authors' weight of both.
-        ce_weight: Of the cross-entropy, on the samples with labels; 0 needs none.
-        class_dim: The dimension of the classes in the logits.
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        temperature: The temperature of both distributions, positive. The authors take 1 on ImageNet and 4 on
+            CIFAR-100.
+        inter_weight: How much the relations within a sample count; see :func:`kdft_lib.losses.dist_loss`.
+        intra_weight: How much the relations within a class count.
+        kd_weight: How much the distillation loss counts: a number or a schedule; 2 is the authors' weight of
+            both relations.
+        ce_weight: How much the cross-entropy counts, on the samples with labels; 0 needs none.
+        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
 
     Raises:
         ValueError: If an argument is out of range; in use, if shapes do not match, or for a batch of one.
@@ -339,26 +345,21 @@ class DIST(LogitObjective):
     """
 
     name = "dist"
-    temperature: float
-    inter_weight: float
-    intra_weight: float
 
     def __init__(
         self,
         teacher: nn.Module | Teacher,
+        *,
         temperature: float = 1.0,
         inter_weight: float = 1.0,
         intra_weight: float = 1.0,
         kd_weight: Weight = 2.0,
         ce_weight: Weight = 1.0,
-        *,
         class_dim: int = -1,
     ):
-        positive("temperature", temperature)
-        super().__init__(
-            teacher, kd_weight, ce_weight, class_dim, temperature=temperature, inter_weight=inter_weight,
-            intra_weight=intra_weight,
-        )  # fmt: skip
+        super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
+        self.temperature = positive("temperature", temperature)
+        self.inter_weight, self.intra_weight = inter_weight, intra_weight
 
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         mask = batch.get("mask")
@@ -370,7 +371,7 @@ class DIST(LogitObjective):
         )  # fmt: skip
 
     def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
-        return self._once(self.divergence(student_logits, teacher_logits, batch), batch)
+        return self.whole_batch(self.divergence(student_logits, teacher_logits, batch), batch)
 
 
 def _standardized(student: Tensor, teacher: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:

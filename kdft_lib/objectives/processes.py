@@ -13,7 +13,7 @@ def everywhere(rows: Tensor) -> Tensor:
     """The rows of all processes, in order, differentiable; where there is one process, the rows.
 
     Args:
-        rows: ``(N, ...)``; N may differ between processes.
+        rows: The rows of this process, ``(N, ...)``; N may differ between processes.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return rows

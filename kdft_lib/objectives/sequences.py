@@ -19,8 +19,8 @@ _DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon")
 
 
 class GKD(LogitObjective):
-    r"""Generalised knowledge distillation of a language model (Agarwal et al., 2024, algorithm 1): parts
-    ``gkd/kd`` and ``gkd/ce``.
+    r"""Generalised knowledge distillation of a language model, GKD, also known as on-policy distillation (Agarwal
+    et al., 2024, algorithm 1): parts ``gkd/kd`` and ``gkd/ce``.
 
     .. math:: (1 - \lambda) \; \mathrm{E}_{x \sim \text{data}} \big[ D(p_t \,\|\, p_s)(x) \big]
         + \lambda \; \mathrm{E}_{x \sim p_s} \big[ D(p_t \,\|\, p_s)(x) \big]
@@ -34,17 +34,17 @@ class GKD(LogitObjective):
     It is drawn from torch's generator, which ``fit`` seeds and keeps in its checkpoints.
 
     Args:
-        teacher: Any language model with the student's tokens; it is never trained.
-        divergence: ``"forward_kl"``, KL(teacher ‖ student), ``"reverse_kl"``, KL(student ‖ teacher), or
-            ``"jensen_shannon"``, between them.
-        on_policy: λ, the part of each batch that the student writes, from 0 to 1; half of it is the paper's mixed
+        teacher: The model to learn from, any language model with the student's tokens; it is never trained.
+        divergence: The name of D: ``"forward_kl"``, KL(teacher ‖ student), ``"reverse_kl"``,
+            KL(student ‖ teacher), or ``"jensen_shannon"``, between them.
+        on_policy: The part λ of each batch that the student writes, from 0 to 1; half of it is the paper's mixed
             setting.
-        prompt: How many tokens of a text the student continues from.
-        beta: Of the Jensen–Shannon divergence; see :func:`kdft_lib.losses.jensen_shannon_loss`.
-        temperature: Of both distributions in D, positive; the student draws at 1.
-        kd_weight: Of the divergence: a number or a schedule.
-        ce_weight: Of the cross-entropy with the targets of the texts that the student did not write; the mean is
-            over the batch, where its own count 0.
+        prompt: The number of tokens of a text that the student continues from.
+        beta: The β of the Jensen–Shannon divergence; see :func:`kdft_lib.losses.jensen_shannon_loss`.
+        temperature: The temperature of both distributions in D, positive; the student draws at 1.
+        kd_weight: How much the divergence counts: a number or a schedule.
+        ce_weight: How much the cross-entropy counts, with the targets of the texts that the student did not
+            write; the mean is over the batch, where its own count 0.
 
     Raises:
         ValueError: If an argument is out of range; in use, if the student is to write and the inputs are no tokens,
@@ -58,17 +58,13 @@ class GKD(LogitObjective):
     """
 
     name = "gkd"
-    on_policy: float
-    prompt: int
-    beta: float
-    temperature: float
 
     def __init__(
         self,
         teacher: nn.Module | Teacher,
+        *,
         divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl",
         on_policy: float = 0.5,
-        *,
         prompt: int = 1,
         beta: float = 0.5,
         temperature: float = 1.0,
@@ -83,13 +79,10 @@ class GKD(LogitObjective):
             raise ValueError(f"prompt is {prompt}; it must be 1 or more")
         if not 0 < beta < 1:
             raise ValueError(f"beta is {beta}; it must lie between 0 and 1, both excluded")
-        positive("temperature", temperature)
-        super().__init__(
-            teacher, kd_weight, ce_weight, class_dim=-1, on_policy=on_policy, prompt=prompt, beta=beta,
-            temperature=temperature,
-        )  # fmt: skip
+        super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight)
         self._kind = divergence
-        self._options = {"divergence": divergence} | self._options
+        self.on_policy, self.prompt, self.beta = on_policy, prompt, beta
+        self.temperature = positive("temperature", temperature)
 
     def forward(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The loss and its parts on one batch, part of it written by the student; see :class:`Objective`."""
@@ -111,6 +104,9 @@ class GKD(LogitObjective):
         loss = losses.soft_target_loss if self._kind == "forward_kl" else losses.reverse_kl_loss
         return loss(student_logits, teacher_logits, self.temperature, reduction="none")
 
+    def extra_repr(self) -> str:
+        return f"divergence={self._kind!r}, {super().extra_repr()}"
+
     def _partly_written(self, model: nn.Module, batch: Batch) -> Batch:
         """The batch with its first texts continued by the student; their targets and cached logits do not count."""
         rows = round(self.on_policy * batches.size(batch))
@@ -127,7 +123,6 @@ class GKD(LogitObjective):
             changed["targets"] = batch["targets"].clone()
             changed["targets"][:rows] = UNLABELED
         if batch.get("teacher_logits") is not None:
-            assert self.teacher is not None
             cached = batch["teacher_logits"]
             given = expand(cached) if isinstance(cached, dict) else cached
             answers = self.teacher(own)

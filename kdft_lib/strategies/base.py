@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -12,14 +12,17 @@ from kdft_lib.features import find
 
 
 class Strategy(ABC):
-    """Decides what is trainable and groups it by learning rate.
+    """Decides what is trainable, and groups it by learning rate: a fine-tuning method; elsewhere one writes
+    parameter groups by hand.
 
-    A new strategy is a subclass with :meth:`prepare`; the rest has a default.
+    A new strategy is a subclass with :meth:`prepare`; the rest has a default. Its public attributes are its
+    arguments, which its text shows and :meth:`but` changes.
 
     Args:
-        lr: The learning rate at the schedule's peak. Positive.
-        weight_decay: Of weight matrices and kernels. The default is that of :class:`torch.optim.AdamW`.
-        decay_all: Biases and the parameters of normalisation (all tensors of fewer than two dimensions)
+        lr: The learning rate at the schedule's peak, positive.
+        weight_decay: The decay of weight matrices and kernels, 0 or more. The default is that of
+            :class:`torch.optim.AdamW`.
+        decay_all: Whether biases and the parameters of normalisation (all tensors of fewer than two dimensions)
             decay too; by default they do not.
 
     Raises:
@@ -37,7 +40,7 @@ class Strategy(ABC):
         {'bias': 0.001}
     """
 
-    def __init__(self, lr: float, *, weight_decay: float = 0.01, decay_all: bool = False):
+    def __init__(self, *, lr: float, weight_decay: float = 0.01, decay_all: bool = False):
         check_rates(lr=lr, weight_decay=weight_decay)
         self.lr, self.weight_decay, self.decay_all = lr, weight_decay, decay_all
 
@@ -72,18 +75,42 @@ class Strategy(ABC):
     def finish(self, model: nn.Module) -> None:  # noqa: B027
         """Called once, at the end of the run, however it ended."""
 
+    def but(self, **changes: Any) -> Self:
+        """The same strategy with some arguments changed, a new one.
+
+        Args:
+            changes: The arguments to change, by name.
+
+        Raises:
+            ValueError: If it has no such argument, or a value is out of range.
+
+        Example:
+            >>> FullFineTuning(lr=0.1).but(weight_decay=0.5)
+            FullFineTuning(lr=0.1, weight_decay=0.5, decay_all=False)
+        """
+        arguments = self._arguments()
+        for name in changes:
+            if name not in arguments:
+                raise ValueError(
+                    f"{name} is no argument of {type(self).__name__}; choose among {', '.join(map(repr, arguments))}"
+                )
+        return type(self)(**arguments | changes)
+
     def __repr__(self) -> str:
-        shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
+        return f"{type(self).__name__}({shown})"
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 class FullFineTuning(Strategy):
-    """Everything moves, at one rate.
+    """Everything moves, at one rate: ordinary fine-tuning, or training from scratch.
 
     Args:
         lr: The learning rate at the schedule's peak.
-        weight_decay: Of weight matrices and kernels.
-        decay_all: Of biases and normalisation too.
+        weight_decay: The decay of weight matrices and kernels, 0 or more.
+        decay_all: Whether biases and the parameters of normalisation decay too.
 
     Example:
         >>> model = nn.Linear(3, 2)
@@ -98,27 +125,27 @@ class FullFineTuning(Strategy):
 
 
 class HeadOnly(Strategy):
-    """The head moves; everything else is frozen and in evaluation mode, its dropout and the running
-    statistics of its normalisation included.
+    """The head moves: linear probing, also called feature extraction, or a frozen backbone. Everything else is frozen
+    and in evaluation mode, its dropout and the running statistics of its normalisation included.
 
     Args:
-        head: The head's name, as in ``model.named_modules()``.
         lr: The learning rate at the schedule's peak.
-        weight_decay: Of weight matrices and kernels.
-        decay_all: Of biases and normalisation too.
+        head: The head's name, as in ``model.named_modules()``.
+        weight_decay: The decay of weight matrices and kernels, 0 or more.
+        decay_all: Whether biases and the parameters of normalisation decay too.
 
     Raises:
         ValueError: In use, if the model has no module of that name, or one without parameters.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-        >>> HeadOnly("1", lr=1e-3).prepare(model)
+        >>> HeadOnly(lr=1e-3, head="1").prepare(model)
         >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         ['1.weight', '1.bias']
     """
 
-    def __init__(self, head: str, lr: float, *, weight_decay: float = 0.01, decay_all: bool = False):
-        super().__init__(lr, weight_decay=weight_decay, decay_all=decay_all)
+    def __init__(self, *, lr: float, head: str, weight_decay: float = 0.01, decay_all: bool = False):
+        super().__init__(lr=lr, weight_decay=weight_decay, decay_all=decay_all)
         self.head = head
 
     def prepare(self, model: nn.Module) -> None:
@@ -132,14 +159,14 @@ class HeadOnly(Strategy):
 
 
 class BitFit(Strategy):
-    """The biases move, those of normalisation included, and the head: BitFit (Ben Zaken, Goldberg and
-    Ravfogel, 2022). Running statistics stay as they are.
+    """The biases move, those of normalisation included, and the head: BitFit, bias-only fine-tuning (Ben Zaken,
+    Goldberg and Ravfogel, 2022). Running statistics stay as they are.
 
     Args:
         lr: The learning rate at the schedule's peak.
         head: The name of a new head, which moves whole, as in ``model.named_modules()``; none by default.
-        weight_decay: Of the head's weight matrices.
-        decay_all: Of biases too.
+        weight_decay: The decay of the head's weight matrices, 0 or more.
+        decay_all: Whether biases decay too.
 
     Raises:
         ValueError: In use, if the model has no such head, or no bias.
@@ -151,8 +178,8 @@ class BitFit(Strategy):
         ['0.bias', '1.bias', '2.weight', '2.bias']
     """
 
-    def __init__(self, lr: float, head: str | None = None, *, weight_decay: float = 0.01, decay_all: bool = False):
-        super().__init__(lr, weight_decay=weight_decay, decay_all=decay_all)
+    def __init__(self, *, lr: float, head: str | None = None, weight_decay: float = 0.01, decay_all: bool = False):
+        super().__init__(lr=lr, weight_decay=weight_decay, decay_all=decay_all)
         self.head = head
 
     def prepare(self, model: nn.Module) -> None:

@@ -11,14 +11,15 @@ from kdft_lib.strategies.base import Strategy
 
 
 def blocks(model: nn.Module) -> list[str]:
-    """A model's blocks, from the input to the head, in the order in which they are defined.
+    """A model's blocks, from the input to the head, in the order in which they are defined; elsewhere called
+    stages, or layer groups.
 
     A list of layers is opened, and so is a module that holds a ``ModuleList``, or most of the model and a
     ``Sequential``; what they hold are the blocks. What has no matrix of its own, such as a normalisation,
     goes with the block before.
 
     Args:
-        model: Any module that is defined in the order in which it runs, as most are.
+        model: A module that is defined in the order in which it runs, as most are.
 
     Returns:
         Names, as in ``model.named_modules()``.
@@ -39,17 +40,18 @@ def blocks(model: nn.Module) -> list[str]:
 
 
 class LayerwiseLRDecay(Strategy):
-    """Everything moves, the slower the nearer to the input: the rate of a block is the next one's times
-    ``decay`` (Howard and Ruder, 2018, section 3.2, discriminative fine-tuning).
+    """Everything moves, the slower the nearer to the input: layer-wise learning-rate decay, LLRD or layer decay,
+    introduced as discriminative fine-tuning (Howard and Ruder, 2018, section 3.2). The rate of a block is the next
+    one's times ``decay``.
 
     Args:
         lr: The head's learning rate at the schedule's peak.
-        decay: Of the rate, from block to block, above 0 and at most 1. Howard and Ruder divide by 2.6; 0.75
-            is usual for vision transformers (He et al., 2022, MAE, appendix A.1).
-        blocks: Names of modules from the input to the head; by default those of :func:`blocks`. A parameter
-            outside of them goes with the block before it.
-        weight_decay: Of weight matrices and kernels.
-        decay_all: Of biases and normalisation too.
+        decay: The factor of the rate from block to block, above 0 and at most 1. Howard and Ruder divide by 2.6;
+            0.75 is usual for vision transformers (He et al., 2022, MAE, appendix A.1).
+        blocks: The names of the blocks, from the input to the head; by default those of :func:`blocks`. A
+            parameter outside of them goes with the block before it.
+        weight_decay: The decay of weight matrices and kernels, 0 or more.
+        decay_all: Whether biases and the parameters of normalisation decay too.
 
     Raises:
         ValueError: If an argument is out of range; in use, if a block does not exist.
@@ -62,14 +64,14 @@ class LayerwiseLRDecay(Strategy):
 
     def __init__(
         self,
+        *,
         lr: float,
         decay: float = 0.75,
-        *,
         blocks: Sequence[str] | None = None,
         weight_decay: float = 0.01,
         decay_all: bool = False,
     ):
-        super().__init__(lr, weight_decay=weight_decay, decay_all=decay_all)
+        super().__init__(lr=lr, weight_decay=weight_decay, decay_all=decay_all)
         if not 0 < decay <= 1:
             raise ValueError(f"decay is {decay}; it must be above 0 and at most 1")
         self.decay, self.blocks = decay, _checked(blocks)
@@ -86,16 +88,16 @@ class LayerwiseLRDecay(Strategy):
 
 
 class GradualUnfreezing(Strategy):
-    """The head moves first, and each time another block joins it (Howard and Ruder, 2018, section 3.3). What
-    is frozen is in evaluation mode.
+    """The head moves first, and each time another block joins it: gradual unfreezing, also called layer-by-layer or
+    progressive unfreezing (Howard and Ruder, 2018, section 3.3). What is frozen is in evaluation mode.
 
     Args:
         lr: The learning rate at the schedule's peak.
-        epochs_per_block: How long until the next block joins; 1 as in the paper.
-        decay: Of the rate, from block to block, as in :class:`LayerwiseLRDecay`; none by default.
-        blocks: Names of modules from the input to the head; by default those of :func:`blocks`.
-        weight_decay: Of weight matrices and kernels.
-        decay_all: Of biases and normalisation too.
+        epochs_per_block: The number of epochs until the next block joins; 1 as in the paper.
+        decay: The factor of the rate from block to block, as in :class:`LayerwiseLRDecay`; none by default.
+        blocks: The names of the blocks, from the input to the head; by default those of :func:`blocks`.
+        weight_decay: The decay of weight matrices and kernels, 0 or more.
+        decay_all: Whether biases and the parameters of normalisation decay too.
 
     Raises:
         ValueError: If an argument is out of range; in use, if a block does not exist.
@@ -112,15 +114,15 @@ class GradualUnfreezing(Strategy):
 
     def __init__(
         self,
+        *,
         lr: float,
         epochs_per_block: int = 1,
-        *,
         decay: float = 1.0,
         blocks: Sequence[str] | None = None,
         weight_decay: float = 0.01,
         decay_all: bool = False,
     ):
-        super().__init__(lr, weight_decay=weight_decay, decay_all=decay_all)
+        super().__init__(lr=lr, weight_decay=weight_decay, decay_all=decay_all)
         if epochs_per_block < 1 or int(epochs_per_block) != epochs_per_block:
             raise ValueError(f"epochs_per_block is {epochs_per_block}; it must be a whole number of 1 or more")
         if not 0 < decay <= 1:

@@ -13,22 +13,25 @@ from kdft_lib.strategies.base import Strategy, find_head, keep_frozen_still
 
 
 class LoRA(Strategy):
-    """Each chosen layer W learns W + (alpha / rank) · B A, with B and A of low rank: LoRA (Hu et al., 2022),
-    through peft. W is frozen.
+    """Each chosen layer W learns W + (alpha / r) · B A, with B and A of rank r: low-rank adaptation, LoRA (Hu et al.,
+    2022), a parameter-efficient method (PEFT), through the library peft. W is frozen.
 
     Afterwards the update is added to W, and the model has the layers that it had before; or it stays
-    beside W, for peft to keep or to take out.
+    beside W, for peft to keep or to take out. Arguments are named as in :class:`peft.LoraConfig`, but for
+    ``alpha`` and ``dropout``, which are ``lora_alpha`` and ``lora_dropout`` there.
 
     Args:
         lr: The learning rate at the schedule's peak; LoRA takes larger ones than full fine-tuning.
-        rank: Of the update, 1 or more.
-        alpha: The scale of the update; twice the rank is usual.
-        targets: Names of the linear layers and convolutions to update. By default all linear layers but the
-            head, or, in a model without them, all convolutions that are not grouped.
+        r: The rank of the update, 1 or more.
+        alpha: The scale of the update, positive; twice the rank is usual.
+        target_modules: The names of the linear layers and convolutions to update, in full as in
+            ``model.named_modules()``. By default all linear layers but the head, or, in a model without them, all
+            convolutions that are not grouped.
         head: The name of a new head, which moves whole; none by default.
-        dropout: Of what goes into the update, from 0 to below 1.
-        merge: Add the update to W at the end.
-        weight_decay: Of A, B and the head's weight matrices.
+        dropout: The share of what goes into the update that is left out in training, from 0 to below 1.
+        merge: Whether the update is added to W at the end.
+        weight_decay: The decay of A, B and the head's weight matrices, 0 or more.
+        decay_all: Whether the head's biases and normalisation decay too.
 
     Raises:
         ImportError: In use, without peft.
@@ -36,7 +39,7 @@ class LoRA(Strategy):
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
-        >>> strategy = LoRA(lr=1e-3, rank=2, head="1")
+        >>> strategy = LoRA(lr=1e-3, r=2, head="1")
         >>> strategy.prepare(model)
         >>> sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         50
@@ -50,27 +53,28 @@ class LoRA(Strategy):
 
     def __init__(
         self,
-        lr: float,
-        rank: int = 8,
-        alpha: float = 16.0,
         *,
-        targets: Sequence[str] | None = None,
+        lr: float,
+        r: int = 8,
+        alpha: float = 16.0,
+        target_modules: Sequence[str] | None = None,
         head: str | None = None,
         dropout: float = 0.0,
         merge: bool = True,
         weight_decay: float = 0.01,
+        decay_all: bool = False,
     ):
-        super().__init__(lr, weight_decay=weight_decay)
-        if rank < 1 or int(rank) != rank:
-            raise ValueError(f"rank is {rank}; it must be a whole number of 1 or more")
+        super().__init__(lr=lr, weight_decay=weight_decay, decay_all=decay_all)
+        if r < 1 or int(r) != r:
+            raise ValueError(f"r is {r}; it must be a whole number of 1 or more")
         if not alpha > 0:
             raise ValueError(f"alpha is {alpha}; it must be positive")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must be from 0 to below 1")
-        if targets is not None and (isinstance(targets, str) or not targets):
-            raise ValueError(f"targets is {targets!r}; it must be a list of one or more names")
-        self.rank, self.alpha, self.head, self.dropout, self.merge = rank, alpha, head, dropout, merge
-        self.targets = None if targets is None else list(targets)
+        if target_modules is not None and (isinstance(target_modules, str) or not target_modules):
+            raise ValueError(f"target_modules is {target_modules!r}; it must be a list of one or more names")
+        self.r, self.alpha, self.head, self.dropout, self.merge = r, alpha, head, dropout, merge
+        self.target_modules = None if target_modules is None else list(target_modules)
 
     def prepare(self, model: nn.Module) -> None:
         head = find_head(model, self.head) if self.head is not None else None
@@ -102,7 +106,7 @@ class LoRA(Strategy):
             ) from None
         names = self._chosen(model)
         config = LoraConfig(
-            r=self.rank,
+            r=self.r,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
             target_modules="|".join(map(re.escape, names)),
@@ -114,13 +118,13 @@ class LoRA(Strategy):
         try:
             inject_adapter_in_model(config, model)
         except ValueError as error:
-            raise ValueError(f"targets is {names}, and peft cannot update them: {error}") from None
+            raise ValueError(f"target_modules is {names}, and peft cannot update them: {error}") from None
 
     def _chosen(self, model: nn.Module) -> list[str]:
-        if self.targets is not None:
-            for name in self.targets:
-                find(model, name, "targets")
-            return self.targets
+        if self.target_modules is not None:
+            for name in self.target_modules:
+                find(model, name, "target_modules")
+            return self.target_modules
         # Attention of torch's own kind reads the weights of its layers past their modules.
         hidden = tuple(
             f"{name}." for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
@@ -133,7 +137,9 @@ class LoRA(Strategy):
         linear = [name for name, module in free.items() if isinstance(module, nn.Linear)]
         kernels = [name for name, module in free.items() if isinstance(module, nn.Conv2d) and module.groups == 1]
         if not linear and not kernels:
-            raise ValueError(f"{type(model).__name__} has no linear layer or convolution to update; name targets")
+            raise ValueError(
+                f"{type(model).__name__} has no linear layer or convolution to update; name some in target_modules"
+            )
         return linear or kernels
 
 

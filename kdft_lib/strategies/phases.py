@@ -12,13 +12,13 @@ from kdft_lib.strategies.base import Strategy
 class Phases(Strategy):
     """First one strategy, then another, each with a learning-rate schedule of its own.
 
-    Linear probing, then fine-tuning (Kumar et al., 2022), which keeps a new random head from distorting
-    good features, is ``Phases(HeadOnly("head", lr=1e-2), FullFineTuning(lr=1e-4), first_epochs=5)``.
+    LP-FT, linear probing and then fine-tuning (Kumar et al., 2022), which keeps a new random head from distorting
+    good features, is ``Phases(HeadOnly(lr=1e-2, head="head"), FullFineTuning(lr=1e-4), first_epochs=5)``.
 
     Args:
-        first: For the first epochs.
-        second: For the rest.
-        first_epochs: How many epochs the first one takes, 1 or more.
+        first: The strategy of the first epochs.
+        second: The strategy of the rest.
+        first_epochs: The number of epochs that the first one takes, 1 or more.
 
     Raises:
         ValueError: If ``first_epochs`` is out of range; in use, if it leaves no epoch for the second.
@@ -26,7 +26,7 @@ class Phases(Strategy):
     Example:
         >>> from kdft_lib.strategies import FullFineTuning, HeadOnly
         >>> model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-        >>> strategy = Phases(HeadOnly("1", lr=1e-2), FullFineTuning(lr=1e-4), first_epochs=2)
+        >>> strategy = Phases(HeadOnly(lr=1e-2, head="1"), FullFineTuning(lr=1e-4), first_epochs=2)
         >>> strategy.prepare(model)
         >>> for epoch in (1, 2):
         ...     strategy.before_epoch(model.train(), epoch)
@@ -35,7 +35,7 @@ class Phases(Strategy):
         [0.0001, 0.0001, 0.0001, 0.0001] (2, 6)
     """
 
-    def __init__(self, first: Strategy, second: Strategy, first_epochs: int):
+    def __init__(self, first: Strategy, second: Strategy, *, first_epochs: int):
         if first_epochs < 1 or int(first_epochs) != first_epochs:
             raise ValueError(f"first_epochs is {first_epochs}; it must be a whole number of 1 or more")
         self.first, self.second, self.first_epochs = first, second, first_epochs

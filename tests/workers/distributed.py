@@ -56,13 +56,13 @@ with torch.random.fork_rng([]):
     teacher, wide = net(), maps()
     teacher[0].weight.data.mul_(-2)
     wide[1].weight.data.mul_(-2)
-full = FullFineTuning(1e-2)
+full = FullFineTuning(lr=1e-2)
 runs = {
     "supervised": (net, Supervised(), full, {}),
     "soft": (net, SoftTargets(teacher), full, transfer),
     "hard": (net, HardTargets(teacher), full, {"accumulate": 3, "clip_norm": 0.1}),
-    "matching": (net, LogitMatching(teacher, 0.1, 1.0), full, transfer),
-    "decoupled": (net, DKD(teacher, warmup_epochs=3), full, transfer),
+    "matching": (net, LogitMatching(teacher, kd_weight=0.1, ce_weight=1.0), full, transfer),
+    "decoupled": (net, DKD(teacher, warmup=0.5), full, transfer),
     "DIST": (net, DIST(teacher), full, transfer),
     "similarity": (net, Supervised() + 10 * SimilarityPreserving(teacher, "2", "2"), full, transfer),
     "rkd": (net, Supervised() + RKD(teacher, "2", "2"), full, transfer),
@@ -72,14 +72,19 @@ runs = {
     "hint": (net, SoftTargets(teacher) + 10 * Hint(teacher, "2", "2"), full, transfer),
     "hint alone": (net, Hint(teacher, "0", "2"), full, {"accumulate": 2}),
     "attention": (maps, Supervised() + 100 * AttentionTransfer(wide, "1", "1"), full, {}),
-    "toward start": (net, Supervised() + 0.1 * L2SP(net()), full, {"accumulate": 2}),
+    "toward start": (net, Supervised() + 0.1 * L2SP(net(), head="4", head_weight=0.5), full, {"accumulate": 2}),
     "average": (net, Supervised(), full, {"ema_decay": 0.9}),
-    "head": (net, Supervised(), HeadOnly("4", 1e-2), {}),
-    "layerwise": (net, Supervised(), LayerwiseLRDecay(1e-2), {}),
-    "gradual": (net, SoftTargets(teacher), GradualUnfreezing(1e-2), {}),
-    "biases": (net, Supervised(), BitFit(1e-2), {}),
-    "low rank": (net, Supervised(), LoRA(1e-2, rank=2, head="4"), {}),
-    "phases": (net, Hint(teacher, "2", "2") + Supervised(), Phases(HeadOnly("4", 1e-2), full, 2), {}),
+    "head": (net, Supervised(), HeadOnly(head="4", lr=1e-2), {}),
+    "layerwise": (net, Supervised(), LayerwiseLRDecay(lr=1e-2), {}),
+    "gradual": (net, SoftTargets(teacher), GradualUnfreezing(lr=1e-2), {}),
+    "biases": (net, Supervised(), BitFit(lr=1e-2), {}),
+    "low rank": (net, Supervised(), LoRA(lr=1e-2, r=2, head="4"), {}),
+    "phases": (
+        net,
+        Hint(teacher, "2", "2") + Supervised(),
+        Phases(HeadOnly(head="4", lr=1e-2), full, first_epochs=2),
+        {},
+    ),
 }
 for name, (make, objective, strategy, more) in runs.items():
     model = make()

@@ -23,13 +23,17 @@ images, targets = torch.randn(256, 1, 16, 16), torch.randint(0, 10, (256,))
 data = TensorData(images, targets)
 model, teacher = ConvNet(8), ConvNet(4)
 cases = {
-    "soft": (SoftTargets(teacher), FullFineTuning(1e-2), {"keep_best": True, "augment": RandomShiftFlip()}),
-    "hint": (SoftTargets(teacher) + 10 * Hint(teacher, "body.2", "body.2"), GradualUnfreezing(1e-2, 5), {}),
-    "dist": (DIST(teacher) + 0.1 * L2SP(model), LayerwiseLRDecay(1e-2), {"precision": "bfloat16"}),
-    "decoupled": (DKD(teacher), LoRA(1e-2, rank=2, head="head", dropout=0.1), {"ema_decay": 0.9}),
+    "soft": (SoftTargets(teacher), FullFineTuning(lr=1e-2), {"keep_best": True, "augment": RandomShiftFlip()}),
+    "hint": (
+        SoftTargets(teacher) + 10 * Hint(teacher, "body.2", "body.2"),
+        GradualUnfreezing(lr=1e-2, epochs_per_block=5),
+        {},
+    ),
+    "dist": (DIST(teacher) + 0.1 * L2SP(model), LayerwiseLRDecay(lr=1e-2), {"precision": "bfloat16"}),
+    "decoupled": (DKD(teacher, warmup=0.5), LoRA(lr=1e-2, r=2, head="head", dropout=0.1), {"ema_decay": 0.9}),
     "rkd": (
         Supervised() + RKD(teacher, "body.4", "body.4"),
-        Phases(HeadOnly("head", 1e-2), FullFineTuning(1e-3), first_epochs=8),
+        Phases(HeadOnly(head="head", lr=1e-2), FullFineTuning(lr=1e-3), first_epochs=8),
         {"precision": "bfloat16", "ema_decay": 0.9, "keep_best": True, "clip_norm": 1.0, "accumulate": 2},
     ),
 }

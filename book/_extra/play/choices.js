@@ -7,9 +7,13 @@
   const CHOICES = ["start", "inputs", "objective", "strategy"], ROW = 44;
   const CODE = {
     start: ["student,  # random weights", "student,  # has learned rotations"],
-    inputs: ["labelled,", "labelled, augment=RandomShiftFlip(1),", "labelled, transfer_data=unlabelled,"],
+    inputs: ["labeled,", "labeled, augment=RandomShiftFlip(1),", "labeled, transfer_data=unlabeled,"],
     objective: ["objective=Supervised(),", "objective=SoftTargets(teacher),"],
-    strategy: ["strategy=FullFineTuning(lr),", 'strategy=BiasOnly(lr, "head"),', 'strategy=HeadOnly("head", lr),'],
+    strategy: [
+      "strategy=FullFineTuning(lr=lr),",
+      'strategy=BitFit(lr=lr, head="head"),',
+      'strategy=HeadOnly(lr=lr, head="head"),',
+    ],
   };
   const withAnswers = (answers) =>
     runs.find((run) => CHOICES.every((choice) => (run.answers[choice] ?? 0) === (answers[choice] ?? 0)));
