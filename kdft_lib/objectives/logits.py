@@ -100,7 +100,7 @@ class LogitObjective(Objective):
             batch: The batch, with whatever columns it came with.
 
         Returns:
-            ``(...)``; :meth:`mean` averages it.
+            ``(...)``; :meth:`Objective.mean` averages it.
         """
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ class LoRA(Strategy):
     2022), a parameter-efficient method (PEFT), through the library peft. W is frozen.
 
     Afterwards the update is added to W, and the model has the layers that it had before; or it stays
-    beside W, for peft to keep or to take out. Arguments are named as in :class:`peft.LoraConfig`, but for
+    beside W, for peft to keep or to take out. Arguments are named as in peft's ``LoraConfig``, but for
     ``alpha`` and ``dropout``, which are ``lora_alpha`` and ``lora_dropout`` there.
 
     Args:
