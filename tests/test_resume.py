@@ -234,7 +234,7 @@ data = TensorData(torch.randn(4000, 4), torch.zeros(4000, dtype=torch.int64))
 model = nn.Sequential(nn.Linear(4, 4000), nn.Linear(4000, 2))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 def run():
-    fit(model, data, objective=Supervised(), strategy=FullFineTuning(0.1), steps=1, checkpoint_dir={str(tmp_path)!r})
+    fit(model, data, objective=Supervised(), strategy=FullFineTuning(lr=0.1), steps=1, checkpoint_dir={str(tmp_path)!r})
 for attempt in (
     run,
     lambda: save(model, {str(tmp_path / "model.safetensors")!r}),
