@@ -8,7 +8,8 @@ import importlib.util
 import pytest
 import torch
 
-from kdft_lib.data import TextData, files
+from kdft_lib import files
+from kdft_lib.data import TextData
 from kdft_lib.features import precompute
 from kdft_lib.models import sentence_encoder, sentences
 from kdft_lib.objectives import Supervised

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kdft_lib.data.splits import TextSplits, draw_balanced
 from kdft_lib.data.texts import TextData
+from kdft_lib.datasets import splitting
 from kdft_lib.files import package_folder, read_whole
 
 BBC_TOPICS = ("business", "entertainment", "politics", "sport", "tech")
@@ -70,23 +71,12 @@ def bbc_news(
         tensor([20, 20, 20, 20, 20])
     """
     texts, targets = _distinct_stories(_folder(root))
-    apart = 0 if validation == "within" else validation
-    if not isinstance(apart, int) or not 0 <= apart <= 500:
-        raise ValueError(f'validation is {validation!r}; it must be from 0 to 500, or "within"')
-    pool_size = len(texts) - _TEST - apart
-    fewest = 25 if validation == "within" else 5
-    if labeled is not None and not fewest <= labeled <= pool_size:
-        raise ValueError(
-            f"labeled is {labeled}; with validation={validation!r} it must be from {fewest} to {pool_size:,},"
-            " or None for all"
-        )
-    test, others = draw_balanced(targets, torch.arange(len(texts)), _TEST, seed=0)
-    val, pool = draw_balanced(targets, others, apart, seed=0)
-    chosen, rest = draw_balanced(targets, pool, labeled or pool_size, seed=seed)
-    if validation == "within":
-        val, chosen = draw_balanced(targets, chosen, len(chosen) // 5, seed=seed)
+    test, pool = draw_balanced(targets, torch.arange(len(texts)), _TEST, seed=0)
+    rows = splitting.draw(
+        targets, pool, labeled=labeled, validation=validation, choice=range(501), test=test, seed=seed
+    )
     whole = TextData(texts, targets)
-    return TextSplits(whole[chosen], whole[rest].without_labels(), whole[val], whole[test])
+    return TextSplits(whole[rows.train], whole[rows.transfer].without_labels(), whole[rows.val], whole[rows.test])
 
 
 def _folder(root: str | Path | None) -> Path:

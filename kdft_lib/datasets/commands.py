@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdft_lib.audio.sound import read_wav, resample
-from kdft_lib.data.splits import Splits, draw_balanced
+from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.datasets import splitting
 from kdft_lib.datasets.digits import DIGITS, SAMPLE_RATE
 from kdft_lib.files import read_whole
 
@@ -71,8 +72,6 @@ def speech_commands(
     """
     if isinstance(words, str) or len(set(words)) != len(words) or len(words) < 2:
         raise ValueError(f"words is {words!r}; it must be two or more different words")
-    if validation not in ("listed", "within"):
-        raise ValueError(f'validation is {validation!r}; choose "listed" or "within"')
     folder = Path(root)
     if not folder.is_dir():
         if not download:
@@ -95,21 +94,18 @@ def speech_commands(
             if listed.startswith(f"{word}/") and not (folder / listed).is_file():
                 raise FileNotFoundError(f"{folder / listed} is listed and does not exist; unpack the archive anew")
     _check_speakers(parts)
-    pool = torch.tensor([target for _, target in parts["training"]])
-    fewest = (5 if validation == "within" else 1) * len(words)
-    if labeled is not None and not fewest <= labeled <= len(pool):
-        raise ValueError(f"labeled is {labeled}; it must be from {fewest} to {len(pool):,}, or None for all")
-    chosen, rest = draw_balanced(pool, torch.arange(len(pool)), labeled or len(pool), seed=seed)
-    clips = _clips(parts["training"])
-    val = _labeled(parts["validation"]) if validation == "listed" else None
-    if val is None:
-        within, chosen = draw_balanced(pool, chosen, len(chosen) // 5, seed=seed)
-        val = TensorData(clips[within], pool[within])
+    files = [clip for clips in parts.values() for clip in clips]
+    targets = torch.tensor([target for _, target in files])
+    pool, held_out, test = torch.arange(len(files)).split([len(clips) for clips in parts.values()])
+    rows = splitting.draw(
+        targets, pool, labeled=labeled, validation=validation, choice="listed", held_out=held_out, test=test, seed=seed
+    )
+    waveforms = [_clips([files[row] for row in part.tolist()]) for part in rows]
     return Splits(
-        train=TensorData(clips[chosen], pool[chosen]),
-        transfer=TensorData(clips[rest]),
-        val=val,
-        test=_labeled(parts["testing"]),
+        train=TensorData(waveforms[0], targets[rows.train]),
+        transfer=TensorData(waveforms[1]),
+        val=TensorData(waveforms[2], targets[rows.val]),
+        test=TensorData(waveforms[3], targets[rows.test]),
     )
 
 
@@ -146,10 +142,6 @@ def _clips(files: Sequence[tuple[Path, int]]) -> Tensor:
             recorded.append(F.pad(samples, (missing // 2, missing - missing // 2)))
         clips[start : start + 256] = resample(torch.stack(recorded), _RECORDED, SAMPLE_RATE)
     return clips
-
-
-def _labeled(files: Sequence[tuple[Path, int]]) -> TensorData:
-    return TensorData(_clips(files), torch.tensor([target for _, target in files]))
 
 
 def _download(folder: Path) -> None:

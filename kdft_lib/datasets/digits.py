@@ -19,8 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kdft_lib.audio.espeak import RATE, Utterance, say
 from kdft_lib.audio.sound import centered, read_wav, resample
-from kdft_lib.data.splits import Splits, draw_balanced
+from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.datasets import splitting
 from kdft_lib.files import cache_folder, package_folder, read_whole, written_whole
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -100,33 +101,22 @@ def spoken_digits(
         >>> train.inputs.shape
         torch.Size([300, 8000])
     """
-    pool_size = len(_POOL_VARIANTS) * _CLIPS_OF_A_VARIANT
-    if validation not in ("apart", "within"):
-        raise ValueError(f'validation is {validation!r}; choose "apart" or "within"')
-    fewest = 50 if validation == "within" else 10
-    if labeled is not None and not fewest <= labeled <= pool_size:
-        raise ValueError(
-            f'labeled is {labeled}; with validation="{validation}" it must be from {fewest} to {pool_size:,},'
-            " or None for all"
-        )
-    clips, targets, variants = _clips(Path(root) if root is not None else cache_folder())
+    places = torch.arange(len(_VARIANTS) * _CLIPS_OF_A_VARIANT)
+    targets, variants = places % len(DIGITS), places // _CLIPS_OF_A_VARIANT
     test, held_out, pool = (
         torch.isin(variants, torch.tensor([_VARIANTS.index(name) for name in names])).nonzero().flatten()
         for names in (_TEST_VARIANTS, _HELD_OUT_VARIANTS, _POOL_VARIANTS)
     )
-    chosen, rest = draw_balanced(targets, pool, labeled or pool_size, seed=seed)
-    val = held_out
-    if validation == "within":
-        val, chosen = draw_balanced(targets, chosen, len(chosen) // 5, seed=seed)
-
-    def waveforms(rows: Tensor) -> Tensor:
-        return clips[rows].float().div_(32768)
-
+    rows = splitting.draw(
+        targets, pool, labeled=labeled, validation=validation, choice="apart", held_out=held_out, test=test, seed=seed
+    )
+    clips = _kept(Path(root) if root is not None else cache_folder())
+    train, transfer, val, test = (clips[part].float().div_(32768) for part in rows)
     return Splits(
-        train=TensorData(waveforms(chosen), targets[chosen]),
-        transfer=TensorData(waveforms(rest)),
-        val=TensorData(waveforms(val), targets[val]),
-        test=TensorData(waveforms(test), targets[test]),
+        train=TensorData(train, targets[rows.train]),
+        transfer=TensorData(transfer),
+        val=TensorData(val, targets[rows.val]),
+        test=TensorData(test, targets[rows.test]),
     )
 
 
@@ -203,14 +193,9 @@ def utterances() -> list[Utterance]:
     return [Utterance(*said, speed, pitch) for said, speed, pitch in zip(order, speeds, pitches, strict=True)]
 
 
-def _clips(folder: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips, int16, ``(N, 8000)``, their digits and the places of their variants: kept, or said anew."""
-    places = torch.arange(len(_VARIANTS) * _CLIPS_OF_A_VARIANT)
-    return _kept(folder), places % len(DIGITS), places // _CLIPS_OF_A_VARIANT
-
-
 @functools.lru_cache(maxsize=1)
 def _kept(folder: Path) -> Tensor:
+    """Clips, int16, ``(N, 8000)``, in the order of :func:`utterances`: as they were kept, or said anew."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 

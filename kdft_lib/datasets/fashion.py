@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kdft_lib.data.splits import Splits, draw_balanced
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.datasets import splitting
 from kdft_lib.files import cache_folder
 
 FASHION_CLASSES = (
@@ -68,7 +69,8 @@ def fashion_mnist(
     Args:
         labeled: How many images of ``train`` come with labels, balanced by class; ``None`` takes
             all 55,000, and leaves ``transfer`` empty.
-        validation: How many of the held-out images make ``val``; or ``"within"``: ``val`` is a fifth
+        validation: How many of the held-out images make ``val``, all 5,000 or fewer: the shipped teacher
+            was trained on all others; or ``"within"``: ``val`` is a fifth
             of the labelled images, and ``train`` the other four, for a study in which labels are
             scarce and choosing must pay for its own.
         seed: Of the draw of labelled images.
@@ -91,28 +93,17 @@ def fashion_mnist(
         >>> train.targets.bincount()
         tensor([10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
     """
-    pool_size = 60_000 - _HELD_OUT
-    if labeled is not None and not 10 <= labeled <= pool_size:
-        raise ValueError(f"labeled is {labeled}; it must be from 10 to {pool_size}, or None for all")
-    if validation != "within" and not (isinstance(validation, int) and 10 <= validation <= _HELD_OUT):
-        raise ValueError(
-            f'validation is {validation!r}; it must be from 10 to {_HELD_OUT}, or "within":'
-            " the shipped teacher was trained on all other images"
-        )
-    if validation == "within" and labeled is not None and labeled < 50:
-        raise ValueError(f'labeled is {labeled}; with validation="within" it must be 50 or more')
     train_images, train_targets, test_images, test_targets = _read(_folder(root))
     held_out, pool = draw_balanced(train_targets, torch.arange(60_000), _HELD_OUT, seed=0)
-    chosen, rest = draw_balanced(train_targets, pool, labeled or pool_size, seed=seed)
-    if validation == "within":
-        val, chosen = draw_balanced(train_targets, chosen, len(chosen) // 5, seed=seed)
-    else:
-        val, _ = draw_balanced(train_targets, held_out, validation, seed=0)
+    rows = splitting.draw(
+        train_targets, pool, labeled=labeled, validation=validation, choice=range(10, _HELD_OUT + 1),
+        held_out=held_out, test=torch.arange(10_000), seed=seed,
+    )  # fmt: skip
     return Splits(
-        train=TensorData(_normalize(train_images[chosen]), train_targets[chosen]),
-        transfer=TensorData(_normalize(train_images[rest])),
-        val=TensorData(_normalize(train_images[val]), train_targets[val]),
-        test=TensorData(_normalize(test_images), test_targets.clone()),
+        train=TensorData(_normalize(train_images[rows.train]), train_targets[rows.train]),
+        transfer=TensorData(_normalize(train_images[rows.transfer])),
+        val=TensorData(_normalize(train_images[rows.val]), train_targets[rows.val]),
+        test=TensorData(_normalize(test_images[rows.test]), test_targets[rows.test]),
     )
 
 

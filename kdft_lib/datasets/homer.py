@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.datasets import splitting
 from kdft_lib.files import package_folder, read_whole
 
 CHARACTERS = "\n !\"'(),-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -63,27 +64,25 @@ def homer(labeled: int | None = None, *, window: int = 64, seed: int = 0, root: 
     if window < 1:
         raise ValueError(f"window is {window}; it must be 1 or more")
     books = _books(_folder(root))
-    pool, val, test = ([], [], [])  # type: tuple[list[Tensor], list[Tensor], list[Tensor]]
+    pool: list[Tensor] = []
+    val: list[Tensor] = []
+    test: list[Tensor] = []
     for place, tokens in enumerate(books):
         number = place % 24 + 1
-        rows = (len(tokens) - 1) // window
-        pairs = torch.stack([tokens[: rows * window], tokens[1 : rows * window + 1]]).view(2, rows, window)
+        count = (len(tokens) - 1) // window
+        pairs = torch.stack([tokens[: count * window], tokens[1 : count * window + 1]]).view(2, count, window)
         (test if number in _TEST else val if number in _VAL else pool).append(pairs)
-    inputs, targets = torch.cat(pool, dim=1)
-    if labeled is not None and not 1 <= labeled <= len(inputs):
-        raise ValueError(
-            f"labeled is {labeled}; with window={window} it must be from 1 to {len(inputs):,}, or None for all"
-        )
-    start = 0
-    if labeled is not None:
-        start = int(torch.randint(len(inputs), (), generator=torch.Generator().manual_seed(seed)))
-    order = (torch.arange(len(inputs)) + start) % len(inputs)
-    chosen, rest = order[:labeled], order[len(inputs) if labeled is None else labeled :]
+    groups = [torch.cat(windows, dim=1) for windows in (pool, val, test)]
+    inputs, targets = torch.cat(groups, dim=1)
+    places = torch.arange(len(inputs)).split([group.shape[1] for group in groups])
+    rows = splitting.draw_stretch(
+        places[0], labeled=labeled, val=places[1], test=places[2], given=f"window={window}", seed=seed
+    )
     return Splits(
-        train=TensorData(inputs[chosen], targets[chosen]),
-        transfer=TensorData(inputs[rest]),
-        val=TensorData(*torch.cat(val, dim=1)),
-        test=TensorData(*torch.cat(test, dim=1)),
+        train=TensorData(inputs[rows.train], targets[rows.train]),
+        transfer=TensorData(inputs[rows.transfer]),
+        val=TensorData(inputs[rows.val], targets[rows.val]),
+        test=TensorData(inputs[rows.test], targets[rows.test]),
     )
 
 

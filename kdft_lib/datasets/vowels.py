@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from kdft_lib.data.splits import Splits, draw_balanced
+from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
+from kdft_lib.datasets import splitting
 from kdft_lib.files import read_whole
 
 _SHA256 = "e5f388bc1d2f0dffd4f4c0f5cd51f4af699c89f26391f761428ceeec6ec01e52"
 _LARGEST = 300_000
 _STEP = 1e-4
 _LONGEST = 29
-_TRAIN, _SPEAKERS = 270, 9
+_TRAIN = 270
 
 
 def japanese_vowels(labeled: int | None = None, *, validation: int | Literal["within"] = 54, seed: int = 0) -> Splits:
@@ -54,25 +55,16 @@ def japanese_vowels(labeled: int | None = None, *, validation: int | Literal["wi
         min=tensor(7),
         max=tensor(29))
     """
-    apart = 0 if validation == "within" else validation
-    if not isinstance(apart, int) or not 0 <= apart <= _TRAIN // 2:
-        raise ValueError(f'validation is {validation!r}; it must be from 0 to {_TRAIN // 2}, or "within"')
-    fewest, pool_size = (5 if validation == "within" else 1) * _SPEAKERS, _TRAIN - apart
-    if labeled is not None and not fewest <= labeled <= pool_size:
-        raise ValueError(
-            f"labeled is {labeled}; with validation={validation!r} it must be from {fewest} to {pool_size},"
-            " or None for all"
-        )
-    (inputs, targets), test = _read()
-    val, pool = draw_balanced(targets, torch.arange(_TRAIN), apart, seed=0)
-    chosen, rest = draw_balanced(targets, pool, labeled or pool_size, seed=seed)
-    if validation == "within":
-        val, chosen = draw_balanced(targets, chosen, len(chosen) // 5, seed=seed)
+    (inputs, targets), (test_inputs, test_targets) = _read()
+    rows = splitting.draw(
+        targets, torch.arange(_TRAIN), labeled=labeled, validation=validation, choice=range(_TRAIN // 2 + 1),
+        test=torch.arange(len(test_targets)), seed=seed,
+    )  # fmt: skip
     return Splits(
-        train=TensorData(inputs[chosen], targets[chosen]),
-        transfer=TensorData(inputs[rest]),
-        val=TensorData(inputs[val], targets[val]),
-        test=TensorData(*(column.clone() for column in test)),
+        train=TensorData(inputs[rows.train], targets[rows.train]),
+        transfer=TensorData(inputs[rows.transfer]),
+        val=TensorData(inputs[rows.val], targets[rows.val]),
+        test=TensorData(test_inputs[rows.test], test_targets[rows.test]),
     )
 
 

@@ -1,17 +1,16 @@
-"""Sound: reading it, resampling it, its spectra and their augmentation."""
+"""Sound: reading it, resampling it, its spectra, and the synthesiser that says words."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
+import time
 
 import numpy
 import pytest
 import torch
-from sounds import tone, write_wav
+from sounds import espeak_library, tone, write_wav
 
-from kdft_lib.audio import centered, log_mel, mel_filters, read_wav, resample
-from kdft_lib.data import RandomShiftMask, files
+from kdft_lib.audio import centered, espeak, log_mel, mel_filters, read_wav, resample
 
 # Reading
 
@@ -57,19 +56,6 @@ def test_a_file_too_large_is_not_read(tmp_path):
     path = write_wav(tmp_path / "a.wav", range(1000))
     with pytest.raises(ValueError, match=r"a\.wav is larger than the 1,000 bytes that such a file may have"):
         read_wav(path, 16_000, limit=1_000)
-
-
-def test_no_more_is_read_than_is_allowed():
-    class Endless:
-        def open(self, mode):
-            return contextlib.nullcontext(self)
-
-        def read(self, size):
-            assert 0 <= size <= 101
-            return b"x" * size
-
-    with pytest.raises(ValueError, match="is larger than the 100 bytes"):
-        files.read_whole(Endless(), 100)
 
 
 def test_resampling_keeps_tones_and_makes_no_others():
@@ -159,39 +145,39 @@ def test_impossible_spectra_are_named():
         log_mel(torch.zeros(1, 8_000), bands=200)
 
 
-# Augmentation
+# eSpeak NG
 
 
-def test_shifts_and_masks_are_what_they_say():
-    spectra = torch.arange(1.0, 21.0).expand(2000, 1, 6, 20)
-    shifted = RandomShiftMask(shift=3, frames=0, bands=0)(spectra)
-    starts = [(torch.arange(1, 21) - shift).clamp(1, 20) for shift in range(-3, 4)]
-    possible = {tuple(row.tolist()) for row in starts}
-    assert {tuple(map(int, clip[0, 0])) for clip in shifted} == possible
-    assert torch.equal(shifted[:, :, :1].expand_as(shifted), shifted)
-    masked = RandomShiftMask(shift=0, frames=5, bands=2, fill=-1.0)(spectra)
-    hidden = masked == -1
-    assert torch.equal(masked[~hidden], spectra[~hidden])
-    frames, bands = hidden.all(2).sum(-1).flatten(), hidden.all(3).sum(-1).flatten()
-    assert frames.unique().tolist() == list(range(6))
-    assert bands.unique().tolist() == [0, 1, 2]
-    edges = hidden.all(2)[frames == 5].diff(dim=-1).sum(-1)
-    assert edges.max() <= 2  # one stretch
-    assert hidden.all(2)[..., 0].any()
-    assert hidden.all(2)[..., -1].any()
-    assert torch.equal(RandomShiftMask(0, 0, 0)(spectra), spectra)
-    assert spectra[0, 0, 0].tolist() == list(range(1, 21))
+@pytest.fixture(scope="module")
+def library():
+    return espeak_library()
 
 
-def test_augmentation_follows_torchs_seed_and_refuses_what_does_not_fit():
-    spectra = torch.randn(8, 1, 40, 101)
-    views = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        views.append(RandomShiftMask()(spectra))
-    assert torch.equal(*views)
-    assert not torch.equal(views[0], spectra)
-    with pytest.raises(ValueError, match="frames is -1; it must be 0 or more"):
-        RandomShiftMask(frames=-1)
-    with pytest.raises(ValueError, match="spectra has 40 bands and 10 frames; masks of up to 8 bands and 20 frames"):
-        RandomShiftMask()(spectra[..., :10])
+def test_what_is_said_is_the_same_every_time(library):
+    """Within a process it is not: that is why each call has its own."""
+    breathy = espeak.Utterance("three", "en-us+whisper", 160, 50)
+    said = [breathy, breathy, espeak.Utterance("four", "en-gb-scotland+f2", 160, 50)]
+    first = espeak.say(said, *library)
+    time.sleep(1.1)  # left alone, its noise is seeded by the clock's second
+    assert espeak.say(said, *library) == first
+    assert first[0] != first[1]
+    assert all(0.2 < len(sound) / 2 / espeak.RATE < 1.2 for sound in first)
+
+
+@pytest.mark.parametrize(
+    ("voice", "message"),
+    [
+        ("xx-nowhere+f2", r"the voice xx-nowhere\+f2 gave the error"),
+        ("en-us+nobody", "the variant nobody does not exist"),
+    ],
+)
+def test_an_unknown_voice_is_not_said_by_another(library, voice, message):
+    with pytest.raises(RuntimeError, match=rf"eSpeak NG failed: {message}"):
+        espeak.say([espeak.Utterance("one", "en-us+f2", 160, 50), espeak.Utterance("one", voice, 160, 50)], *library)
+
+
+def test_a_library_that_is_none_is_named(library, tmp_path):
+    path = tmp_path / "library.so"
+    path.write_bytes(b"none")
+    with pytest.raises(RuntimeError, match="eSpeak NG failed: OSError"):
+        espeak.say([espeak.Utterance("one", "en-us", 160, 50)], str(path), library[1])
