@@ -1,4 +1,4 @@
-"""Files that others made: where they are kept, and how they are read: whole, no larger than expected, checked."""
+"""Files: where others keep theirs, how they are read, no larger than expected, and how ours are written, whole."""
 
 from __future__ import annotations
 
@@ -47,18 +47,38 @@ def read_whole(path: Path, limit: int) -> bytes:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Another name to write to, which becomes the path once all is written; an error leaves the path as it was.
+def written_whole(path: Path, named: str | None = None) -> Iterator[Path]:
+    """Another name to write to, which becomes the path once all is written and on the disk.
+
+    An error, or Ctrl-C, leaves the path as it was and nothing beside it. Whoever reads the path finds what
+    was there before or what is there now, and never a part.
+
+    Args:
+        path: The file; its folder is made.
+        named: How an error's message begins; by default ``path is`` and the path.
+
+    Yields:
+        A path in the same folder, for whatever writes files.
 
     Raises:
         OSError: If it cannot be written; the message says where and why.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "results" / "numbers.txt"
+        >>> with written_whole(path) as temporary:
+        ...     _ = temporary.write_text("1 2 3")
+        >>> path.read_text()
+        '1 2 3'
     """
     from safetensors import SafetensorError
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            yield Path(folder, path.name)
-            os.replace(Path(folder, path.name), path)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"path is {path}, and nothing can be written there ({error})") from error
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder, path.name)
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, by who writes
+        raise OSError(f"{named or f'path is {path}'}, and nothing can be written there ({error})") from error

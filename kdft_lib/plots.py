@@ -15,8 +15,6 @@ from matplotlib.axes import Axes
 from scipy import stats
 from torch import Tensor
 
-from kdft_lib.experiments import Comparison
-
 __all__ = [
     "PALETTE",
     "curve",
@@ -24,7 +22,6 @@ __all__ = [
     "history",
     "images",
     "intervals",
-    "mean_interval",
     "probabilities",
     "reliability",
     "use_style",
@@ -32,8 +29,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from IPython.core.display import SVG
-
-    from kdft_lib.training import History
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7",
@@ -102,45 +97,47 @@ def diagram(name: str) -> SVG:
 
 
 def intervals(
-    comparison: Comparison,
+    scores: Mapping[str, Sequence[float]],
     ax: Axes | None = None,
     *,
-    measure: str | None = None,
+    percent: bool = True,
+    label: str = "test accuracy, %",
     colors: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Scores of a comparison: each seed a dot, each mean a bar with its 95 % interval.
+    """Scores of several methods: each seed a dot, each mean a bar with its 95 % interval.
 
     Args:
-        comparison: Drawn from top to bottom in its order.
+        scores: For each method, one for each seed, two or more; drawn from top to bottom in this order.
         ax: Where to draw; by default a new figure.
-        measure: One of ``comparison.measured``, in its own unit; by default test accuracy, in percent.
+        percent: Whether scores are shares, from 0 to 1, shown in percent; otherwise in their own unit.
+        label: What the scores are.
         colors: For some methods, a colour; the others are grey.
 
     Returns:
         The axes.
 
     Example:
-        >>> from kdft_lib.experiments import recorded
-        >>> ax = intervals(recorded("soft-targets-thousand")["1,000 labels"])
+        >>> ax = intervals({"labels": [0.70, 0.72, 0.71], "soft targets": [0.80, 0.83, 0.81]})
+        >>> [text.get_text() for text in ax.texts]
+        ['71.0', '81.3']
     """
-    shown = comparison.test if measure is None else comparison.measured[measure]
-    factor, digits = (100, 1) if measure is None else (1, 2)
-    ax = ax or plt.subplots(figsize=(6.4, 0.45 * len(shown) + 1.0))[1]
-    for row, (method, found) in enumerate(shown.items()):
-        color, scores = (colors or {}).get(method, GREY), factor * numpy.asarray(found)
-        mean, low, high = mean_interval(scores[:, None])
-        ax.plot([low[0], high[0]], [row, row], color=color, linewidth=6, alpha=0.3, solid_capstyle="butt")
-        ax.plot(scores, [row] * len(scores), "o", color=color, markersize=3.5, alpha=0.8)
-        ax.plot(mean, [row], "|", color=color, markersize=16, markeredgewidth=2.5)
-        ax.annotate(f"{mean[0]:.{digits}f}", (max(high[0], scores.max()), row), (6, 0), textcoords="offset points",
+    factor, digits = (100, 1) if percent else (1, 2)
+    ax = ax or plt.subplots(figsize=(6.4, 0.45 * len(scores) + 1.0))[1]
+    for row, (method, found) in enumerate(scores.items()):
+        color, seeds = (colors or {}).get(method, GREY), factor * numpy.asarray(found)
+        mean, low, high = _interval(seeds)
+        ax.plot([low, high], [row, row], color=color, linewidth=6, alpha=0.3, solid_capstyle="butt")
+        ax.plot(seeds, [row] * len(seeds), "o", color=color, markersize=3.5, alpha=0.8)
+        ax.plot(mean, row, "|", color=color, markersize=16, markeredgewidth=2.5)
+        ax.annotate(f"{mean:.{digits}f}", (max(high, seeds.max()), row), (6, 0), textcoords="offset points",
                     va="center", color=color)  # fmt: skip
-    ax.set_yticks(range(len(shown)), list(shown))
+    ax.set_yticks(range(len(scores)), list(scores))
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     ax.margins(x=0.12)
-    ax.set_ylim(len(shown) - 0.5, -0.5)
-    ax.set_xlabel(measure or "test accuracy, %")
+    ax.set_ylim(len(scores) - 0.5, -0.5)
+    ax.set_xlabel(label)
     return ax
 
 
@@ -162,28 +159,15 @@ def curve(
         >>> ax = plt.subplots()[1]
         >>> curve([100, 1000], [[0.7, 0.8], [0.72, 0.81]], ax, label="labels", color=PALETTE[0])
     """
-    mean, low, high = mean_interval(numpy.asarray(scores))
+    mean, low, high = _interval(numpy.asarray(scores))
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     ax.plot(x, mean, color=color, marker="o", markersize=4)
     ax.annotate(label, (x[at], mean[at]), offset, textcoords="offset points", color=color, va="center")
 
 
-def mean_interval(scores: Any) -> tuple[Any, Any, Any]:
-    """Mean and 95 % interval (Student's t) over the first dimension.
-
-    Args:
-        scores: ``(seeds, ...)``, two seeds or more.
-
-    Returns:
-        Mean, lower and upper end, each ``(...)``.
-
-    Example:
-        >>> mean, low, high = mean_interval(numpy.array([[1.0], [2.0], [3.0]]))
-        >>> float(mean[0]), round(float(high[0] - low[0]), 2)
-        (2.0, 4.97)
-    """
-    count = len(scores)
-    mean = scores.mean(axis=0)
+def _interval(scores: Any) -> tuple[Any, Any, Any]:
+    """As :func:`kdft_lib.experiments.mean_interval`, which is not imported: figures take numbers alone."""
+    mean, count = scores.mean(axis=0), len(scores)
     half = stats.t.ppf(0.975, count - 1) * scores.std(axis=0, ddof=1) / count**0.5
     return mean, mean - half, mean + half
 
@@ -289,26 +273,25 @@ def reliability(
     return ax
 
 
-def history(record: History, ax: Axes | None = None) -> Axes:
+def history(steps: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
     """The loss and its parts over the steps of a run.
 
     Args:
-        record: What :func:`kdft_lib.training.fit` returned.
+        steps: For each step, its number and what was noted of it: ``History.steps``.
         ax: Where to draw; by default a new figure.
 
     Returns:
         The axes.
 
     Example:
-        >>> from kdft_lib.training import History
-        >>> history(History(steps=[{"step": 1, "epoch": 0, "lr": 0.1, "loss": 0.5}])).get_xlabel()
+        >>> history([{"step": 1, "epoch": 0, "lr": 0.1, "loss": 0.5}]).get_xlabel()
         'step'
     """
     ax = ax or plt.subplots()[1]
-    steps = [step["step"] for step in record.steps]
-    for name in record.steps[0]:
+    numbers = [step["step"] for step in steps]
+    for name in steps[0]:
         if name not in ("step", "epoch", "lr"):
-            ax.plot(steps, [step[name] for step in record.steps], label=name, linewidth=1.2)
+            ax.plot(numbers, [step[name] for step in steps], label=name, linewidth=1.2)
     ax.set_xlabel("step")
     ax.set_ylabel("loss")
     ax.legend()

@@ -18,8 +18,12 @@ import kdft_lib
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kdft_lib"
 FLOORS = [
+    "plots",
+    "files",
     "losses",
     "data",
+    "audio",
+    "datasets",
     "models",
     "metrics",
     "features",
@@ -28,9 +32,13 @@ FLOORS = [
     "strategies",
     "training",
     "experiments",
-    "plots",
 ]
 """From the ground up: a module imports only from those before it."""
+ALONE = {"plots", "files", "losses", "data"}
+"""What imports nothing of ours but itself: figures take numbers, losses take tensors."""
+INTERNAL = {"files"}
+LONG = {"losses/rows.py": 386, "objectives/logits.py": 379, "training/run.py": 415}
+"""What is to be cut, and how long it is now; it may not grow."""
 
 
 def imported(path):
@@ -46,15 +54,18 @@ def test_modules_import_only_from_below():
     for place, name in enumerate(FLOORS):
         files = [*PACKAGE.glob(f"{name}.py"), *PACKAGE.glob(f"{name}/*.py")]
         assert files, name
-        allowed = {*FLOORS[: place + 1]} | ({"plots"} if name == "training" else set())  # History.plot, when called
+        allowed = {name} if name in ALONE else {*FLOORS[: place + 1]}
         for path in files:
             assert set(imported(path)) <= allowed, f"{path.name} imports {set(imported(path)) - allowed}"
     assert {path.stem for path in PACKAGE.iterdir()} <= {*FLOORS, "__init__", "py", "assets", "__pycache__"}
 
 
-def test_no_file_is_longer_than_it_should_be():
+def test_a_file_that_passes_350_lines_is_two():
     for path in PACKAGE.rglob("*.py"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, path
+        length = len(path.read_text(encoding="utf-8").splitlines())
+        name = path.relative_to(PACKAGE).as_posix()
+        assert length <= LONG.get(name, 350), name
+        assert name not in LONG or length > 350, f"{name} has been cut: take it from the list"
 
 
 def test_the_import_costs_little_more_than_torchs():
@@ -82,10 +93,11 @@ def test_heavy_libraries_load_where_they_are_used():
 
 
 def test_the_package_names_its_modules():
-    assert sorted(kdft_lib.__all__) == sorted(FLOORS)
+    assert set(kdft_lib.__all__) == {*FLOORS} - INTERNAL
+    assert sorted(kdft_lib.__all__) == kdft_lib.__all__
     for name in kdft_lib.__all__:
         assert getattr(kdft_lib, name).__doc__
-    with pytest.raises(AttributeError, match="has no attribute 'distill'; it has data"):
+    with pytest.raises(AttributeError, match="has no attribute 'distill'; it has audio, data"):
         _ = kdft_lib.distill
 
 

@@ -12,43 +12,49 @@ import torch
 from scipy import stats
 
 from kdft_lib import plots
-from kdft_lib.experiments import Comparison
+from kdft_lib.experiments import mean_interval
 
 matplotlib.use("Agg")
 
 
-@pytest.fixture
-def comparison():
-    scores = {"labels": [0.70, 0.72, 0.71], "soft targets": [0.80, 0.83, 0.81]}
-    return Comparison(
-        test=scores,
-        val={name: [values] for name, values in scores.items()},
-        chosen=dict.fromkeys(scores, 0),
-        ledgers={},
-        seeds=[0, 1, 2],
-        reference="labels",
-    )
+SCORES = {"labels": [0.70, 0.72, 0.71], "soft targets": [0.80, 0.83, 0.81]}
 
 
-def test_intervals_shows_every_seed_its_mean_and_its_interval(comparison):
-    ax = plots.intervals(comparison, colors={"soft targets": plots.VERMILION})
+def test_intervals_shows_every_seed_its_mean_and_its_interval():
+    ax = plots.intervals(SCORES, colors={"soft targets": plots.VERMILION})
     assert [label.get_text() for label in ax.get_yticklabels()] == ["labels", "soft targets"]
     assert [text.get_text() for text in ax.texts] == ["71.0", "81.3"]
+    assert ax.get_xlabel() == "test accuracy, %"
     drawn = [line.get_xdata() for line in ax.get_lines()]
-    for row, scores in enumerate(comparison.test.values()):
+    for row, scores in enumerate(SCORES.values()):
         percent = 100 * numpy.array(scores)
         low, high = stats.t.interval(0.95, 2, loc=percent.mean(), scale=stats.sem(percent))
         assert drawn[3 * row] == pytest.approx([low, high])
         assert drawn[3 * row + 1] == pytest.approx(percent)
+        assert drawn[3 * row] == pytest.approx(mean_interval(percent)[1:]), "figures and numbers in the text agree"
     plt.close("all")
 
 
-def test_intervals_shows_a_measure_in_its_own_unit(comparison):
-    comparison.measured["bits"] = {"labels": [2.5, 2.7, 2.6], "soft targets": [2.41, 2.43, 2.42]}
-    ax = plots.intervals(comparison, measure="bits")
+def test_intervals_shows_a_measure_in_its_own_unit():
+    bits = {"labels": [2.5, 2.7, 2.6], "soft targets": [2.41, 2.43, 2.42]}
+    ax = plots.intervals(bits, percent=False, label="bits")
     assert [text.get_text() for text in ax.texts] == ["2.60", "2.42"]
     assert ax.get_lines()[1].get_xdata() == pytest.approx([2.5, 2.7, 2.6])
     assert ax.get_xlabel() == "bits"
+    plt.close("all")
+
+
+def test_seeds_that_agree_have_an_interval_of_no_width():
+    ax = plots.intervals({"SVM": [0.7, 0.7]})
+    assert ax.get_lines()[0].get_xdata() == pytest.approx([70, 70])
+    plt.close("all")
+
+
+def test_a_run_is_drawn_step_by_step():
+    steps = [{"step": step, "epoch": 0, "lr": 0.1, "loss": 1 / step, "ce": 2 / step} for step in (1, 2)]
+    ax = plots.history(steps)
+    assert [line.get_label() for line in ax.get_lines()] == ["loss", "ce"]
+    assert ax.get_lines()[1].get_ydata() == pytest.approx([2, 1])
     plt.close("all")
 
 

@@ -161,6 +161,14 @@ def test_a_failed_write_leaves_the_old_checkpoint(net, blobs, tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+def test_what_a_killed_process_left_half_written_is_cleared_away(net, blobs, tmp_path):
+    left = tmp_path / ".checkpoint.pt.abcd1234"
+    left.mkdir()
+    (left / "checkpoint.pt").write_bytes(b"half")
+    run(net, blobs, tmp_path, epochs=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(net, blobs, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="nothing can be written there"):

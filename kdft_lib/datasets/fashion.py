@@ -93,11 +93,13 @@ def fashion_mnist(
         >>> train.targets.bincount()
         tensor([10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
     """
+    choice, pool_size = range(10, _HELD_OUT + 1), 60_000 - _HELD_OUT
+    splitting.check(labeled, validation, choice, classes=len(FASHION_CLASSES), pool=pool_size, held_out=True)
     train_images, train_targets, test_images, test_targets = _read(_folder(root))
     held_out, pool = draw_balanced(train_targets, torch.arange(60_000), _HELD_OUT, seed=0)
     rows = splitting.draw(
-        train_targets, pool, labeled=labeled, validation=validation, choice=range(10, _HELD_OUT + 1),
-        held_out=held_out, test=torch.arange(10_000), seed=seed,
+        train_targets, pool, labeled=labeled, validation=validation, choice=choice, held_out=held_out,
+        test=torch.arange(10_000), seed=seed,
     )  # fmt: skip
     return Splits(
         train=TensorData(_normalize(train_images[rows.train]), train_targets[rows.train]),

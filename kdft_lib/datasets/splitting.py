@@ -56,21 +56,49 @@ def draw(
         >>> [len(part) for part in rows]
         [10, 20, 20, 10]
     """
+    labels, apart = check(
+        labeled, validation, choice, classes=len(targets[pool].unique()), pool=len(pool), held_out=held_out is not None
+    )
+    if held_out is None:
+        val, pool = draw_balanced(targets, pool, apart, seed=0)
+    else:
+        val = draw_balanced(targets, held_out, apart, seed=0)[0] if isinstance(choice, range) else held_out
+    train, transfer = draw_balanced(targets, pool, labels, seed=seed)
+    if validation == "within":
+        val, train = draw_balanced(targets, train, labels // 5, seed=seed)
+    return Rows(train, transfer, val, test)
+
+
+def check(
+    labeled: int | None, validation: int | str, choice: range | str, *, classes: int, pool: int, held_out: bool
+) -> tuple[int, int]:
+    """Whether :func:`draw` can do what is asked: for those who read much, or download it, before they draw.
+
+    Args:
+        labeled: As :func:`draw` takes it.
+        validation: As :func:`draw` takes it.
+        choice: As :func:`draw` takes it.
+        classes: How many there are.
+        pool: How many rows may be labelled, those for validation included unless they are held out.
+        held_out: Whether they are.
+
+    Returns:
+        How many rows are labelled, and how many are drawn for validation and not of the labelled.
+
+    Raises:
+        ValueError: If ``labeled`` or ``validation`` is out of range.
+
+    Example:
+        >>> check(None, 20, range(31), classes=2, pool=50, held_out=False)
+        (30, 20)
+    """
     within = validation == "within"
     if not within and (validation not in choice if isinstance(choice, range) else validation != choice):
         wanted = f"from {choice[0]:,} to {choice[-1]:,}," if isinstance(choice, range) else f'"{choice}"'
         raise ValueError(f'validation is {validation!r}; it must be {wanted} or "within"')
-    val = pool[:0] if held_out is None else held_out
-    if isinstance(choice, range):
-        count = 0 if within else int(validation)
-        val, rest = draw_balanced(targets, pool if held_out is None else held_out, count, seed=0)
-        pool = rest if held_out is None else pool
-    fewest = (5 if within else 1) * len(targets[pool].unique())
-    count = _labeled(labeled, fewest, len(pool), f"validation={validation!r}")
-    train, transfer = draw_balanced(targets, pool, count, seed=seed)
-    if within:
-        val, train = draw_balanced(targets, train, count // 5, seed=seed)
-    return Rows(train, transfer, val, test)
+    apart = int(validation) if isinstance(choice, range) and not within else 0
+    most = pool if held_out else pool - apart
+    return _labeled(labeled, (5 if within else 1) * classes, most, f"validation={validation!r}"), apart
 
 
 def draw_stretch(

@@ -3,7 +3,7 @@
 from kdft_lib.experiments.comparison import Comparison, compare
 from kdft_lib.experiments.methods import Classical, Method, OnFeatures, PerSeed, Recipe, Trained
 from kdft_lib.experiments.records import Recorded, record, recorded
-from kdft_lib.experiments.statistics import Interval, groups, holm, paired_interval
+from kdft_lib.experiments.statistics import Interval, groups, holm, mean_interval, paired_interval
 
 __all__ = [
     "Classical",
@@ -18,6 +18,7 @@ __all__ = [
     "compare",
     "groups",
     "holm",
+    "mean_interval",
     "paired_interval",
     "record",
     "recorded",

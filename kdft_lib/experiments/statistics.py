@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy
 import torch
 
 
@@ -51,6 +52,33 @@ def paired_interval(scores: Sequence[float], reference: Sequence[float]) -> Inte
     result = stats.ttest_rel(scores, reference)
     interval = result.confidence_interval(0.95)
     return Interval(mean, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def mean_interval(scores: Any) -> tuple[Any, Any, Any]:
+    """Mean and 95 % interval (Student's t) over seeds.
+
+    Args:
+        scores: ``(seeds, ...)``, an array or lists, of two seeds or more.
+
+    Returns:
+        Mean, lower and upper end, each ``(...)``.
+
+    Raises:
+        ValueError: If there are fewer than two seeds.
+
+    Example:
+        >>> mean, low, high = mean_interval([1.0, 2.0, 3.0])
+        >>> float(mean), round(float(high - low), 2)
+        (2.0, 4.97)
+    """
+    from scipy import stats
+
+    rows = numpy.asarray(scores)
+    if rows.ndim == 0 or len(rows) < 2:
+        raise ValueError(f"scores has shape {rows.shape}; an interval needs two seeds or more, in the first dimension")
+    mean, count = rows.mean(axis=0), len(rows)
+    half = stats.t.ppf(0.975, count - 1) * rows.std(axis=0, ddof=1) / count**0.5
+    return mean, mean - half, mean + half
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

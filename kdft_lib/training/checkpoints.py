@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from kdft_lib.files import written_whole
 
 _NAME = "checkpoint.pt"
 
@@ -21,11 +23,12 @@ def check(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"{_NAME}.part", "wb"):
+        with tempfile.TemporaryFile(dir=folder):
             pass
-        (folder / f"{_NAME}.part").unlink()
+        for left in folder.glob(f".{_NAME}.*"):  # by a process that was killed as it wrote
+            shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
-        raise OSError(f"checkpoint_dir is {folder}, and nothing can be written there ({error})") from error
+        raise OSError(f"{_named(folder)}, and nothing can be written there ({error})") from error
 
 
 def write(folder: Path, state: dict[str, Any]) -> None:
@@ -34,21 +37,12 @@ def write(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: If it cannot be written; the message says where and why.
     """
-    path = folder / _NAME
-    temporary = folder / f"{_NAME}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:  # Ctrl-C too
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError | RuntimeError):
-            raise OSError(f"checkpoint_dir is {folder}, and nothing can be written there ({error})") from error
-        raise
+    with written_whole(folder / _NAME, _named(folder)) as temporary:
+        torch.save(state, temporary)
+
+
+def _named(folder: Path) -> str:
+    return f"checkpoint_dir is {folder}"
 
 
 def read(folder: Path, arguments: dict[str, str]) -> dict[str, Any] | None:

@@ -52,4 +52,4 @@ class History:
         """The loss and its parts over the steps."""
         from kdft_lib import plots
 
-        return plots.history(self, ax)
+        return plots.history(self.steps, ax)
