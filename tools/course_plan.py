@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +12,23 @@ from typing import Any, Protocol
 class Chapter(Protocol):
     """What a plan needs to know of a chapter."""
 
-    number: str
-    title: str
-    words: int
-    lines: int
-    seconds: float
-    levels: Any
+    @property
+    def number(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def words(self) -> int: ...
+
+    @property
+    def lines(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def levels(self) -> Mapping[str, int]: ...
 
 
 def positive(value: object) -> bool:

@@ -21,10 +21,17 @@ ENDINGS = {"image/png": "png", "image/svg+xml": "svg"}
 class Chapter(Protocol):
     """What slides need to know of a chapter."""
 
-    name: str
-    number: str
-    title: str
-    parts: tuple[list[Any], list[Any]]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def number(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def parts(self) -> tuple[list[Any], list[Any]]: ...
 
 
 def pictures(cell: Any) -> Iterator[tuple[str, bytes]]:

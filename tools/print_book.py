@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import citation
@@ -168,13 +169,15 @@ def lead_inside(
             link[NameObject("/Dest")] = ArrayObject([*where, NullObject()])
 
 
-def headings(outline: list, reader: PdfReader) -> Iterator[tuple[str, int, float]]:
+def headings(outline: list[Any], reader: PdfReader) -> Iterator[tuple[str, int, float]]:
     """Title, page and height of every bookmark, in order."""
     for entry in outline:
         if isinstance(entry, list):
             yield from headings(entry, reader)
         else:
-            yield entry.title.rstrip("#"), reader.get_destination_page_number(entry), float(entry.top or TOP)
+            page = reader.get_destination_page_number(entry)
+            if page is not None:
+                yield entry.title.rstrip("#"), page, float(entry.top or TOP)
 
 
 def resolve(reader: PdfReader) -> None:
@@ -189,9 +192,10 @@ def resolve(reader: PdfReader) -> None:
 
 def title(name: str) -> str:
     """As the page itself gives it, with the chapter's number."""
-    found = re.search(r'property="og:title" content="([^"]*)"', (SITE / f"{name}.html").read_text(encoding="utf-8"))
+    page = (SITE / f"{name}.html").read_text(encoding="utf-8")
+    found = re.findall(r'property="og:title" content="([^"]*)"', page)[0]
     number = name[:2] if name[:2].isdigit() else ""
-    return f"{number}  {html.unescape(found[1])}".strip()
+    return f"{number}  {html.unescape(found)}".strip()
 
 
 def print_book(printer: Printer, parts: Parts) -> PdfWriter:

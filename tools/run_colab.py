@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -44,7 +45,7 @@ def python() -> str:
 
 def installed(environment: Path) -> dict[str, str]:
     """The versions in an environment."""
-    command = [environment / "bin/python", "-m", "pip", "--disable-pip-version-check", "list", "--format=json"]
+    command = [str(environment / "bin/python"), "-m", "pip", "--disable-pip-version-check", "list", "--format=json"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {package["name"]: package["version"] for package in json.loads(listed)}
 
@@ -52,7 +53,7 @@ def installed(environment: Path) -> dict[str, str]:
 def colab(folder: Path, python: str, versions: dict[str, str]) -> Path:
     """An environment with these packages, as Colab starts with them."""
     subprocess.run([python, "-m", "venv", folder], check=True)
-    pip = [folder / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     index = ["--extra-index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
     subprocess.run([*pip, *index, *(f"{name}=={version}" for name, version in versions.items())], check=True)
     return folder
@@ -80,7 +81,7 @@ def compared(before: dict[str, str], after: dict[str, str]) -> tuple[bool, str]:
     return not moved.keys() & set(KEPT), f"; replaced {changes}" if changes else ""
 
 
-def seconds(cell: dict) -> float:
+def seconds(cell: dict[str, Any]) -> float:
     """How long a cell ran."""
     times = cell["metadata"]["execution"]
     began, ended = (datetime.fromisoformat(times[f"iopub.{name}"]) for name in ("execute_input", "status.idle"))

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import find_browser
 from check_pages import pages
@@ -64,7 +65,7 @@ def longest() -> str:
     return max(notebooks, key=length).stem
 
 
-def audit(url: str, folder: Path) -> dict:
+def audit(url: str, folder: Path) -> dict[str, Any]:
     """One run of Lighthouse."""
     report = folder / "report.json"
     flags = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"]

@@ -102,7 +102,8 @@ def pictures(
         else:
             with Image.open(path) as image:
                 width, height = image.size
-                counts = sorted(count for count, _ in image.convert("RGB").getcolors(width * height))
+                colors = image.convert("RGB").getcolors(width * height) or []
+                counts = sorted(count for count, _ in colors)
                 drawing = sum(counts[:-24]) < 0.045 * width * height
                 webp = Path(app.outdir, "_images", path.stem + ".webp")
                 if not webp.exists():

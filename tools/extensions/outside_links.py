@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
-from sphinx.builders.linkcheck import Hyperlink
+from sphinx.builders.linkcheck import CheckExternalLinksBuilder, Hyperlink
 
 ROOT = Path(__file__).parents[2]
 FILES = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "Makefile")
@@ -17,7 +17,7 @@ def addresses(text: str) -> set[str]:
 
 
 def add_files(app: Sphinx) -> None:
-    if app.builder.name == "linkcheck":
+    if isinstance(app.builder, CheckExternalLinksBuilder):
         for name in FILES:
             for address in addresses((ROOT / name).read_text(encoding="utf-8")):
                 app.builder.hyperlinks[address] = Hyperlink(address, name, str(ROOT / name), 1)

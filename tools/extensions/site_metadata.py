@@ -57,9 +57,15 @@ def diagram(app: Sphinx, doctree: nodes.document) -> Path | None:
     return next((Path(app.srcdir, sources[name]) for name in names if name.endswith(".svg")), None)
 
 
+def dates(env: Any) -> dict[str, Any]:
+    """When git last saw each page, as ``sphinx_last_updated_by_git`` notes it in the environment."""
+    noted: dict[str, Any] = env.git_last_updated
+    return noted
+
+
 def changed(env: BuildEnvironment, page: str) -> str | None:
     """When git last saw a change of the page, or of what it includes or documents."""
-    time, _ = env.git_last_updated.get(page) or (None, None)
+    time, _ = dates(env).get(page) or (None, None)
     return datetime.fromtimestamp(int(time), UTC).isoformat() if time else None
 
 
@@ -179,8 +185,8 @@ def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
 
 def without_git(app: Sphinx, env: BuildEnvironment) -> None:
     """Where there is no git at all, pages have no date and keep their source."""
-    for page, found in env.git_last_updated.items():
-        env.git_last_updated[page] = found or (None, True)
+    for page, found in dates(env).items():
+        dates(env)[page] = found or (None, True)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -29,9 +29,9 @@ def font(family: str, *, bold: bool = False) -> str:
 
 def render(svg: str | Path, width: int) -> bytes:
     """A PNG."""
-    source = {"svg_path": str(svg)} if isinstance(svg, Path) else {"svg_string": svg}
+    path, text = (str(svg), None) if isinstance(svg, Path) else (None, svg)
     return resvg_py.svg_to_bytes(
-        **source, width=width, dpi=96, skip_system_fonts=True,
+        svg_path=path, svg_string=text, width=width, dpi=96, skip_system_fonts=True,
         font_files=[font(FAMILY), font(FAMILY, bold=True), font("DejaVu Sans Mono")],
         sans_serif_family=FAMILY, monospace_family="DejaVu Sans Mono",
     )  # fmt: skip
@@ -58,7 +58,8 @@ class Column:
     """Text from the top down, as elements of an SVG."""
 
     def __init__(self, width: int) -> None:
-        self.width, self.y, self.elements = width, 52, []
+        self.width, self.y = width, 52
+        self.elements: list[str] = []
 
     def add(self, text: str, size: int, fill: str, *, bold: bool = False, most: int = 1, gap: int = 0) -> None:
         letters = ImageFont.truetype(font(FAMILY, bold=bold), size)
