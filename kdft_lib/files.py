@@ -54,7 +54,7 @@ def written_whole(path: Path, named: str | None = None) -> Iterator[Path]:
     was there before or what is there now, and never a part.
 
     Args:
-        path: The file; its folder is made.
+        path: The file's path; its folder is made.
         named: How an error's message begins; by default ``path is`` and the path.
 
     Yields:

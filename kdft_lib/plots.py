@@ -77,7 +77,7 @@ def diagram(name: str) -> SVG:
     """One of the book's drawings, as a notebook shows it.
 
     Args:
-        name: Of a file in ``assets/diagrams``, without its ending.
+        name: The name of a file in ``assets/diagrams``, without its ending.
 
     Raises:
         FileNotFoundError: If there is none of that name; the message lists those that exist.
@@ -147,13 +147,13 @@ def curve(
     """A line of means with its 95 % interval as a band, labelled where it is.
 
     Args:
-        x: ``(X,)``.
-        scores: ``(seeds, X)``.
+        x: The X places of the line's points.
+        scores: What each seed scored at each place, ``(seeds, X)``.
         ax: Where to draw.
-        label: Stands beside the point ``at``, moved by ``offset`` points.
-        color: Of line, band and label.
-        at: Index into ``x``.
-        offset: In points.
+        label: What stands beside the point ``at``.
+        color: The colour of line, band and label.
+        at: The index into ``x`` of the point with the label.
+        offset: How far the label is moved from its point, in points, to the right and up.
 
     Example:
         >>> ax = plt.subplots()[1]
@@ -176,9 +176,9 @@ def images(pictures: Tensor, captions: Sequence[str], *, columns: int = 5) -> ma
     """Small grey pictures with a caption under each.
 
     Args:
-        pictures: ``(N, 1, H, W)``.
-        captions: N of them.
-        columns: In each row.
+        pictures: A tensor ``(N, 1, H, W)``.
+        captions: What stands under each of the N.
+        columns: How many pictures a row has.
 
     Returns:
         The figure.
@@ -204,7 +204,7 @@ def probabilities(
 
     Args:
         rows: For each label, probabilities ``(C,)``.
-        classes: Their C names.
+        classes: The names of the C classes.
         ax: Where to draw; by default a new figure.
         log: Whether the axis is logarithmic, to show what is small.
 
@@ -242,7 +242,7 @@ def reliability(
     Args:
         answers: For each label, logits ``(N, C)`` and targets ``(N,)``.
         ax: Where to draw; by default a new figure.
-        bins: Over confidences from 0 to 1.
+        bins: How many bins divide confidences from 0 to 1.
         colors: For some labels, a colour; the others are grey.
 
     Returns:

@@ -41,7 +41,7 @@ def say(utterances: Sequence[Utterance], library: str, data: str) -> list[bytes]
     """The samples of each utterance, little-endian, of 16 bits.
 
     Args:
-        utterances: In an order that matters: another one gives slightly other samples.
+        utterances: What is said, in an order that matters: another one gives slightly other samples.
         library: The path of the shared library.
         data: The path of its folder ``espeak-ng-data``.
 

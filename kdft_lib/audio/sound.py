@@ -21,8 +21,8 @@ def read_wav(path: str | Path, sample_rate: int, *, limit: int = _LARGEST) -> Te
     """The samples of a WAV file of one channel and 16 bits.
 
     Args:
-        path: The file.
-        sample_rate: That it must have, in samples a second: nothing is resampled in silence.
+        path: The file's path.
+        sample_rate: The rate that it must have, in samples a second: nothing is resampled in silence.
         limit: How many bytes the file may have.
 
     Returns:
@@ -71,9 +71,9 @@ def resample(waveforms: Tensor, given: int, wanted: int) -> Tensor:
     (:func:`scipy.signal.resample_poly`), or they would come back as others.
 
     Args:
-        waveforms: ``(..., samples)``.
-        given: Their samples a second.
-        wanted: Those that come out.
+        waveforms: Clips, ``(..., samples)``.
+        given: How many samples a second they have.
+        wanted: How many samples a second come out.
 
     Returns:
         Float32, ``(..., ⌈samples · wanted / given⌉)``.
@@ -108,8 +108,8 @@ def centered(waveform: Tensor, samples: int) -> Tensor:
     longer than the clip loses as much at its start as at its end.
 
     Args:
-        waveform: ``(T,)``.
-        samples: Of the clip.
+        waveform: The word and what is around it, ``(T,)``.
+        samples: How many samples the clip has.
 
     Returns:
         ``(samples,)``; what is around the word is zero.

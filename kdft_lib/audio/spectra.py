@@ -35,12 +35,12 @@ def log_mel(
     silence, which only a synthesiser makes, does not stand out.
 
     Args:
-        waveforms: ``(N, samples)``.
-        sample_rate: Their samples a second.
+        waveforms: N clips, ``(N, samples)``.
+        sample_rate: How many samples a second they have.
         bands: How many triangles, from 20 Hz to half the sampling rate.
-        window: Samples of a column.
-        hop: Samples from one column to the next.
-        normalize: Bring each clip to mean 0 and standard deviation 1; silence becomes 0.
+        window: How many samples make a column.
+        hop: How many samples lie from one column to the next.
+        normalize: Whether each clip is brought to mean 0 and standard deviation 1; silence becomes 0.
 
     Returns:
         Float32, ``(N, 1, bands, 1 + ⌊samples / hop⌋)``.
@@ -79,9 +79,9 @@ def mel_filters(sample_rate: int, bands: int, window: int) -> Tensor:
     """Triangles over the frequencies of a Fourier transform, even on the mel scale.
 
     Args:
-        sample_rate: Samples a second.
-        bands: How many.
-        window: Samples that are transformed.
+        sample_rate: How many samples a second there are.
+        bands: How many triangles there are.
+        window: How many samples are transformed at once.
 
     Returns:
         Float32, ``(bands, 1 + window // 2)``.

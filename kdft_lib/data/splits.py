@@ -34,8 +34,8 @@ class Splits(NamedTuple):
         """The same rows with other inputs, such as spectra of waveforms.
 
         Args:
-            change: Takes the inputs of one part and gives as many rows; called once for each part, so
-                it must not learn anything from them.
+            change: A function of the inputs of one part that gives as many rows; called once for each
+                part, so it must not learn anything from them.
 
         Example:
             >>> data = TensorData(torch.eye(2), torch.tensor([0, 1]))
@@ -68,8 +68,8 @@ class TextSplits(NamedTuple):
         """The same rows as tensors.
 
         Args:
-            encode: Takes texts and gives as many rows: a tensor, or a mapping of tensors for models that
-                take keywords, such as ``sentence_encoder().tokens``. It is called once, with the texts
+            encode: A function of texts that gives as many rows: a tensor, or a mapping of tensors for models
+                that take keywords, such as ``sentence_encoder().tokens``. It is called once, with the texts
                 of all parts, and must not learn anything from them.
 
         Raises:
@@ -95,10 +95,10 @@ def draw_balanced(targets: Tensor, pool: Tensor, count: int, seed: int) -> tuple
     """Draw ``count`` of ``pool``, class by class, as evenly as it goes. Both parts come shuffled.
 
     Args:
-        targets: ``(N,)``, class indices of the whole data set.
-        pool: ``(P,)``, which of these may be drawn.
-        count: From 0 to ``P``.
-        seed: Of the draw.
+        targets: The class indices of the whole data set, ``(N,)``.
+        pool: The rows that may be drawn, ``(P,)``.
+        count: How many are drawn, from 0 to ``P``.
+        seed: The seed of the draw.
 
     Returns:
         What was drawn, ``(count,)``, and the rest, ``(P - count,)``: indices into ``targets``.

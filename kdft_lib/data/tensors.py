@@ -22,11 +22,11 @@ class TensorData(Dataset[Batch]):
     with their samples.
 
     Args:
-        inputs: ``(N, ...)``, or a mapping of such tensors for models that take keywords.
-        targets: ``(N, ...)``; ``-100`` means no label. By default there are none.
-        teacher_logits: ``(N, ..., C)``, or the columns of the highest alone, as
+        inputs: A tensor ``(N, ...)``, or a mapping of such tensors for models that take keywords.
+        targets: A tensor ``(N, ...)``; ``-100`` means no label. By default there are none.
+        teacher_logits: A tensor ``(N, ..., C)``, or the columns of the highest alone, as
             :func:`kdft_lib.teachers.cache` computes them.
-        mask: ``(N, ...)``, boolean, true where a position counts.
+        mask: A boolean tensor ``(N, ...)``, true where a position counts.
         teacher: The fingerprint of the teacher whose logits these are.
 
     Raises:
@@ -130,9 +130,9 @@ class TensorData(Dataset[Batch]):
         """Every row once, in batches of ``batch_size`` (the last may be smaller).
 
         Args:
-            batch_size: 1 or more.
-            shuffle: In a random order.
-            generator: On the CPU; orders the shuffle. By default, torch's own.
+            batch_size: How many rows a batch has, 1 or more.
+            shuffle: Whether the rows come in a random order.
+            generator: What orders the shuffle, on the CPU; by default torch's own.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")

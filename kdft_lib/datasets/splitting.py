@@ -37,8 +37,8 @@ def draw(
     """Draw the labelled samples, balanced by class, and those for validation.
 
     Args:
-        targets: ``(N,)``, class indices of the whole data set.
-        pool: ``(P,)``, which rows may be labelled.
+        targets: The class indices of the whole data set, ``(N,)``.
+        pool: The rows that may be labelled, ``(P,)``.
         labeled: How many of these are; ``None`` takes all.
         validation: One of ``choice``; or ``"within"``: a fifth of the labelled rows.
         choice: Counts, of which one is drawn, the same for every seed; or the name of all of ``held_out``.
@@ -75,12 +75,12 @@ def check(
     """Whether :func:`draw` can do what is asked: for those who read much, or download it, before they draw.
 
     Args:
-        labeled: As :func:`draw` takes it.
-        validation: As :func:`draw` takes it.
-        choice: As :func:`draw` takes it.
-        classes: How many there are.
+        labeled: What :func:`draw` will be given.
+        validation: What :func:`draw` will be given.
+        choice: What :func:`draw` will be given.
+        classes: How many classes there are.
         pool: How many rows may be labelled, those for validation included unless they are held out.
-        held_out: Whether they are.
+        held_out: Whether validation has rows of its own.
 
     Returns:
         How many rows are labelled, and how many are drawn for validation and not of the labelled.
@@ -107,7 +107,7 @@ def draw_stretch(
     """Draw a stretch of rows that follow one another, as a text does.
 
     Args:
-        pool: ``(P,)``, which rows may be in ``train``; the first follows the last.
+        pool: The rows that may be in ``train``, ``(P,)``; the first follows the last.
         labeled: How many of these are; ``None`` takes all, from the first.
         val: The rows for validation, which stay as they are.
         test: The rows for testing, which stay as they are.

@@ -36,7 +36,7 @@ def japanese_vowels(labeled: int | None = None, *, validation: int | Literal["wi
         validation: How many of the 270 training utterances are set apart as ``val``, the same for every
             seed: from 0, which leaves all 270 to ``train``, to 135; or ``"within"``: a fifth of the
             labelled ones.
-        seed: Of the draw of labelled utterances.
+        seed: The seed of the draw of labelled utterances.
 
     Returns:
         :class:`Splits`; inputs are float32, ``(N, 29, 12)``, from 7 to 29 frames followed by zeros; no
