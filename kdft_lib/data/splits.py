@@ -102,6 +102,12 @@ def draw_balanced(targets: Tensor, pool: Tensor, count: int, seed: int) -> tuple
 
     Returns:
         What was drawn, ``(count,)``, and the rest, ``(P - count,)``: indices into ``targets``.
+
+    Example:
+        >>> targets = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> drawn, rest = draw_balanced(targets, torch.arange(6), count=4, seed=0)
+        >>> targets[drawn].bincount(), targets[rest].bincount()
+        (tensor([2, 2]), tensor([2]))
     """
     shuffled = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
     classes = targets[shuffled]

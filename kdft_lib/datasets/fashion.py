@@ -76,7 +76,8 @@ def fashion_mnist(
         seed: The seed of the draw of labelled images.
         root: The folder where the files are. By default they are looked for in ``$KDFT_DATA``, in the
             user's cache (``kdft``, under ``$XDG_CACHE_HOME`` or ``~/.cache``), and where Debian's package
-            ``dataset-fashion-mnist`` puts them; where none has them, torchvision downloads them into the first of these.
+            ``dataset-fashion-mnist`` puts them; where none has them, torchvision downloads them into the
+            first of these.
 
     Returns:
         :class:`Splits`; inputs are float32, ``(N, 1, 28, 28)``, with mean 0 and deviation 1 over the
