@@ -35,9 +35,13 @@ class Teacher:
 
     Args:
         model: Any classifier that :func:`kdft_lib.models.logits` can call, or a teacher already.
+        labels: How many labelled samples it has learned from, for the ledger of what it teaches. By default what
+            the teacher that is given knows, or what the model's ``card`` says; ``None`` where nobody knows.
+        pretraining: What it had learned before, in words, for the ledger.
 
     Raises:
         TypeError: If it is not a module.
+        ValueError: If ``labels`` is negative.
 
     Example:
         >>> teacher = Teacher(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout()))
@@ -47,11 +51,19 @@ class Teacher:
         (False, False)
     """
 
-    def __init__(self, model: nn.Module | Teacher):
-        asked = model.model if isinstance(model, Teacher) else model
+    def __init__(self, model: nn.Module | Teacher, *, labels: int | None = None, pretraining: str | None = None):
+        known = model if isinstance(model, Teacher) else None
+        asked = known.model if known is not None else model
         if not isinstance(asked, nn.Module):
             raise TypeError(f"the teacher is a {type(asked).__name__}; it must be a torch.nn.Module")
+        if labels is not None and labels < 0:
+            raise ValueError(f"labels is {labels}; it must be 0 or more, or None where nobody knows")
+        card = getattr(asked, "card", None) or {}
         self.model: nn.Module = asked.eval()
+        self.labels: int | None = (
+            labels if labels is not None else known.labels if known is not None else card.get("labels")
+        )
+        self.pretraining: str = pretraining or (known.pretraining if known is not None else "none")
 
     def __call__(self, inputs: models.Inputs) -> Tensor:
         """The logits for a batch of inputs, in evaluation mode and without gradient."""

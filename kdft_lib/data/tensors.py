@@ -116,6 +116,16 @@ class TensorData(Dataset[Batch]):
         """The same rows with other inputs; a teacher's logits, which belong to the old ones, stay."""
         return self._with(self._columns | {"inputs": inputs})
 
+    def with_rows(self, more: TensorData) -> TensorData:
+        """These rows and more of them; where one of the two has no targets, its rows have no label.
+
+        Example:
+            >>> data = TensorData(torch.zeros(2, 3), torch.tensor([0, 1]))
+            >>> data.with_rows(data.without_labels()).targets
+            tensor([   0,    1, -100, -100])
+        """
+        return self._with(batches.join(self._columns, more._columns))
+
     def with_teacher_logits(self, teacher_logits: Tensor | Mapping[str, Tensor], teacher: str) -> TensorData:
         """The same rows with a teacher's logits and its fingerprint."""
         return TensorData(self.inputs, self.targets, teacher_logits=teacher_logits, mask=self.mask, teacher=teacher)

@@ -1,25 +1,44 @@
-"""Fair comparisons: the same budget, several seeds, an interval, and a ledger of what it cost."""
+"""Fair comparisons: settings with names, the same budget, several seeds, an interval, and a ledger of what it cost."""
 
-from kdft_lib.experiments.comparison import Comparison, compare
-from kdft_lib.experiments.methods import Classical, Method, OnFeatures, PerSeed, Recipe, Trained
-from kdft_lib.experiments.records import Recorded, record, recorded
+from kdft_lib.experiments.comparison import Candidates, Measure, compare
+from kdft_lib.experiments.grid import Candidate, grid
+from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, NamedBy, OnFeatures
+from kdft_lib.experiments.recipe import Recipe
+from kdft_lib.experiments.records import Recorded, hardware, record, recorded
+from kdft_lib.experiments.result import Comparison
 from kdft_lib.experiments.statistics import Interval, groups, holm, mean_interval, paired_interval
+from kdft_lib.experiments.trained import Answering, Method, Once, Source, Trained, per_seed
+from kdft_lib.training import Ledger, Settings
 
 __all__ = [
+    "Answering",
+    "Candidate",
+    "Candidates",
     "Classical",
     "Comparison",
+    "Given",
+    "Interpolated",
     "Interval",
+    "Ledger",
+    "Measure",
+    "Members",
     "Method",
+    "NamedBy",
     "OnFeatures",
-    "PerSeed",
+    "Once",
     "Recipe",
     "Recorded",
+    "Settings",
+    "Source",
     "Trained",
     "compare",
+    "grid",
     "groups",
+    "hardware",
     "holm",
     "mean_interval",
     "paired_interval",
+    "per_seed",
     "record",
     "recorded",
 ]

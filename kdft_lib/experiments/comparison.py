@@ -2,120 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments.methods import UNKNOWN, Method, PerSeed, Recipe, Trained
-from kdft_lib.experiments.statistics import Interval, groups, mean_deviation, paired_interval
+from kdft_lib.data import Splits
+from kdft_lib.experiments.grid import Candidate
+from kdft_lib.experiments.kept import Kept
+from kdft_lib.experiments.recipe import Recipe
+from kdft_lib.experiments.result import Comparison
+from kdft_lib.experiments.trained import Method, Trained
 from kdft_lib.training.progress import progress_bar
 
-if TYPE_CHECKING:
-    import pandas
+Candidates: TypeAlias = Method | Candidate | Sequence[Method | Candidate]
+"""A method, or the settings of one to choose from."""
 
-Candidates: TypeAlias = Method | Sequence[Method]
-
-
-@dataclass(repr=False)
-class Comparison:
-    """Test accuracies of several methods on the same seeds. A notebook shows both tables.
-
-    Attributes:
-        test: For each method, the accuracy (0 to 1) of each seed, of the chosen setting.
-        val: For each method and setting tried, the validation accuracy of each seed.
-        chosen: For each method, which of its settings had the highest mean validation accuracy.
-        ledgers: For each method, what its chosen setting consumed, for each seed.
-        seeds: In the order of the accuracies.
-        reference: The method that the differences are against.
-        measured: For each further measure and method, its value for each seed, of the chosen setting.
-        trained: For each method, what its chosen setting left behind; not recorded.
-
-    Example:
-        >>> from kdft_lib.experiments import recorded
-        >>> made = recorded("soft-targets-thousand")["1,000 labels"]
-        >>> list(made.table().index)[0], made.difference("soft targets").mean > 0
-        ('labels', True)
-    """
-
-    test: dict[str, list[float]]
-    val: dict[str, list[list[float]]]
-    chosen: dict[str, int]
-    ledgers: dict[str, list[dict[str, Any]]]
-    seeds: list[int]
-    reference: str
-    measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    trained: dict[str, list[Trained]] = field(default_factory=dict, repr=False, compare=False)
-
-    def difference(self, method: str, reference: str | None = None) -> Interval:
-        """How much better a method is than the reference, in accuracy, seed by seed.
-
-        Raises:
-            KeyError: If one of them was not compared.
-        """
-        return paired_interval(self.test[method], self.test[reference or self.reference])
-
-    def table(self) -> pandas.DataFrame:
-        """Mean and standard deviation of the test accuracy in percent, the difference from the
-        reference with its paired 95 % interval, and the groups that Holm's correction leaves: two
-        methods that share a letter cannot be told apart at 5 %.
-        """
-        import pandas
-
-        letters = groups(self.test)
-        rows = []
-        for method, scores in self.test.items():
-            mean, deviation = mean_deviation([100 * score for score in scores])
-            row = {"method": method, "test accuracy, %": f"{mean:.1f} ± {deviation:.1f}"}
-            if method == self.reference:
-                row["difference [95 % interval]"] = "reference"
-            else:
-                gap = self.difference(method)
-                row["difference [95 % interval]"] = (
-                    f"{100 * gap.mean:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
-                )
-            if len(self.test) > 2:
-                row["group"] = letters[method]
-            rows.append(row)
-        return pandas.DataFrame(rows).set_index("method")
-
-    def ledger(self) -> pandas.DataFrame:
-        """What each method consumed: labels to train, to choose and of its teacher; unlabelled
-        inputs; pretraining; optimiser steps; mean seconds; settings tried.
-        """
-        import pandas
-
-        rows = []
-        for method, entries in self.ledgers.items():
-            first = entries[0]
-            rows.append({
-                "method": method,
-                "labels": f"{first['labels']:,}",
-                "to choose": f"{first['choosing']:,}",
-                "teacher's labels": first["teacher_labels"] if first["teacher_labels"] == UNKNOWN
-                else f"{first['teacher_labels']:,}",
-                "unlabeled": f"{first['unlabeled']:,}",
-                "pretraining": first["pretraining"],
-                "steps": f"{first['steps']:,}",
-                "seconds": f"{sum(entry['seconds'] for entry in entries) / len(entries):.1f}",
-                "settings tried": len(self.val[method]),
-            })  # fmt: skip
-        return pandas.DataFrame(rows).set_index("method")
-
-    def _repr_html_(self) -> str:
-        seeds = len(self.seeds)
-        return (
-            f"{self.table().to_html(border=0)}"
-            f"<p>{seeds} seeds; intervals are paired over seeds. Ledger, for one seed:</p>"
-            f"{self.ledger().to_html(border=0)}"
-        )
-
-    def __repr__(self) -> str:
-        return f"{self.table().to_string()}\n\n{self.ledger().to_string()}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {name: value for name, value in vars(self).items() if name != "trained"}
+Measure: TypeAlias = Callable[[Trained, Splits], float]
+"""What else to take of a trained method."""
 
 
 def compare(
@@ -124,73 +28,110 @@ def compare(
     *,
     seeds: Iterable[int] = range(5),
     reference: str | None = None,
-    measures: Mapping[str, Callable[[Trained, Splits], float]] | None = None,
+    contrasts: Iterable[tuple[str, str]] = (),
+    choose: Literal["mean", "each seed"] = "mean",
+    measures: Mapping[str, Measure] | None = None,
     equal_budgets: bool = True,
+    keep: str | Path | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Train every method on every seed, choose its setting on validation, and score it once on test.
 
-    One seed sets the split, the initialisation and the order, and all methods share it. A method
-    given as a list of settings ends with the one of highest mean validation accuracy; the test
-    scores of the others are never computed.
+    One seed sets the split, the initialisation and the order, and all methods share it. The test scores of
+    settings that were not chosen are never computed.
 
     Args:
-        methods: Each a :class:`Recipe`, a :class:`PerSeed`, a :class:`Classical`, anything with their ``train``, or a
-            list of them to choose from.
-        splits: From a seed to splits, such as ``lambda seed: fashion_mnist(1000, seed=seed)``.
+        methods: Each a :class:`Recipe`, a :class:`Classical`, anything with their ``train``, or several settings
+            of one to choose from, as :func:`grid` makes them.
+        splits: A function from a seed to splits, such as ``lambda seed: fashion_mnist(1000, seed=seed)``.
         seeds: At least two; five or more to be believed.
         reference: The method that differences are against; by default the first.
+        contrasts: The few differences that the comparison is made for, as pairs ``(method, other)``, named before
+            it is run: Holm's correction is over these.
+        choose: ``"mean"``: a method ends with the setting of highest mean validation accuracy over the seeds;
+            ``"each seed"``: each seed has the setting that is best on its own validation labels, as one shop
+            would choose.
         measures: What else to take of each chosen setting, by name, such as the calibration error on
             ``splits.test``: functions of what was trained and of the seed's splits.
         equal_budgets: Whether recipes must have the same steps and batch sizes.
-        progress: A progress bar; by default where a person watches.
+        keep: A folder in which each finished run is kept as a file (pickled, so name a folder of your own), so
+            that an interrupted comparison goes on where it was: call again with the same arguments. Delete the
+            folder when the result is recorded.
+        progress: Whether to show a progress bar; by default where a person watches.
 
     Returns:
         :class:`Comparison`.
 
     Raises:
-        ValueError: If there are fewer than two seeds, no method, budgets that differ, or a
-            reference that is none of the methods.
+        ValueError: If there are fewer than two seeds, no method, budgets that differ, a reference or a contrast of
+            methods that are not compared, or ``keep`` holds runs of another comparison.
 
     Example:
-        >>> from kdft_lib.experiments import Classical
+        >>> from kdft_lib.experiments import Classical, grid
         >>> from sklearn.dummy import DummyClassifier
         >>> from sklearn.linear_model import LogisticRegression
+        >>> from kdft_lib.data import TensorData
         >>> data = TensorData(torch.eye(2).repeat(6, 1), torch.tensor([0, 1]).repeat(6))
         >>> splits = Splits(data[:4], data[4:6].without_labels(), data[6:8], data[8:])
-        >>> methods = {"majority": Classical(DummyClassifier()), "linear": Classical(LogisticRegression())}
-        >>> compare(methods, lambda seed: splits, seeds=range(2), progress=False).test
-        {'majority': [0.5, 0.5], 'linear': [1.0, 1.0]}
+        >>> methods = {"majority": Classical(DummyClassifier()), "linear": grid(Classical(LogisticRegression()), C=1.0)}
+        >>> made = compare(methods, lambda seed: splits, seeds=range(2), progress=False)
+        >>> made.test, made.setting("linear")
+        ({'majority': [0.5, 0.5], 'linear': [1.0, 1.0]}, {'C': 1.0})
     """
-    candidates = {name: list(entry) if isinstance(entry, Sequence) else [entry] for name, entry in methods.items()}
-    seeds = list(seeds)
+    candidates, seeds = _planned(methods, seeds)
     reference = reference if reference is not None else next(iter(candidates), "")
-    _check_comparison(candidates, seeds, reference, equal_budgets)
+    pairs = [(method, other) for method, other in contrasts]
+    _check_comparison(candidates, seeds, reference, pairs, equal_budgets)
+    if choose not in ("mean", "each seed"):
+        raise ValueError(f'choose is {choose!r}; it must be "mean" or "each seed"')
+    kept = Kept(keep)
     runs: dict[str, list[list[Trained]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     val: dict[str, list[list[float]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     for seed, parts, name, index in _all_runs(candidates, seeds, splits, progress):
-        run = candidates[name][index].train(parts, seed)
-        run.ledger["choosing"] = len(parts.val) if len(candidates[name]) > 1 else 0
+        run = kept.run(candidates[name][index], name, parts, seed)
+        choosing = len(parts.val) if len(candidates[name]) > 1 else run.ledger.choosing
+        run = dataclasses.replace(run, ledger=dataclasses.replace(run.ledger, choosing=choosing), seed=seed)
         runs[name][index].append(run)
-        val[name][index].append(_accuracy(run, parts.val))
-    chosen = {name: max(range(len(scores)), key=lambda index: sum(scores[index])) for name, scores in val.items()}
-    trained = {name: entries[chosen[name]] for name, entries in runs.items()}
+        val[name][index].append(run.accuracy(parts.val))
+    chosen = {name: _best(scores, len(seeds), choose) for name, scores in val.items()}
+    trained = {
+        name: [runs[name][index][place] for place, index in enumerate(indices)] for name, indices in chosen.items()
+    }
     test, measured = _scored(trained, measures or {}, seeds, splits)
     return Comparison(
         test=test,
         val=val,
+        settings={name: [dict(entry.setting) for entry in entries] for name, entries in candidates.items()},
         chosen=chosen,
+        choose=choose,
         ledgers={name: [run.ledger for run in kept] for name, kept in trained.items()},
         seeds=seeds,
         reference=reference,
+        contrasts=pairs,
         measured=measured,
         trained=trained,
     )
 
 
+def _planned(methods: Mapping[str, Candidates], seeds: Iterable[int]) -> tuple[dict[str, list[Candidate]], list[int]]:
+    """What is run, one after the other: the settings of each method, and the seeds."""
+    listed = {name: entry if isinstance(entry, Sequence) else [entry] for name, entry in methods.items()}
+    return {
+        name: [entry if isinstance(entry, Candidate) else Candidate(entry) for entry in entries]
+        for name, entries in listed.items()
+    }, list(seeds)
+
+
+def _best(val: list[list[float]], seeds: int, choose: str) -> list[int]:
+    """For each seed, the setting of highest validation accuracy: the first of equals."""
+    if choose == "mean":
+        return [max(range(len(val)), key=lambda index: sum(val[index]))] * seeds
+    return [max(range(len(val)), key=lambda index: val[index][place]) for place in range(seeds)]
+
+
 def _scored(
     trained: Mapping[str, list[Trained]],
-    measures: Mapping[str, Callable[[Trained, Splits], float]],
+    measures: Mapping[str, Measure],
     seeds: list[int],
     splits: Callable[[int], Splits],
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
@@ -200,14 +141,14 @@ def _scored(
     for index, seed in enumerate(seeds):
         parts = splits(seed)
         for name, runs in trained.items():
-            test[name].append(_accuracy(runs[index], parts.test))
+            test[name].append(runs[index].accuracy(parts.test))
             for measure, function in measures.items():
                 measured[measure][name].append(float(function(runs[index], parts)))
     return test, measured
 
 
 def _all_runs(
-    candidates: Mapping[str, list[Any]], seeds: list[int], splits: Callable[[int], Splits], progress: bool | None
+    candidates: Mapping[str, list[Candidate]], seeds: list[int], splits: Callable[[int], Splits], progress: bool | None
 ) -> Iterator[tuple[int, Splits, str, int]]:
     count = len(seeds) * sum(len(entries) for entries in candidates.values())
     with progress_bar(count, "run", progress) as bar:
@@ -220,7 +161,11 @@ def _all_runs(
 
 
 def _check_comparison(
-    candidates: Mapping[str, list[Any]], seeds: list[int], reference: str, equal_budgets: bool
+    candidates: Mapping[str, list[Candidate]],
+    seeds: list[int],
+    reference: str,
+    contrasts: list[tuple[str, str]],
+    equal_budgets: bool,
 ) -> None:
     if not candidates or not all(candidates.values()):
         raise ValueError("methods is empty, or one of them has no setting; give each at least one")
@@ -228,18 +173,22 @@ def _check_comparison(
         raise ValueError(f"seeds is {seeds}; an interval needs two or more, all different")
     if reference not in candidates:
         raise ValueError(f"reference is {reference!r}; choose one of {', '.join(candidates)}")
+    for name in (name for pair in contrasts for name in pair):
+        if name not in candidates:
+            raise ValueError(f"contrasts names {name!r}; choose among {', '.join(candidates)}")
     budgets = {
-        (name, recipe.steps, recipe.batch_size): None
+        (name, str(recipe.settings.steps or f"{recipe.settings.epochs} epochs of"), recipe.settings.batch_size): None
         for name, entries in candidates.items()
         for entry in entries
-        if isinstance(recipe := entry.recipe if isinstance(entry, PerSeed) else entry, Recipe)
+        if (recipe := _recipe(entry.method)) is not None
     }
     if equal_budgets and len({budget[1:] for budget in budgets}) > 1:
         listed = ", ".join(f"{name} {steps} steps of {size}" for name, steps, size in budgets)
         raise ValueError(f"the budgets differ ({listed}); make them equal, or say equal_budgets=False")
 
 
-def _accuracy(trained: Trained, data: TensorData) -> float:
-    if data.targets is None:
-        raise ValueError("val and test need targets to be scored")
-    return (trained.decide(data).cpu() == data.targets.cpu()).double().mean().item()
+def _recipe(method: Any) -> Recipe | None:
+    """The recipe that is trained in the end, through whatever is around it."""
+    while not isinstance(method, Recipe) and hasattr(method, "method"):
+        method = method.method
+    return method if isinstance(method, Recipe) else None

@@ -1,199 +1,106 @@
-"""What can be compared: a recipe for a network, or a classical method beside it."""
+"""What stands beside a network, and what is made of methods: on features, named by another, between two."""
 
 from __future__ import annotations
 
 import dataclasses
-import operator
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from typing import Any
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.objectives import Objective
-from kdft_lib.strategies import Strategy
-from kdft_lib.training import History, fit, predict
-
-UNKNOWN = "unknown"
+from kdft_lib.experiments.trained import Method, Source, Trained, found
+from kdft_lib.teachers import Ensemble
+from kdft_lib.training import Ledger, interpolate
 
 
-@dataclass
-class Trained:
-    """What a method leaves behind for one seed.
+class Wrapped:
+    """A method around another: what it does not know itself, :meth:`but` changes in that one."""
 
-    Attributes:
-        decide: From data to decided classes, int64 ``(N,)``.
-        ledger: What was consumed.
-        model: The network, or whatever decides.
-        history: Of the run, for networks.
-        objective: What a network learned from.
+    method: Any
 
-    Example:
-        >>> decide = lambda data: torch.zeros(len(data), dtype=torch.int64)
-        >>> Trained(decide, {"labels": 0}, model=None).decide(TensorData(torch.zeros(3, 2)))
-        tensor([0, 0, 0])
-    """
-
-    decide: Callable[[TensorData], Tensor]
-    ledger: dict[str, Any]
-    model: Any
-    history: History | None = None
-    objective: Objective | None = None
-
-
-class Method(Protocol):
-    """Anything that can be trained on splits with a seed.
-
-    Example:
-        >>> isinstance(Classical, type) and hasattr(Classical, "train") and hasattr(Recipe, "train")
-        True
-    """
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        """Learn from everything but ``splits.test``."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The four choices and a budget: one call of :func:`kdft_lib.training.fit`.
-
-    Attributes:
-        model: Makes the student; torch's generator is seeded before.
-        objective: What it learns from.
-        strategy: What may move.
-        steps: Optimiser steps.
-        train_data: Which part of the splits to learn from, a function of them.
-        transfer_data: Which part to use without labels, if any.
-        batch_size: See :func:`~kdft_lib.training.fit`, as the following.
-        augment: A function of the inputs.
-        optimizer: Makes one from parameter groups.
-        schedule: Of the learning rate.
-        pretraining: What the student, or its teacher, knew before, in words for the ledger.
-
-    Example:
-        >>> from kdft_lib.models import ConvNet
-        >>> from kdft_lib.objectives import Supervised
-        >>> from kdft_lib.strategies import FullFineTuning
-        >>> labels = Recipe(ConvNet, Supervised(), FullFineTuning(1e-2), steps=400)
-        >>> labels.but(objective=Supervised(label_smoothing=0.1)).steps
-        400
-    """
-
-    model: Callable[[], nn.Module]
-    objective: Objective
-    strategy: Strategy
-    steps: int
-    train_data: Callable[[Splits], TensorData] = operator.attrgetter("train")
-    transfer_data: Callable[[Splits], TensorData] | None = None
-    batch_size: int = 128
-    augment: Callable[[Any], Any] | None = None
-    optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW
-    schedule: Any = "one_cycle"
-    pretraining: str = "none"
-
-    def but(self, **changes: Any) -> Recipe:
-        """The same with one choice changed, or several."""
-        return dataclasses.replace(self, **changes)
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        """Make the student and train it; one seed sets the initialisation and the order."""
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            model = self.model()
-        transfer = self.transfer_data(splits) if self.transfer_data is not None else None
-        history = fit(
-            model, self.train_data(splits), objective=self.objective, strategy=self.strategy, steps=self.steps,
-            transfer_data=transfer, batch_size=self.batch_size, augment=self.augment, optimizer=self.optimizer,
-            schedule=self.schedule, seed=seed, progress=False,
-        )  # fmt: skip
-        ledger = history.ledger | {"teacher_labels": self._teacher_labels(), "pretraining": self.pretraining}
-        return Trained(lambda data: predict(model, data).argmax(dim=-1), ledger, model, history, self.objective)
-
-    def _teacher_labels(self) -> int | str:
-        counts = [getattr(teacher.model, "card", {}).get("labels", UNKNOWN) for teacher in self.objective.teachers()]
-        return UNKNOWN if UNKNOWN in counts else max(counts, default=0)
-
-
-@dataclass(frozen=True)
-class PerSeed:
-    """A recipe of which something is made anew for each seed: a teacher that was trained on the same
-    labels, a penalty toward where this seed starts.
-
-    Attributes:
-        recipe: What stays.
-        changes: From the seed's splits and the seed to what :meth:`Recipe.but` changes.
-
-    Example:
-        >>> from kdft_lib.models import ConvNet
-        >>> from kdft_lib.objectives import SoftTargets, Supervised
-        >>> from kdft_lib.strategies import FullFineTuning
-        >>> alone = Recipe(ConvNet, Supervised(), FullFineTuning(1e-2), steps=1)
-        >>> data = TensorData(torch.randn(10, 1, 28, 28), torch.arange(10))
-        >>> splits = Splits(data, data.without_labels(), data, data)
-        >>> again = PerSeed(alone, lambda splits, seed: {"objective": SoftTargets(alone.train(splits, seed).model)})
-        >>> sorted(again.train(splits, seed=0).history.steps[0])[-1]
-        'step'
-    """
-
-    recipe: Recipe
-    changes: Callable[[Splits, int], Mapping[str, Any]]
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        """Make the changes and train the recipe."""
-        return self.recipe.but(**self.changes(splits, seed)).train(splits, seed)
+    def but(self, **changes: Any) -> Any:
+        """The same with some settings changed, its own or those of the method inside."""
+        own = {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        mine = {name: value for name, value in changes.items() if name in own}
+        others = {name: value for name, value in changes.items() if name not in own}
+        if others:
+            mine["method"] = mine.get("method", self.method).but(**others)
+        return dataclasses.replace(self, **mine)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
 class Classical:
-    """A scikit-learn classifier on the inputs as they are, flattened to rows: what a practitioner
-    would try first.
+    """A scikit-learn classifier: what a practitioner would try first.
 
     Attributes:
         estimator: Unfitted; each seed fits a clone, with ``random_state`` set where it has one.
+        shown: What it is shown of the data, a function of it; by default the inputs, flattened to rows.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
         >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
         >>> splits = Splits(data, data.without_labels(), data, data)
-        >>> Classical(LogisticRegression()).train(splits, seed=0).decide(data)[:2]
+        >>> Classical(LogisticRegression()).but(C=10.0).train(splits, seed=0).decide(data)[:2]
         tensor([0, 1])
     """
 
     estimator: Any
+    shown: Callable[[TensorData], Any] | None = None
+
+    def but(self, **changes: Any) -> Classical:
+        """The same with other parameters of the estimator, as its ``set_params`` names them."""
+        from sklearn.base import clone
+
+        own = {name: changes.pop(name) for name in ("estimator", "shown") if name in changes}
+        changed = dataclasses.replace(self, **own)
+        return dataclasses.replace(changed, estimator=clone(changed.estimator).set_params(**changes))
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        """Fit a clone to the labelled images."""
+        """Fit a clone to the labelled rows."""
         from sklearn.base import clone
 
         estimator = clone(self.estimator)
         if "random_state" in estimator.get_params():
             estimator.set_params(random_state=seed)
-        targets = splits.train.targets
-        if targets is None:
+        if splits.train.targets is None:
             raise ValueError("train has no targets; a classical method needs labels")
+        trained = Trained(estimator, Ledger(), shown=self.shown, seed=seed)
+        rows = trained._shown(splits.train)
         started = time.perf_counter()
-        estimator.fit(splits.train.inputs.flatten(1).numpy(), targets.numpy())
-        ledger = {
-            "labels": len(splits.train),
-            "unlabeled": 0,
-            "steps": 0,
-            "seconds": time.perf_counter() - started,
-            "teacher_labels": 0,
-            "pretraining": "none",
-        }
-
-        def decide(data: TensorData) -> Tensor:
-            return torch.from_numpy(estimator.predict(data.inputs.flatten(1).numpy()))
-
-        return Trained(decide, ledger, estimator)
+        estimator.fit(rows, splits.train.targets.numpy())
+        trained.ledger = Ledger(labels=len(splits.train), seconds=time.perf_counter() - started)
+        return trained
 
 
 @dataclass(frozen=True)
-class OnFeatures:
+class Given(Wrapped):
+    """A method that is given other data: more labels, some that were kept, another part.
+
+    Attributes:
+        method: What is trained.
+        change: From the seed's splits and the seed to the splits that the method sees.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
+        >>> splits = Splits(data, data.without_labels(), data, data)
+        >>> fewer = Given(Classical(LogisticRegression()), lambda splits, seed: splits._replace(train=data[:4]))
+        >>> fewer.train(splits, seed=0).ledger.labels
+        4
+    """
+
+    method: Method
+    change: Callable[[Splits, int], Splits]
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Train the method on what it is given."""
+        return self.method.train(self.change(splits, seed), seed)
+
+
+@dataclass(frozen=True)
+class OnFeatures(Wrapped):
     """A method that is shown, in place of the inputs, what a frozen body makes of them.
 
     Attributes:
@@ -219,9 +126,116 @@ class OnFeatures:
     def train(self, splits: Splits, seed: int) -> Trained:
         """Compute the features of the labelled rows, and train the method on them."""
         trained = self.method.train(splits._replace(train=self.features(splits.train)), seed)
-        decide = trained.decide
-        return dataclasses.replace(
-            trained,
-            decide=lambda data: decide(self.features(data)),
-            ledger=trained.ledger | {"pretraining": self.pretraining},
+        ledger = dataclasses.replace(trained.ledger, pretraining=self.pretraining)
+        return dataclasses.replace(trained, ledger=ledger, shown=functools.partial(self._shown, trained))
+
+    def _shown(self, trained: Trained, data: TensorData) -> Any:
+        return trained._shown(self.features(data))
+
+
+@dataclass(frozen=True)
+class NamedBy(Wrapped):
+    """A method that learns from the labels and from what another decided of the inputs without labels:
+    pseudo-labels (Lee, 2013), or self-training where it is the same method.
+
+    Names are no labels, so the ledger counts these inputs as unlabelled, and the labels of the namer apart.
+
+    Attributes:
+        method: Learns from labels and names alike.
+        namer: Who names.
+        sure: Only names of a higher probability than this count; by default all do.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
+        >>> splits = Splits(data[:4], data[4:].without_labels(), data, data)
+        >>> itself = Classical(LogisticRegression())
+        >>> ledger = NamedBy(itself, itself).train(splits, seed=0).ledger
+        >>> ledger.labels, ledger.unlabeled, ledger.teacher_labels
+        (4, 6, 4)
+    """
+
+    method: Method
+    namer: Source
+    sure: float | None = None
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Ask the namer, and train the method on labels and names."""
+        first = found(self.namer, splits, seed)
+        unnamed, names = splits.transfer, first.decide(splits.transfer)
+        if self.sure is not None:
+            rows = first.logits(unnamed).softmax(dim=-1).amax(dim=-1) > self.sure
+            unnamed, names = unnamed[rows], names[rows]
+        train = splits.train.with_rows(TensorData(unnamed.inputs, names))
+        trained = self.method.train(splits._replace(train=train), seed)
+        behind = first.ledger.teacher_labels
+        ledger = dataclasses.replace(
+            trained.ledger,
+            labels=len(splits.train),
+            unlabeled=len(splits.transfer),
+            teacher_labels=None if behind is None else max(first.ledger.labels, behind),
+            pretraining=(trained.ledger + Ledger(pretraining=first.ledger.pretraining)).pretraining,
         )
+        return dataclasses.replace(trained, ledger=ledger)
+
+
+@dataclass(frozen=True)
+class Members(Wrapped):
+    """Several of one method, which differ in their seeds, as an ensemble.
+
+    Attributes:
+        method: What is trained, so many times.
+        count: How many; the seeds are ``first + count * seed`` and those after.
+        first: Of the seeds, so that none is the comparison's own.
+
+    Example:
+        >>> from kdft_lib.objectives import Supervised
+        >>> from kdft_lib.strategies import FullFineTuning
+        >>> from kdft_lib.experiments import Recipe
+        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
+        >>> splits = Splits(data, data.without_labels(), data, data)
+        >>> one = Recipe(lambda: torch.nn.Linear(2, 2), Supervised, FullFineTuning(lr=0.1), steps=2)
+        >>> len(Members(one, 3).train(splits, seed=0).model.members)
+        3
+    """
+
+    method: Method
+    count: int
+    first: int = 1000
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Train all of them."""
+        start = self.first + self.count * seed
+        members = [self.method.train(splits, start + member) for member in range(self.count)]
+        ledger = sum((member.ledger for member in members[1:]), members[0].ledger)
+        return Trained(Ensemble([member.model for member in members]), ledger, seed=seed)
+
+
+@dataclass(frozen=True)
+class Interpolated(Wrapped):
+    """A fine-tuned model, brought back by a part of the way to its start: WiSE-FT (Wortsman et al., 2022).
+
+    Attributes:
+        method: A :class:`Recipe` with a ``start``.
+        alpha: From 0, the start, to 1, the fine-tuned model.
+
+    Example:
+        >>> from kdft_lib.objectives import Supervised
+        >>> from kdft_lib.strategies import FullFineTuning
+        >>> from kdft_lib.experiments import Recipe
+        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
+        >>> splits = Splits(data, data.without_labels(), data, data)
+        >>> start = torch.nn.Linear(2, 2)
+        >>> tuned = Recipe(lambda: start, Supervised, FullFineTuning(lr=0.1), start=start, steps=2)
+        >>> bool((Interpolated(tuned, 0.0).train(splits, seed=0).model.weight == start.weight).all())
+        True
+    """
+
+    method: Any
+    alpha: float = 1.0
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Fine-tune, and go back."""
+        tuned = self.method.train(splits, seed)
+        start = found(self.method.start, splits, seed).model
+        return dataclasses.replace(tuned, model=interpolate(start, tuned.model, self.alpha))

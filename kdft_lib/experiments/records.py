@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata, resources
 from pathlib import Path
@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 
-from kdft_lib.experiments.comparison import Comparison
+import kdft_lib
+from kdft_lib.experiments.result import Comparison
+from kdft_lib.files import written_whole
 
 
 class Recorded(dict[str, Comparison]):
-    """Comparisons by name, read from a file, and ``about``: command, date, versions and hardware.
+    """Comparisons by name, read from a file, and ``about``: command, commit, date, versions and hardware.
 
     Example:
         >>> sorted(recorded("soft-targets-thousand").about)
-        ['command', 'date', 'hardware', 'minutes', 'python', 'versions']
+        ['command', 'commit', 'date', 'hardware', 'minutes', 'python', 'versions']
     """
 
     def __init__(self, comparisons: Mapping[str, Comparison], about: dict[str, Any]):
@@ -33,7 +35,7 @@ def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, se
     """Write comparisons that take too long for a notebook to ``assets/results/NAME.json``.
 
     Args:
-        name: Of the result.
+        name: The result's name.
         comparisons: By name.
         command: What runs it again.
         seconds: How long it took.
@@ -41,25 +43,33 @@ def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, se
     Returns:
         The path written.
 
+    Raises:
+        ValueError: If a setting or a measure is no plain value.
+
     Example:
         >>> path = record("an-example", {}, command="python recipe.py", seconds=60)
         >>> recorded("an-example").about["minutes"]
         1.0
         >>> path.unlink()
     """
+    path = Path(str(resources.files("kdft_lib") / "assets/results")) / f"{name}.json"
     about = {
         "command": command,
+        "commit": commit(path.parent),
         "date": datetime.date.today().isoformat(),
         "minutes": round(seconds / 60, 1),
         "hardware": hardware(),
         "python": platform.python_version(),
-        "versions": {package: metadata.version(package) for package in ("torch", "accelerate", "numpy")},
+        "versions": {"kdft-lib": kdft_lib.__version__}
+        | {package: metadata.version(package) for package in ("torch", "accelerate", "numpy")},
     }
     content = {"about": about, "comparisons": {key: value.to_dict() for key, value in comparisons.items()}}
-    path = Path(str(resources.files("kdft_lib") / "assets/results")) / f"{name}.json"
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    try:
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be recorded ({error}); settings are plain numbers and texts") from None
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -67,7 +77,7 @@ def recorded(name: str) -> Recorded:
     """Comparisons that :func:`record` wrote and the package ships.
 
     Args:
-        name: Of the result.
+        name: The result's name.
 
     Raises:
         FileNotFoundError: If there is none of that name; the message lists those that exist.
@@ -82,10 +92,38 @@ def recorded(name: str) -> Recorded:
         known = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
         raise FileNotFoundError(f"no result {name!r} is recorded; there are {', '.join(known) or 'none'}")
     content = json.loads(file.read_text(encoding="utf-8"))
-    return Recorded({key: Comparison(**value) for key, value in content["comparisons"].items()}, content["about"])
+    comparisons = {key: Comparison.from_dict(value) for key, value in content["comparisons"].items()}
+    return Recorded(comparisons, content["about"])
+
+
+def commit(folder: Path) -> str | None:
+    """The commit of the code that runs, with ``+`` where files differ from it; ``None`` outside a repository.
+
+    Args:
+        folder: Where the code is.
+
+    Example:
+        >>> commit(Path("/")) is None
+        True
+    """
+
+    def said(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return said("rev-parse", "HEAD") + "+" * bool(said("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def hardware() -> str:
+    """The GPU, or the processor and how many of its threads torch uses, in words.
+
+    Example:
+        >>> isinstance(hardware(), str)
+        True
+    """
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     processor = platform.processor() or platform.machine()

@@ -13,15 +13,29 @@ import torch
 class Interval(NamedTuple):
     """A mean difference over seeds, with its two-sided 95 % interval and p-value (paired t-test).
 
+    As a text it is in percentage points, with one digit; with a format, in its own unit.
+
     Example:
-        >>> Interval(mean=0.03, low=0.02, high=0.04, p=0.001).low > 0
-        True
+        >>> gap = Interval(mean=0.024, low=0.017, high=0.031, p=0.001)
+        >>> print(gap, f"{gap:.3f}", sep="; ")
+        +2.4 [1.7, 3.1]; +0.024 [0.017, 0.031]
     """
 
     mean: float
     low: float
     high: float
     p: float
+
+    def __str__(self) -> str:
+        return _said(100 * self.mean, 100 * self.low, 100 * self.high, ".1f")
+
+    def __format__(self, spec: str) -> str:
+        return _said(self.mean, self.low, self.high, spec) if spec else str(self)
+
+
+def _said(mean: float, low: float, high: float, spec: str) -> str:
+    """As in the book, with real minus signs."""
+    return f"{mean:+{spec}} [{low:{spec}}, {high:{spec}}]".replace("-", "−")
 
 
 def paired_interval(scores: Sequence[float], reference: Sequence[float]) -> Interval:
@@ -110,19 +124,18 @@ def groups(scores: Mapping[str, Sequence[float]], level: float = 0.05) -> dict[s
         >>> groups({"a": [0.9, 0.91, 0.92], "b": [0.5, 0.51, 0.53], "c": [0.9, 0.92, 0.91]})
         {'a': 'A', 'b': 'B', 'c': 'A'}
     """
+    import networkx
+
     names = sorted(scores, key=lambda name: -sum(scores[name]))
     pairs = list(itertools.combinations(names, 2))
     adjusted = holm([paired_interval(scores[a], scores[b]).p for a, b in pairs])
-    alike = {frozenset(pair) for pair, p in zip(pairs, adjusted, strict=True) if p >= level}
-    cliques: list[set[str]] = []
-    for size in range(len(names), 0, -1):
-        for members in itertools.combinations(names, size):
-            together = all(frozenset(pair) in alike for pair in itertools.combinations(members, 2))
-            if together and not any(set(members) <= clique for clique in cliques):
-                cliques.append(set(members))
-    cliques.sort(key=lambda clique: min(names.index(name) for name in clique))
+    alike = networkx.Graph()
+    alike.add_nodes_from(names)
+    alike.add_edges_from(pair for pair, p in zip(pairs, adjusted, strict=True) if p >= level)
+    cliques = sorted(sorted(map(names.index, clique)) for clique in networkx.find_cliques(alike))
     letters = {
-        name: "".join(chr(65 + index) for index, clique in enumerate(cliques) if name in clique) for name in names
+        name: "".join(chr(65 + letter) for letter, clique in enumerate(cliques) if place in clique)
+        for place, name in enumerate(names)
     }
     return {name: letters[name] for name in scores}
 

@@ -3,12 +3,16 @@
 from kdft_lib.training.averaging import interpolate, interpolation_curve
 from kdft_lib.training.history import History
 from kdft_lib.training.inference import evaluate, predict
+from kdft_lib.training.ledger import Ledger
 from kdft_lib.training.loop import fit
 from kdft_lib.training.schedules import SCHEDULES, constant, cosine, one_cycle
+from kdft_lib.training.settings import Settings
 
 __all__ = [
     "SCHEDULES",
     "History",
+    "Ledger",
+    "Settings",
     "constant",
     "cosine",
     "evaluate",

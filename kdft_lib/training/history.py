@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdft_lib.training.ledger import Ledger
+
 if TYPE_CHECKING:
     import matplotlib.axes
     import pandas
@@ -22,7 +24,7 @@ class History:
         best_epoch: The epoch (from 0) of highest validation accuracy, the earliest of equals, or
             ``None`` without validation data.
         seconds: Of training and validation, over all sittings.
-        ledger: What the run consumed: ``labels``, ``unlabeled`` inputs, ``steps`` and ``seconds``.
+        ledger: What the run consumed.
 
     Example:
         >>> History(steps=[{"step": 1}], epochs=[{"epoch": 0, "step": 1, "loss": 0.5}], seconds=2.0)
@@ -33,7 +35,7 @@ class History:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
     seconds: float = 0.0
-    ledger: dict[str, Any] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
 
     def __repr__(self) -> str:
         described = f"{len(self.steps):,} steps, {len(self.epochs)} epochs, {self.seconds:.1f} s"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from kdft_lib.data import Batch, TensorData
 from kdft_lib.objectives import Objective
@@ -18,33 +16,19 @@ from kdft_lib.strategies import Strategy
 from kdft_lib.training.history import History
 from kdft_lib.training.inference import evaluate
 from kdft_lib.training.run import Run
-from kdft_lib.training.schedules import SCHEDULES, Schedule
+from kdft_lib.training.settings import settings_of, takes_settings
 
 
+@takes_settings
 def fit(
     model: nn.Module,
     train_data: TensorData | Iterable[Any],
     *,
     objective: Objective,
     strategy: Strategy,
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch_size: int = 128,
     transfer_data: TensorData | Iterable[Any] | None = None,
     val_data: TensorData | Iterable[Any] | None = None,
-    augment: Callable[[Any], Any] | None = None,
-    optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW,
-    schedule: Literal["one_cycle", "cosine", "constant"] | Schedule = "one_cycle",
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-    seed: int = 0,
-    precision: Literal["float32", "bfloat16", "float16"] = "float32",
-    keep_best: bool = False,
-    ema_decay: float | None = None,
-    log_dir: str | Path | None = None,
-    checkpoint_dir: str | Path | None = None,
-    checkpoint_every: int | None = None,
-    progress: bool | None = None,
+    **options: Any,
 ) -> History:
     """Train a model in place.
 
@@ -93,6 +77,7 @@ def fit(
         :class:`~kdft_lib.training.History`.
 
     Raises:
+        TypeError: If there is no such option; the message lists those that exist.
         ValueError: If an argument is out of range or two do not fit together.
         FloatingPointError: If the loss is not finite; the weights are those before that step.
         OSError: If ``checkpoint_dir`` cannot be written.
@@ -105,28 +90,17 @@ def fit(
         >>> [step["step"] for step in history.steps]
         [1, 2, 3]
     """
-    _check_budget(epochs, steps, batch_size=batch_size, accumulate=accumulate, checkpoint_every=checkpoint_every)
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm is {clip_norm}; it must be positive, or None for no clipping")
-    if isinstance(schedule, str) and schedule not in SCHEDULES:
-        raise ValueError(f"schedule is {schedule!r}; choose {', '.join(SCHEDULES)}, or give a function")
-    if keep_best and val_data is None:
+    settings = settings_of(options, "fit")
+    if settings.keep_best and val_data is None:
         raise ValueError("keep_best needs val_data to choose by")
-    if ema_decay is not None and not 0 < ema_decay < 1:
-        raise ValueError(f"ema_decay is {ema_decay}; it must lie between 0 and 1, or be None for no average")
-    run = Run(
-        model, objective, strategy, train_data, transfer_data, epochs=epochs, steps=steps, batch_size=batch_size,
-        augment=augment, optimizer=optimizer, schedule=SCHEDULES[schedule] if isinstance(schedule, str) else schedule,
-        clip_norm=clip_norm, accumulate=accumulate, seed=seed, precision=precision, keep_best=keep_best,
-        ema_decay=ema_decay, log_dir=log_dir, checkpoint_dir=checkpoint_dir, progress=progress,
-    )  # fmt: skip
+    run = Run(model, objective, strategy, train_data, transfer_data, val_data, settings)
     with run:
         for epoch in run.epochs_to_go():
             run.begin_epoch(epoch)
             for parts in run.batches_of(epoch):
                 run.set_learning_rate()
-                run.record_step(epoch, _train_step(run, parts, clip_norm))
-                if checkpoint_every and run.step % checkpoint_every == 0 and run.step < run.last_step(epoch):
+                run.record_step(epoch, _train_step(run, parts, settings.clip_norm))
+                if run.is_checkpoint_due(epoch):
                     run.write_checkpoint()
             run.synchronize_buffers()
             with run.averaged():
@@ -162,11 +136,3 @@ def _check_finite(values: dict[str, float], step: int) -> None:
             f"at step {step} the loss is not finite: {', '.join(broken[1:] or broken)}."
             " The weights are still those before this step; try a lower learning rate, clip_norm, or look at the batch"
         )
-
-
-def _check_budget(epochs: int | None, steps: int | None, **counts: int | None) -> None:
-    if (epochs is None) == (steps is None):
-        raise ValueError(f"epochs is {epochs} and steps is {steps}; give exactly one of them")
-    for name, count in {"epochs": epochs, "steps": steps, **counts}.items():
-        if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
-            raise ValueError(f"{name} is {count}; it must be a whole number of 1 or more")

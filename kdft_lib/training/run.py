@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from kdft_lib.data import Batch, TensorData, batches
 from kdft_lib.objectives import Objective
@@ -22,8 +21,9 @@ from kdft_lib.strategies import Strategy
 from kdft_lib.training import checkpoints
 from kdft_lib.training.averaging import MovingAverage
 from kdft_lib.training.history import History
+from kdft_lib.training.ledger import Ledger, known_before
 from kdft_lib.training.progress import progress_bar
-from kdft_lib.training.schedules import Schedule
+from kdft_lib.training.settings import Settings
 from kdft_lib.training.sources import check_teachers, count_labels, cut, described
 from kdft_lib.training.streams import stream
 
@@ -45,52 +45,32 @@ class Run:
         strategy: Strategy,
         train_data: TensorData | Iterable[Any],
         transfer_data: TensorData | Iterable[Any] | None,
-        *,
-        epochs: int | None,
-        steps: int | None,
-        batch_size: int,
-        augment: Callable[[Any], Any] | None,
-        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        schedule: Schedule,
-        clip_norm: float | None,
-        accumulate: int,
-        seed: int,
-        precision: str,
-        keep_best: bool,
-        ema_decay: float | None,
-        log_dir: str | Path | None,
-        checkpoint_dir: str | Path | None,
-        progress: bool | None,
+        val_data: TensorData | Iterable[Any] | None,
+        settings: Settings,
     ):
-        check_teachers(model, objective, [train_data, transfer_data], augment)
-        self.model, self.objective, self.strategy = model, objective, strategy
-        self.accelerator = _accelerator(precision)
-        self._augment, self._make_optimizer, self._schedule = augment, optimizer, schedule
-        self._accumulate, self._seed = accumulate, seed
-        self._log_dir, self._progress = log_dir, progress
-        self._folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
+        check_teachers(model, objective, [train_data, transfer_data], settings.augment)
+        self.model, self.objective, self.strategy, self.settings = model, objective, strategy, settings
+        self.accelerator = _accelerator(settings.precision)
+        self._folder = Path(settings.checkpoint_dir) if settings.checkpoint_dir is not None else None
         given = {"train_data": train_data, "transfer_data": transfer_data}
         self._data = {name: data for name, data in given.items() if data is not None}
+        self._val_data = val_data
         self._streams = [
-            stream(self._placed(data), batch_size, seed + (index << 32), name)
+            stream(self._placed(data), settings.batch_size, settings.seed + (index << 32), name)
             for index, (name, data) in enumerate(self._data.items())
         ]
         self.steps_per_epoch = self._streams[0].length
-        self.total_steps = steps or (epochs or 0) * self.steps_per_epoch
+        self.total_steps = settings.steps or (settings.epochs or 0) * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.step = 0
         self.history = History()
-        self._keep_best, self._ema_decay = keep_best, ema_decay
         self._best: dict[str, Tensor] | None = None
         self._arguments: dict[str, str] = {}
         if self._folder is not None:
             arguments = {
-                "model": type(model).__name__, "objective": objective, "strategy": strategy, "batch_size": batch_size,
-                "augment": augment, "optimizer": optimizer, "schedule": schedule, "clip_norm": clip_norm,
-                "accumulate": accumulate, "seed": seed, "precision": precision, "keep_best": keep_best,
-                "ema_decay": ema_decay,
+                "model": type(model).__name__, "objective": objective, "strategy": strategy,
                 "processes": self.accelerator.num_processes,
-            } | {name: described(data) for name, data in given.items()}  # fmt: skip
+            } | settings.decisive() | {name: described(data) for name, data in given.items()}  # fmt: skip
             self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
 
     # Lending the model ---------------------------------------------------------------------------
@@ -104,7 +84,7 @@ class Run:
         self._bar: Any = None
         self._writer: Any = None
         try:
-            torch.manual_seed(self._seed)
+            torch.manual_seed(self.settings.seed)
             model.to(device)
             self.objective.to(device)
             for teacher in self.objective.teachers():
@@ -145,11 +125,13 @@ class Run:
             raise ValueError(
                 f"strategy is {self.strategy!r}, which leaves nothing of {type(self.model).__name__} to train"
             )
-        self.optimizer: Any = self._make_optimizer(self._groups())
+        self.optimizer: Any = self.settings.optimizer(self._groups())
         if self.accelerator.scaler is not None:
             # Elsewhere Accelerate's wrapper would only look for a package in each step.
             self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
-        self._average = MovingAverage(self.model, self._ema_decay) if self._ema_decay is not None else None
+        self._average = (
+            MovingAverage(self.model, self.settings.ema_decay) if self.settings.ema_decay is not None else None
+        )
         self._wrap()
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -171,14 +153,16 @@ class Run:
         """A bar for a person and a log for TensorBoard, each on the main process alone."""
         if not self.accelerator.is_main_process:
             return
-        if self._log_dir is not None:
+        if self.settings.log_dir is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             try:
-                self._writer = SummaryWriter(str(self._log_dir), purge_step=self.step + 1)
+                self._writer = SummaryWriter(str(self.settings.log_dir), purge_step=self.step + 1)
             except OSError as error:
-                raise OSError(f"log_dir is {self._log_dir}, and nothing can be written there ({error})") from error
-        self._bar = progress_bar(self.total_steps, "step", self._progress, initial=self.step)
+                raise OSError(
+                    f"log_dir is {self.settings.log_dir}, and nothing can be written there ({error})"
+                ) from error
+        self._bar = progress_bar(self.total_steps, "step", self.settings.progress, initial=self.step)
 
     # Batches -------------------------------------------------------------------------------------
 
@@ -194,11 +178,11 @@ class Run:
         """The batches of an epoch that are left, each cut into the parts of this process."""
         while self.step < self.last_step(epoch):
             shares = [self._share(next(source)) for source in self._sources]
-            pieces = [cut(share, self._accumulate) for share in shares]
+            pieces = [cut(share, self.settings.accumulate) for share in shares]
             joined = [batches.join(*both) if len(both) == 2 else both[0] for both in zip(*pieces, strict=True)]
             parts = [batches.apply(part, self._to_device) for part in joined]
-            if self._augment is not None:
-                parts = [part | {"inputs": self._augment(part["inputs"])} for part in parts]
+            if self.settings.augment is not None:
+                parts = [part | {"inputs": self.settings.augment(part["inputs"])} for part in parts]
             totals = self._totals(parts)
             yield [part | {"totals": totals} for part in parts]
 
@@ -257,7 +241,7 @@ class Run:
     def set_learning_rate(self) -> None:
         """Each group's rate for the coming step: its peak times the schedule's factor."""
         first, last = self._course
-        factor = self._schedule((self.step - first + 0.5) / (last - first))
+        factor = self.settings.course((self.step - first + 0.5) / (last - first))
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
@@ -287,7 +271,7 @@ class Run:
         best = max((row["val_accuracy"] for row in self.history.epochs if "val_accuracy" in row), default=-1.0)
         if scores and scores["accuracy"] > best:
             self.history.best_epoch = epoch
-            if self._keep_best:
+            if self.settings.keep_best:
                 self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.history.epochs.append(row)
         self.history.seconds = time.perf_counter() - self._started
@@ -315,17 +299,26 @@ class Run:
             for buffer in [*self.model.buffers(), *averages]:
                 buffer.copy_(broadcast(buffer))
 
-    def _ledger(self) -> dict[str, Any]:
+    def _ledger(self) -> Ledger:
         train, transfer = self._data["train_data"], self._data.get("transfer_data")
         labels, without = count_labels(train)
-        return {
-            "labels": labels,
-            "unlabeled": without + (sum(count_labels(transfer)) if transfer is not None else 0),
-            "steps": self.step,
-            "seconds": self.history.seconds,
-        }
+        behind = [teacher.labels for teacher in self.objective.teachers()]
+        return Ledger(
+            labels=labels,
+            choosing=count_labels(self._val_data)[0] if self.settings.keep_best else 0,
+            teacher_labels=None if None in behind else max((count for count in behind if count), default=0),
+            unlabeled=without + (sum(count_labels(transfer)) if transfer is not None else 0),
+            pretraining=known_before([teacher.pretraining for teacher in self.objective.teachers()]),
+            steps=self.step,
+            seconds=self.history.seconds,
+        )
 
     # Checkpoints ---------------------------------------------------------------------------------
+
+    def is_checkpoint_due(self, epoch: int) -> bool:
+        """Whether one is wanted in the middle of an epoch, at this step."""
+        every = self.settings.checkpoint_every
+        return every is not None and self.step % every == 0 and self.step < self.last_step(epoch)
 
     def write_checkpoint(self) -> None:
         """Keep all that the rest of the run depends on."""
@@ -361,7 +354,7 @@ class Run:
         state = checkpoints.read(self._folder, self._arguments) if self._folder is not None else None
         if state is None:
             if self.accelerator.process_index:
-                torch.manual_seed(self._seed + self.accelerator.process_index)
+                torch.manual_seed(self.settings.seed + self.accelerator.process_index)
             return
         if state["step"] > self.total_steps:
             raise ValueError(

@@ -1,0 +1,68 @@
+"""Finished runs as files, so that hours of them go on where they were interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdft_lib.data import Splits
+from kdft_lib.experiments.grid import Candidate, described
+from kdft_lib.experiments.trained import Trained
+from kdft_lib.files import written_whole
+
+
+class Kept:
+    """Trains what is not in a folder yet.
+
+    Args:
+        folder: Where finished runs are kept; ``None`` keeps none.
+    """
+
+    def __init__(self, folder: str | Path | None):
+        self.folder = Path(folder) if folder is not None else None
+        self._hashed: tuple[Any, str] = (None, "")
+
+    def run(self, candidate: Candidate, name: str, splits: Splits, seed: int) -> Trained:
+        """A run, trained now or read from the folder.
+
+        Raises:
+            ValueError: If the folder has a run of that name, setting and seed which was another one.
+        """
+        if self.folder is None:
+            return candidate.method.train(splits, seed)
+        what = f"{name}, {described(candidate.setting)}, seed {seed}"
+        made_of = f"{_shown(candidate.method)} on {self._data(splits)}"
+        path = self.folder / f"{hashlib.sha256(what.encode()).hexdigest()[:20]}.pt"
+        if path.exists():
+            content = torch.load(path, weights_only=False)
+            if content["made_of"] != made_of:
+                raise ValueError(
+                    f"keep is {self.folder}, where {path.name} is another run of {what}: the method or the data has"
+                    " changed since; use another folder, or delete this one"
+                )
+            return content["trained"]
+        trained = candidate.method.train(splits, seed)
+        try:
+            with written_whole(path) as temporary:
+                torch.save({"what": what, "made_of": made_of, "trained": trained}, temporary)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            warnings.warn(f"{what} cannot be kept, and would be trained again: {error}", stacklevel=3)
+        return trained
+
+    def _data(self, splits: Splits) -> str:
+        """A digest of what is learned from and chosen by, computed once for each seed's splits."""
+        if self._hashed[0] is not splits:
+            parts = (splits.train, splits.transfer, splits.val)
+            self._hashed = splits, " ".join(part.fingerprint()[:12] if len(part) else "none" for part in parts)
+        return self._hashed[1]
+
+
+def _shown(method: Any) -> str:
+    """A method in full, but for what differs from one process to the next."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(method))

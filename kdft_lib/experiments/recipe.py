@@ -1,0 +1,245 @@
+"""The four choices and a budget, as something that can be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.experiments.trained import Source, Trained, a_copy, as_teacher, found
+from kdft_lib.objectives import Objective
+from kdft_lib.strategies import Strategy
+from kdft_lib.teachers import Teacher, cache
+from kdft_lib.training import Settings, fit
+from kdft_lib.training.settings import OPTIONS, settings_of, takes_settings
+
+Part: TypeAlias = Literal["train", "transfer", "val"] | Callable[[Splits], TensorData]
+"""A part of the splits, by its name or as a function of them."""
+
+
+class Recipe:
+    """The four choices and a budget: one call of :func:`kdft_lib.training.fit` for each seed.
+
+    Args:
+        model: Makes the student; torch's generator is seeded before.
+        objective: What it learns from: an objective or, where settings of it are to be tried or each seed has its
+            own teacher, what makes one: its class, or a function, called with the teacher if there is one.
+        strategy: What may move, or what makes a strategy.
+        teacher: To learn from; see :data:`~kdft_lib.experiments.Source`. Its logits are computed once for each
+            seed and part, if the objective reads nothing else and there is no ``augment``.
+        start: Whose trained weights to start from, in place of ``model``'s.
+        change: What is done to the copy of ``start``, such as giving it a new head.
+        train_data: Which part of the splits to learn from.
+        transfer_data: Which part to use without labels, if any.
+        pretraining: What the student knew before, in words for the ledger. With a ``start`` and without such words,
+            the ledger of the start is added.
+        options: Those of :func:`~kdft_lib.training.fit`, such as ``steps``; the seed is the comparison's.
+
+    Raises:
+        TypeError: If there is no such option.
+        ValueError: If an option is out of range.
+
+    Example:
+        >>> from kdft_lib.models import ConvNet
+        >>> from kdft_lib.objectives import SoftTargets, Supervised
+        >>> from kdft_lib.strategies import FullFineTuning
+        >>> labels = Recipe(ConvNet, Supervised, FullFineTuning(lr=1e-2), steps=400)
+        >>> labels.but(lr=0.1, label_smoothing=0.1).strategy.lr
+        0.1
+        >>> labels.taught_by(ConvNet(width=16), SoftTargets).but(temperature=2.0).settings.steps
+        400
+    """
+
+    @takes_settings
+    def __init__(
+        self,
+        model: Callable[..., nn.Module],
+        objective: Objective | Callable[..., Objective],
+        strategy: Strategy | Callable[..., Strategy],
+        *,
+        teacher: Source | None = None,
+        start: Source | None = None,
+        change: Callable[[nn.Module], nn.Module] | None = None,
+        train_data: Part = "train",
+        transfer_data: Part | None = None,
+        pretraining: str = "none",
+        **options: Any,
+    ):
+        self.model, self.objective, self.strategy = model, objective, strategy
+        self.teacher = None if teacher is None else _Asked.of(teacher)
+        self.start, self.change = start, change
+        self.train_data, self.transfer_data, self.pretraining = train_data, transfer_data, pretraining
+        self.settings: Settings = settings_of({"progress": False} | options, "Recipe")
+
+    def __repr__(self) -> str:
+        chosen = {name: value for name, value in vars(self).items() if value is not None}
+        return f"Recipe({', '.join(f'{name}={value!r}' for name, value in chosen.items())})"
+
+    def but(self, **changes: Any) -> Recipe:
+        """The same with some things changed: an argument of this class, an option of
+        :func:`~kdft_lib.training.fit`, or an argument of the strategy, the objective or the model, such as ``lr``,
+        ``temperature`` or ``width``.
+
+        Raises:
+            ValueError: If nothing here has an argument of that name.
+        """
+        new = object.__new__(Recipe)
+        vars(new).update(vars(self))
+        for name, value in changes.items():
+            if name == "teacher":
+                new.teacher = None if value is None else _Asked.of(value)
+            elif name in vars(self) and name != "settings":
+                setattr(new, name, value)
+        options = {name: value for name, value in changes.items() if name in OPTIONS}
+        if "steps" in options:
+            options = {"epochs": None} | options
+        elif "epochs" in options:
+            options = {"steps": None} | options
+        new.settings = dataclasses.replace(self.settings, **options)
+        for name, value in changes.items():
+            if name not in vars(self) and name not in OPTIONS:
+                new._set(name, value)
+        return new
+
+    def taught_by(
+        self,
+        teacher: Source,
+        objective: Callable[..., Objective],
+        *,
+        on: Literal["labels", "all"] = "labels",
+        **settings: Any,
+    ) -> Recipe:
+        """The same student, taught.
+
+        Args:
+            teacher: By whom: a model for all seeds, a method that each seed trains, or a function.
+            objective: What makes the objective of the teacher, such as :class:`~kdft_lib.objectives.SoftTargets`.
+            on: ``"labels"``: on the labelled inputs; ``"all"``: on those without labels too.
+            settings: Arguments of the objective.
+
+        Example:
+            >>> from kdft_lib.models import ConvNet
+            >>> from kdft_lib.objectives import SoftTargets, Supervised
+            >>> from kdft_lib.strategies import FullFineTuning
+            >>> alone = Recipe(ConvNet, Supervised, FullFineTuning(lr=1e-2), steps=1)
+            >>> alone.taught_by(alone, SoftTargets, on="all", temperature=2.0).transfer_data
+            'transfer'
+        """
+        given = {"transfer_data": "transfer"} if on == "all" else {}
+        return self.but(teacher=teacher, objective=functools.partial(objective, **settings), **given)
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Make the student and train it; one seed sets the initialisation and the order."""
+        before = found(self.start, splits, seed) if self.start is not None else None
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            model = self.model() if before is None else a_copy(before.model, self.change)
+        teacher = self.teacher.teacher(splits, seed) if self.teacher is not None else None
+        objective = self.objective
+        if not isinstance(objective, Objective):
+            objective = objective() if teacher is None else objective(teacher)
+        strategy = self.strategy if isinstance(self.strategy, Strategy) else self.strategy()
+        train, transfer = _part(splits, self.train_data), None
+        if self.transfer_data is not None and len(rest := _part(splits, self.transfer_data)):
+            transfer = rest
+        if self.teacher is not None and self.settings.augment is None and _reads_logits_alone(objective):
+            train = self.teacher.answered(train)
+            transfer = None if transfer is None else self.teacher.answered(transfer)
+        history = fit(
+            model, train, objective=objective, strategy=strategy, transfer_data=transfer,
+            **{**vars(self.settings), "seed": seed},
+        )  # fmt: skip
+        ledger = history.ledger
+        if before is not None and self.pretraining == "none":
+            ledger = before.ledger + ledger
+        elif self.pretraining != "none":
+            ledger = dataclasses.replace(ledger, pretraining=self.pretraining)
+        return Trained(model, ledger, history, objective, seed=seed)
+
+    def _set(self, name: str, value: Any) -> None:
+        """Change an argument of the strategy, the objective or the model."""
+        if isinstance(self.strategy, Strategy) and name in vars(self.strategy):
+            self.strategy = self.strategy.but(**{name: value})
+            return
+        for part in ("strategy", "objective", "model"):
+            maker = getattr(self, part)
+            if name in _arguments(maker):
+                setattr(self, part, functools.partial(maker, **{name: value}))
+                return
+        raise ValueError(
+            f"nothing in this recipe has the setting {name!r}; there are"
+            f" {', '.join(dict.fromkeys([*self._names(), *OPTIONS]))}"
+        )
+
+    def _names(self) -> list[str]:
+        own = list(vars(self.strategy)) if isinstance(self.strategy, Strategy) else []
+        return own + [name for part in (self.strategy, self.objective, self.model) for name in _arguments(part)]
+
+
+class _Asked:
+    """A teacher and, of the parts of the data that it was asked about last, what it said."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self._teachers: OrderedDict[tuple[int, int], tuple[Splits, Teacher]] = OrderedDict()
+        self._answers: OrderedDict[tuple[int, int], tuple[TensorData, TensorData]] = OrderedDict()
+        self._now: Teacher | None = None
+
+    @classmethod
+    def of(cls, source: Source | _Asked) -> _Asked:
+        return source if isinstance(source, cls) else cls(source)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return repr(self.source) if isinstance(self.source, Teacher) else type(self.source).__name__
+
+    def teacher(self, splits: Splits, seed: int) -> Teacher:
+        """The teacher of a seed."""
+        key = (id(splits), seed)
+        if key not in self._teachers:
+            self._teachers[key] = splits, as_teacher(self.source, splits, seed)
+        self._now = _last(self._teachers, key, keep=1)[1]
+        return self._now
+
+    def answered(self, data: TensorData) -> TensorData:
+        """Data with the logits of the teacher asked for last."""
+        assert self._now is not None
+        key = (id(self._now.model), id(data))
+        if key not in self._answers:
+            self._answers[key] = data, cache(self._now, data)
+        return _last(self._answers, key, keep=4)[1]
+
+
+def _last(kept: OrderedDict[Any, Any], key: Any, keep: int) -> Any:
+    """An entry, which becomes the newest; older ones than so many are dropped."""
+    kept.move_to_end(key)
+    while len(kept) > keep:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+def _part(splits: Splits, part: str | Callable[[Splits], TensorData]) -> TensorData:
+    data: TensorData = getattr(splits, part) if isinstance(part, str) else part(splits)
+    return data
+
+
+def _reads_logits_alone(objective: Objective) -> bool:
+    return all(term.reads_logits for _, term in objective.terms() if term.teacher is not None)
+
+
+def _arguments(maker: Any) -> list[str]:
+    """The arguments by keyword of a class or function that makes something; of a finished thing none."""
+    if isinstance(maker, Strategy | Objective | nn.Module):
+        return []
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(maker).parameters
+    except ValueError:
+        return []
+    return [name for name, parameter in parameters.items() if parameter.kind in kinds]

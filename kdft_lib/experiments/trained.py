@@ -1,0 +1,206 @@
+"""What a method leaves behind, and whom others can learn from."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.objectives import Objective
+from kdft_lib.teachers import Teacher
+from kdft_lib.training import History, Ledger, predict
+
+_SURE = 10.0
+_number = itertools.count()
+
+
+@dataclass
+class Trained:
+    """What a method leaves behind for one seed.
+
+    Attributes:
+        model: A network, or a fitted classifier of scikit-learn.
+        ledger: What was consumed.
+        history: Of the run, for networks.
+        objective: What a network learned from.
+        shown: What the model is shown of the data: a function of it. By default the data for a network, and its
+            inputs as rows of numbers for a classifier.
+        decides: From data to decided classes, for what decides otherwise than by the model's highest logit.
+        seed: The seed that it was trained with.
+
+    Example:
+        >>> sure = Trained(nn.Identity(), Ledger())
+        >>> sure.decide(TensorData(torch.eye(3)))
+        tensor([0, 1, 2])
+    """
+
+    model: Any
+    ledger: Ledger
+    history: History | None = None
+    objective: Objective | None = None
+    shown: Callable[[TensorData], Any] | None = None
+    decides: Callable[[TensorData], Tensor] | None = None
+    seed: int | None = None
+
+    def decide(self, data: TensorData) -> Tensor:
+        """Decided classes, int64 ``(N,)``."""
+        if self.decides is not None:
+            return self.decides(data)
+        if isinstance(self.model, nn.Module):
+            return self.logits(data).argmax(dim=-1)
+        return torch.from_numpy(self.model.predict(self._shown(data)))
+
+    def logits(self, data: TensorData) -> Tensor:
+        """A network's logits, a classifier's log-probabilities where it has them, or else its decisions, as one
+        class at 10 and the others at 0.
+        """
+        if isinstance(self.model, nn.Module):
+            return predict(self.model, self._shown(data))
+        if hasattr(self.model, "predict_log_proba"):
+            return torch.from_numpy(self.model.predict_log_proba(self._shown(data))).float()
+        return _SURE * F.one_hot(self.decide(data), len(self.model.classes_)).float()
+
+    def accuracy(self, data: TensorData) -> float:
+        """The share of the labelled rows that are decided rightly.
+
+        Raises:
+            ValueError: If the data has no targets.
+        """
+        if data.targets is None:
+            raise ValueError("data has no targets, so nothing can be scored")
+        return (self.decide(data).cpu() == data.targets.cpu()).double().mean().item()
+
+    def _shown(self, data: TensorData) -> Any:
+        if self.shown is not None:
+            return self.shown(data)
+        return data if isinstance(self.model, nn.Module) else data.inputs.flatten(1).numpy()
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Anything that can be trained on splits with a seed.
+
+    Example:
+        >>> class Nothing:
+        ...     def train(self, splits, seed):
+        ...         return Trained(nn.Identity(), Ledger())
+        >>> isinstance(Nothing(), Method)
+        True
+    """
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Learn from everything but ``splits.test``."""
+
+
+Source: TypeAlias = nn.Module | Teacher | Method | Callable[[Splits, int], Any]
+"""Where a model comes from: itself, for every seed the same; a method, trained on the seed's splits; or a function of
+splits and seed to a model or to something :class:`Trained`."""
+
+
+class Answering(nn.Module):
+    """Something that was trained, as a module of its own: its logits for a batch of inputs.
+
+    Args:
+        trained: Such as a forest, or an SVM on features.
+
+    Example:
+        >>> Answering(Trained(nn.Linear(3, 2), Ledger()))(torch.zeros(4, 3)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(self, trained: Trained):
+        super().__init__()
+        self.trained = trained
+        # Without weights, nothing else would tell one from another.
+        self.register_buffer("number", torch.tensor(next(_number)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.trained.logits(TensorData(inputs))
+
+
+def found(source: Source, splits: Splits, seed: int) -> Trained:
+    """What a source is for a seed."""
+    if isinstance(source, nn.Module | Teacher):
+        source = Teacher(source)
+        return Trained(source.model, Ledger(labels=source.labels or 0, pretraining=source.pretraining), seed=seed)
+    made = source.train(splits, seed) if isinstance(source, Method) else source(splits, seed)
+    return made if isinstance(made, Trained) else found(made, splits, seed)
+
+
+def as_teacher(source: Source, splits: Splits, seed: int) -> Teacher:
+    """A source's model for a seed, as a teacher that knows what it cost."""
+    if isinstance(source, nn.Module | Teacher):
+        return Teacher(source)
+    trained = found(source, splits, seed)
+    model = trained.model if isinstance(trained.model, nn.Module) and trained.shown is None else Answering(trained)
+    ledger = trained.ledger
+    behind = None if ledger.teacher_labels is None else max(ledger.labels, ledger.teacher_labels)
+    return Teacher(model, labels=behind, pretraining=ledger.pretraining)
+
+
+def a_copy(model: nn.Module, change: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
+    """A model to go on from, changed if wanted."""
+    own = copy.deepcopy(model)
+    return own if change is None else change(own)
+
+
+class Once:
+    """A method that is trained once for each seed, and remembers: for comparisons and students that share it.
+
+    Args:
+        method: What is trained.
+
+    Example:
+        >>> class Counted:
+        ...     def train(self, splits, seed):
+        ...         print("trained")
+        ...         return Trained(nn.Identity(), Ledger())
+        >>> once = Once(Counted())
+        >>> once.train(None, seed=0) is once.train(None, seed=0)
+        trained
+        True
+    """
+
+    def __init__(self, method: Method):
+        self.method = method
+        self._kept: dict[int, Trained] = {}
+
+    def __repr__(self) -> str:
+        return f"Once({self.method!r})"
+
+    def but(self, **changes: Any) -> Once:
+        """The same of the method with some settings changed."""
+        return Once(self.method.but(**changes))  # type: ignore[attr-defined]
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Train it, or remember."""
+        if seed not in self._kept:
+            self._kept[seed] = self.method.train(splits, seed)
+        return self._kept[seed]
+
+
+def per_seed(make: Callable[[int], Any]) -> Callable[[Splits, int], Any]:
+    """A source made from the seed alone, kept for later.
+
+    Args:
+        make: From the seed to a model, or to something :class:`Trained`.
+
+    Example:
+        >>> source = per_seed(lambda seed: nn.Linear(1, 1))
+        >>> source(None, 3) is source(None, 3)
+        True
+    """
+    kept = functools.cache(make)
+
+    def source(splits: Splits, seed: int) -> Any:
+        return kept(seed)
+
+    return source

@@ -1,0 +1,97 @@
+"""The options of a run: one list, which the loop, its checkpoints and recipes of experiments share."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch.optim import Optimizer
+
+from kdft_lib.training.schedules import SCHEDULES, Schedule
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a run is made, beside the four choices: the options of :func:`kdft_lib.training.fit`, which says what
+    each of them does.
+
+    Raises:
+        ValueError: If an option is out of range, or two do not fit together.
+
+    Example:
+        >>> Settings(steps=400).batch_size
+        128
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 128
+    augment: Callable[[Any], Any] | None = None
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW
+    schedule: Literal["one_cycle", "cosine", "constant"] | Schedule = "one_cycle"
+    clip_norm: float | None = None
+    accumulate: int = 1
+    seed: int = 0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    keep_best: bool = False
+    ema_decay: float | None = None
+    log_dir: str | Path | None = None
+    checkpoint_dir: str | Path | None = None
+    checkpoint_every: int | None = None
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them")
+        for name in ("epochs", "steps", "batch_size", "accumulate", "checkpoint_every"):
+            count = getattr(self, name)
+            if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
+                raise ValueError(f"{name} is {count}; it must be a whole number of 1 or more")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}; it must be positive, or None for no clipping")
+        if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is {self.schedule!r}; choose {', '.join(SCHEDULES)}, or give a function")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be None for no average")
+
+    @property
+    def course(self) -> Schedule:
+        """The schedule as a function of the progress."""
+        return SCHEDULES[self.schedule] if isinstance(self.schedule, str) else self.schedule
+
+    def decisive(self) -> dict[str, Any]:
+        """Those that decide what comes out: a resumed run must have the same."""
+        free = ("epochs", "steps", "log_dir", "checkpoint_dir", "checkpoint_every", "progress")
+        return {name: value for name, value in vars(self).items() if name not in free}
+
+
+OPTIONS = tuple(field.name for field in dataclasses.fields(Settings))
+
+
+def takes_settings(function: Function) -> Function:
+    """Let a function's ``**options`` show, in its signature, as the fields of :class:`Settings`."""
+    own = inspect.signature(function)
+    options = inspect.signature(Settings).parameters.values()
+    kept = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    function.__signature__ = own.replace(parameters=[*kept, *options])  # type: ignore[attr-defined]
+    return function
+
+
+def settings_of(options: dict[str, Any], of: str) -> Settings:
+    """Options as :class:`Settings`, where each of them exists.
+
+    Raises:
+        TypeError: If one does not.
+    """
+    for name in options:
+        if name not in OPTIONS:
+            hint = "; learning rate and weight decay belong to the strategy" if name in ("lr", "weight_decay") else ""
+            raise TypeError(f"{of} has no option {name!r}{hint}; its options are {', '.join(OPTIONS)}")
+    return Settings(**options)
