@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from kdft_lib.data import RandomShiftFlip, TensorData
-from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION
+from kdft_lib import experiments
+from kdft_lib.data import RandomShiftFlip, Splits, TensorData
+from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.experiments import Comparison, record
 from kdft_lib.features import precompute
 from kdft_lib.models import ConvNet, imagenet_backbone
 
 LITE0_HEAD = "1.classifier"
+IMAGENET = "ImageNet, 1.3 million labels"
+KEPT = Path(__file__).parents[1] / "_build/runs"
+_folders = (KEPT / "unnamed" / str(number) for number in itertools.count())
+
+
+def compare(
+    methods: Mapping[str, experiments.Candidates], splits: Callable[[int], Splits], **options: Any
+) -> Comparison:
+    """As :func:`kdft_lib.experiments.compare`, with a bar; finished runs are kept until the experiment is recorded."""
+    return experiments.compare(methods, splits, **({"progress": True, "keep": next(_folders)} | options))
+
+
+def main(named: Mapping[str, Callable[[], dict[str, Comparison]]]) -> None:
+    """Run those that the command line names, or all, and write each to its file."""
+    global _folders
+    for name in sys.argv[1:] or named:
+        _folders = (KEPT / name / str(number) for number in itertools.count())
+        started = time.perf_counter()
+        comparisons = named[name]()
+        command = f"python recipes/{Path(sys.argv[0]).name} {name}"
+        print(record(name, comparisons, command=command, seconds=time.perf_counter() - started))
+        shutil.rmtree(KEPT / name, ignore_errors=True)
+        for title, comparison in comparisons.items():
+            print(f"\n{title}\n{comparison}\n", flush=True)
 
 
 def student() -> ConvNet:
@@ -24,9 +52,14 @@ def student() -> ConvNet:
     return ConvNet(width=8)
 
 
-def views(padding: float) -> RandomShiftFlip:
+def views(shift: int) -> RandomShiftFlip:
     """Shifted by up to so many pixels, half of them mirrored."""
-    return RandomShiftFlip(int(padding), fill=FASHION_BACKGROUND)
+    return RandomShiftFlip(shift, fill=FASHION_BACKGROUND)
+
+
+def thousand_labels(seed: int) -> Splits:
+    """1,000 labelled images, other ones for each seed."""
+    return fashion_mnist(labeled=1000, seed=seed)
 
 
 def lite0(image_size: int = 48) -> nn.Sequential:
@@ -49,14 +82,3 @@ class Remembered:
             _, found = precompute(self.model, self.head, data[new], batch_size=64)
             self.known.update(zip((keys[place] for place in new), found.inputs, strict=True))
         return data.with_inputs(torch.stack([self.known[key] for key in keys]))
-
-
-def main(experiments: Mapping[str, Callable[[], dict[str, Comparison]]]) -> None:
-    """Run those that the command line names, or all, and write each to its file."""
-    for name in sys.argv[1:] or experiments:
-        started = time.perf_counter()
-        comparisons = experiments[name]()
-        command = f"python recipes/{Path(sys.argv[0]).name} {name}"
-        print(record(name, comparisons, command=command, seconds=time.perf_counter() - started))
-        for title, comparison in comparisons.items():
-            print(f"\n{title}\n{comparison}\nchosen: {comparison.chosen}\n", flush=True)

@@ -57,7 +57,8 @@ def grid(base: Method | Callable[..., Method], /, **axes: Any) -> list[Candidate
             named[name] = [(values, values)]
         if not named[name]:
             raise ValueError(f"{name} has no value; give at least one")
-    make: Callable[..., Method] = getattr(base, "but", base)
+    method: Any = base
+    make = method.but if hasattr(method, "but") else method
     return [
         Candidate(
             make(**{name: value for name, (_, value) in zip(named, choice, strict=True)}),
