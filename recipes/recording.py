@@ -30,7 +30,8 @@ def compare(
     methods: Mapping[str, experiments.Candidates], splits: Callable[[int], Splits], **options: Any
 ) -> Comparison:
     """As :func:`kdft_lib.experiments.compare`, with a bar; finished runs are kept until the experiment is recorded."""
-    return experiments.compare(methods, splits, **({"progress": True, "keep": next(_folders)} | options))
+    given: dict[str, Any] = {"progress": True, "keep": next(_folders)}
+    return experiments.compare(methods, splits, **(given | options))
 
 
 def main(named: Mapping[str, Callable[[], dict[str, Comparison]]]) -> None:
@@ -65,7 +66,8 @@ def thousand_labels(seed: int) -> Splits:
 def lite0(image_size: int = 48) -> nn.Sequential:
     """EfficientNet-Lite0 with ImageNet's weights and a new head, taking the pictures of Fashion-MNIST."""
     net = imagenet_backbone(num_classes=10, image_size=image_size, given=FASHION_NORMALIZATION)
-    return nn.Sequential(net.transform, net)
+    transform: Any = net.transform
+    return nn.Sequential(transform, net)
 
 
 class Remembered:

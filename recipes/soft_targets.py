@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Candidate, Classical, Comparison, Recipe, grid
+from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Recipe, grid
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -57,8 +57,8 @@ def thousand() -> dict[str, Comparison]:
         return grid(base, lr=RATE, weight_decay=DECAYS, **axis)
 
     def hard(kd_weight: float, **settings: float) -> Recipe:
-        weights = {"kd_weight": kd_weight, "ce_weight": 1 - kd_weight}
-        return LABELS.taught_by(TEACHER, HardTargets, **weights).but(**settings)
+        taught = LABELS.taught_by(TEACHER, HardTargets, kd_weight=kd_weight, ce_weight=1 - kd_weight)
+        return taught.but(**settings)
 
     methods = {
         "labels": grid(LABELS, weight_decay=DECAYS, lr=(0.1, 0.3, 1.0)),
@@ -136,4 +136,63 @@ def _entropy(logits: Tensor) -> Tensor:
 
 def why() -> dict[str, Comparison]:
     """Parts of what soft targets say, each on the inputs, the budget and the nine settings of ``thousand``."""
-    raise NotImplementedError
+
+    def arm(said: Callable[[TensorData, float, int], Tensor]) -> list[Candidate]:
+        def learning(temperature: float, **settings: float) -> Given:
+            def change(splits: Splits, seed: int) -> Splits:
+                train = cache(TEACHER, splits.train)
+                assert train.teacher is not None
+                return splits._replace(train=train.with_teacher_logits(said(train, temperature, seed), train.teacher))
+
+            return Given(SOFT.but(temperature=temperature, **settings), change)
+
+        return grid(learning, lr=RATE, weight_decay=DECAYS, temperature=TEMPERATURES)
+
+    methods = {
+        "smoothed as much": arm(smoothed),
+        "other classes permuted": arm(permuted),
+        "the class's mean": arm(of_the_class),
+    }
+    return {"parts": compare(methods, thousand_labels)}
+
+
+def same_labels() -> dict[str, Comparison]:
+    """Teachers of 94,186 parameters, trained on the student's own 1,000 labels, and the students they teach."""
+    wide = LABELS.but(model=ConvNet, width=32)
+    kinds = {"plain teacher": wide, "teacher with augmentation": wide.but(augment=views(1))}
+    teachers = compare(
+        {kind: grid(recipe, lr=(0.1, 0.3), weight_decay=0.1) for kind, recipe in kinds.items()}, thousand_labels
+    )
+    students = {
+        f"taught by the {kind}": grid(
+            LABELS.taught_by(teachers.source(kind), SoftTargets),
+            lr=RATE, weight_decay=DECAYS, temperature=TEMPERATURES,
+        )
+        for kind in kinds
+    }  # fmt: skip
+    return {"teachers": teachers, "students": compare(students, thousand_labels)}
+
+
+def factor() -> dict[str, Comparison]:
+    """The factor T² at T = 8, there and forgotten, beside the labels and alone; three weight decays each."""
+
+    def at(kd_weight: float, ce_weight: float) -> list[Candidate]:
+        weighted = SOFT.but(temperature=8.0, kd_weight=kd_weight, ce_weight=ce_weight)
+        return grid(weighted, lr=RATE, weight_decay=DECAYS)
+
+    beside = {"with T²": at(0.9, 0.1), "without T²": at(0.9 / 64, 0.1)}
+    alone = {"with T²": at(1.0, 0.0), "without T²": at(1 / 64, 0.0)}
+    return {"beside labels": compare(beside, thousand_labels), "alone": compare(alone, thousand_labels)}
+
+
+EXPERIMENTS = {
+    "soft-targets-thousand": thousand,
+    "soft-targets-sensitivity": sensitivity,
+    "soft-targets-everything": everything,
+    "soft-targets-why": why,
+    "soft-targets-same-labels": same_labels,
+    "soft-targets-factor": factor,
+}
+
+if __name__ == "__main__":
+    main(EXPERIMENTS)

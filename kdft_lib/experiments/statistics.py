@@ -132,7 +132,8 @@ def groups(scores: Mapping[str, Sequence[float]], level: float = 0.05) -> dict[s
     alike = networkx.Graph()
     alike.add_nodes_from(names)
     alike.add_edges_from(pair for pair, p in zip(pairs, adjusted, strict=True) if p >= level)
-    cliques = sorted(sorted(map(names.index, clique)) for clique in networkx.find_cliques(alike))
+    places = [sorted(map(names.index, clique)) for clique in networkx.find_cliques(alike)]
+    cliques = sorted(places, key=lambda clique: (clique[0], -len(clique), clique))
     letters = {
         name: "".join(chr(65 + letter) for letter, clique in enumerate(cliques) if place in clique)
         for place, name in enumerate(names)
