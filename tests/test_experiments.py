@@ -1,48 +1,65 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
+import warnings
 
 import pytest
 import torch
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 from torch import nn
 
-from kdft_lib import experiments
+from kdft_lib import experiments, training
 from kdft_lib.experiments import (
+    Answering,
+    Candidate,
     Classical,
     Comparison,
+    Given,
+    Interpolated,
+    Interval,
+    Ledger,
+    Members,
+    NamedBy,
+    Once,
     OnFeatures,
-    PerSeed,
     Recipe,
+    Trained,
     compare,
+    grid,
     groups,
     holm,
     paired_interval,
+    per_seed,
     records,
 )
-from kdft_lib.objectives import SoftTargets, Supervised
-from kdft_lib.strategies import FullFineTuning
+from kdft_lib.experiments.grid import described
+from kdft_lib.objectives import L2SP, HardTargets, SoftTargets, Supervised
+from kdft_lib.strategies import FullFineTuning, HeadOnly, Phases
+from kdft_lib.teachers import Teacher, cache
 
-BASE = Recipe(lambda: nn.Linear(4, 3), Supervised(), FullFineTuning(lr=0.05), steps=6, batch_size=20)
+
+def linear():
+    return nn.Linear(4, 3)
+
+
+BASE = Recipe(linear, Supervised, FullFineTuning(lr=0.05), steps=6, batch_size=20)
 
 
 @pytest.fixture(scope="module")
 def teacher():
     torch.manual_seed(0)
-    model = nn.Linear(4, 3)
-    model.card = {"labels": 77}
-    return model
+    return Teacher(nn.Linear(4, 3), labels=77)
 
 
 @pytest.fixture
 def comparison(blob_splits, teacher):
     methods = {
         "labels": BASE,
-        "teacher": [
-            BASE.but(objective=SoftTargets(teacher, temperature=T), transfer_data=lambda s: s.transfer)
-            for T in (1.0, 4.0)
-        ],
+        "teacher": grid(BASE.taught_by(teacher, SoftTargets, on="all"), temperature=(1.0, 4.0)),
         "logistic regression": Classical(LogisticRegression()),
     }
     return compare(methods, blob_splits, seeds=range(3))
@@ -53,7 +70,10 @@ def test_a_comparison_scores_every_method_on_every_seed(comparison):
     assert [len(settings) for settings in comparison.val.values()] == [1, 2, 1]
     assert comparison.table().loc["labels", "difference [95 % interval]"] == "reference"
     html = comparison._repr_html_()
-    assert all(word in html for word in ("group", "Ledger", "logistic regression", "settings tried"))
+    assert all(
+        word in html
+        for word in ("group", "Ledger", "logistic regression", "settings tried", "mean validation accuracy")
+    )
 
 
 def test_scores_are_those_of_the_models(comparison, blob_splits):
@@ -66,7 +86,7 @@ def test_scores_are_those_of_the_models(comparison, blob_splits):
 def test_the_setting_is_chosen_on_validation(comparison):
     for name, settings in comparison.val.items():
         means = [sum(scores) for scores in settings]
-        assert comparison.chosen[name] == means.index(max(means))
+        assert comparison.chosen[name] == [means.index(max(means))] * 3
 
 
 def test_the_test_set_has_no_say_in_the_choice(blob_splits):
@@ -79,16 +99,8 @@ def test_the_test_set_has_no_say_in_the_choice(blob_splits):
         def train(self, splits, seed):
             truth = {len(splits.val): splits.val.targets, len(splits.test): splits.test.targets}
             good = splits.val if self.good_on == "val" else splits.test
-            blank = {
-                "labels": 0,
-                "unlabeled": 0,
-                "steps": 0,
-                "seconds": 0.0,
-                "teacher_labels": 0,
-                "pretraining": "none",
-            }
-            return experiments.Trained(
-                lambda data: truth[len(data)] if data is good else torch.full((len(data),), -1), blank, None
+            return Trained(
+                None, Ledger(), decides=lambda data: truth[len(data)] if data is good else torch.full((len(data),), -1)
             )
 
     def splits(seed):
@@ -96,7 +108,7 @@ def test_the_test_set_has_no_say_in_the_choice(blob_splits):
         return parts._replace(test=parts.test[:29])
 
     result = compare({"a": [Cheating("test"), Cheating("val")], "b": Cheating("val")}, splits, seeds=range(2))
-    assert result.chosen["a"] == 1
+    assert result.chosen["a"] == [1, 1]
     assert result.test["a"] == [0.0, 0.0]
 
 
@@ -110,8 +122,7 @@ def test_the_test_set_is_never_shown_to_a_setting_that_was_not_chosen(blob_split
                 self.shown.append(len(data))
                 return torch.full((len(data),), self.guess)
 
-            blank = dict.fromkeys(("labels", "unlabeled", "steps", "seconds", "teacher_labels"), 0)
-            return experiments.Trained(decide, blank | {"pretraining": "none"}, None)
+            return Trained(None, Ledger(), decides=decide)
 
     def splits(seed):
         parts = blob_splits(seed)
@@ -137,7 +148,7 @@ def test_a_method_on_features_learns_and_decides_on_them(blob_splits):
     assert torch.equal(trained.decide(splits.test), twice.decide(doubled(splits.test)))
     assert not torch.equal(trained.decide(splits.test), trained.decide(splits.test.with_inputs(-splits.test.inputs)))
     assert seen[0] == len(splits.train)
-    assert (trained.ledger["pretraining"], trained.ledger["labels"]) == ("none of it", len(splits.train))
+    assert (trained.ledger.pretraining, trained.ledger.labels) == ("none of it", len(splits.train))
 
 
 def test_seeds_are_shared_and_repeatable(blob_splits, comparison, teacher):
@@ -150,14 +161,14 @@ def test_seeds_are_shared_and_repeatable(blob_splits, comparison, teacher):
 
 def test_the_ledger_is_what_was_run(comparison):
     ledger = comparison.ledger()
-    assert list(ledger.loc["labels"][["labels", "to choose", "teacher's labels", "unlabeled", "steps"]]) == [
+    assert list(ledger.loc["labels"][["labels", "to choose", "teacher's labels", "unlabelled", "steps"]]) == [
         "60",
         "0",
         "0",
         "0",
         "6",
     ]
-    assert list(ledger.loc["teacher"][["labels", "to choose", "teacher's labels", "unlabeled"]]) == [
+    assert list(ledger.loc["teacher"][["labels", "to choose", "teacher's labels", "unlabelled"]]) == [
         "60",
         "30",
         "77",
@@ -167,24 +178,8 @@ def test_the_ledger_is_what_was_run(comparison):
     assert ledger.loc["logistic regression", "steps"] == "0"
 
 
-def test_a_recipe_is_changed_for_each_seed(blob_splits):
-    """A teacher of each seed's own: it teaches that seed's student, and nothing else of the recipe changes."""
-    taught = []
-
-    def changes(splits, seed):
-        own = BASE.train(splits, seed).model
-        taught.append(own)
-        return {"objective": SoftTargets(own, temperature=1.0)}
-
-    result = compare({"labels": BASE, "own": PerSeed(BASE, changes)}, blob_splits, seeds=range(3))
-    assert [run.objective.teachers()[0].model for run in result.trained["own"]] == taught
-    assert [run.ledger["steps"] for run in result.trained["own"]] == [BASE.steps] * 3
-    with pytest.raises(ValueError, match="the budgets differ"):
-        compare({"labels": BASE, "own": PerSeed(BASE.but(steps=7), changes)}, blob_splits)
-
-
 def test_further_measures_are_of_the_chosen_setting_and_the_seeds_splits(blob_splits, teacher):
-    methods = {"labels": [BASE.but(strategy=FullFineTuning(lr=lr)) for lr in (1e-6, 0.05)], "teacher": BASE}
+    methods = {"labels": grid(BASE, lr=(1e-6, 0.05)), "teacher": BASE}
     result = compare(
         methods,
         blob_splits,
@@ -202,8 +197,9 @@ def test_further_measures_are_of_the_chosen_setting_and_the_seeds_splits(blob_sp
     assert compare(methods, blob_splits, seeds=range(2)).measured == {}
 
 
-def test_a_teacher_without_a_card_is_unknown_in_the_ledger(blob_splits):
-    result = compare({"a": BASE, "b": BASE.but(objective=SoftTargets(nn.Linear(4, 3)))}, blob_splits, seeds=range(2))
+def test_a_teacher_of_whom_nothing_is_known_is_unknown_in_the_ledger(blob_splits):
+    taught = BASE.taught_by(nn.Linear(4, 3), SoftTargets)
+    result = compare({"a": BASE, "b": taught}, blob_splits, seeds=range(2))
     assert result.ledger().loc["b", "teacher's labels"] == "unknown"
 
 
@@ -217,6 +213,9 @@ def test_a_teacher_without_a_card_is_unknown_in_the_ledger(blob_splits):
         ({"a": BASE}, {"reference": "b"}, "reference is 'b'; choose one of a"),
         ({"a": BASE, "b": BASE.but(steps=7)}, {}, "the budgets differ .a 6 steps of 20, b 7 steps of 20"),
         ({"a": [BASE, BASE.but(batch_size=7)]}, {}, "the budgets differ"),
+        ({"a": BASE, "b": Once(BASE.but(steps=7))}, {}, "the budgets differ"),
+        ({"a": BASE}, {"contrasts": [("a", "b")]}, "contrasts names 'b'; choose among a"),
+        ({"a": BASE}, {"choose": "best"}, "choose is 'best'; it must be"),
     ],
 )
 def test_unfair_comparisons_are_refused(blob_splits, methods, keywords, message):
@@ -273,7 +272,8 @@ def test_what_is_recorded_is_read_back(comparison, tmp_path, monkeypatch):
     assert again["blobs"] == comparison
     assert str(again["blobs"]) == str(comparison)
     assert again.about["minutes"] == 1.5
-    assert {"command", "date", "hardware", "versions", "python"} < again.about.keys()
+    assert {"command", "commit", "date", "hardware", "versions", "python"} < again.about.keys()
+    assert again["blobs"].setting("teacher") == comparison.setting("teacher")
     assert str(tmp_path) not in path.read_text()
     with pytest.raises(FileNotFoundError, match="no result 'other' is recorded; there are example"):
         experiments.recorded("other")
@@ -289,3 +289,385 @@ def test_recorded_results_that_ship_hold_every_seed():
         for comparison in result.values():
             assert isinstance(comparison, Comparison)
             assert all(len(scores) == len(comparison.seeds) >= 5 for scores in comparison.test.values())
+            assert set(comparison.settings) == set(comparison.val) == set(comparison.test)
+            for method, tried in comparison.settings.items():
+                assert len(tried) == len(comparison.val[method])
+                assert len({json.dumps(setting) for setting in tried}) == len(tried), (name, method)
+                assert comparison.setting(method) in tried
+
+
+# Settings with names
+
+
+def test_a_grid_names_every_combination():
+    made = grid(BASE, weight_decay=0.5, lr=(0.1, 0.3), label_smoothing=(0.0, 0.2))
+    assert [dict(each.setting) for each in made] == [
+        {"weight_decay": 0.5, "lr": lr, "label_smoothing": smoothing} for lr in (0.1, 0.3) for smoothing in (0.0, 0.2)
+    ]
+    assert [each.method.strategy.lr for each in made] == [0.1, 0.1, 0.3, 0.3]
+    assert {each.method.strategy.weight_decay for each in made} == {0.5}
+    assert BASE.strategy.lr == 0.05
+    with pytest.raises(ValueError, match="lr has no value"):
+        grid(BASE, lr=())
+
+
+def test_what_is_no_plain_value_has_a_name():
+    made = grid(BASE, schedule={"falling": lambda progress: 1 - progress, "even": "constant"})
+    assert [each.setting["schedule"] for each in made] == ["falling", "even"]
+    assert made[0].method.settings.course(0.25) == 0.75
+
+
+def test_settings_reach_strategy_objective_model_and_loop(blob_splits, teacher):
+    taught = BASE.taught_by(teacher, SoftTargets).but(temperature=2.0, kd_weight=1.0, ce_weight=0.0, ema_decay=0.9)
+    run = taught.train(blob_splits(0), 0)
+    assert (run.objective.temperature, run.objective.weights) == (2.0, {"kd": 1.0, "ce": 0.0})
+    assert taught.settings.ema_decay == 0.9
+    wider = Recipe(
+        lambda width=4: nn.Sequential(nn.Linear(4, width), nn.Linear(width, 3)),
+        Supervised,
+        FullFineTuning(lr=0.1),
+        steps=1,
+    )
+    assert wider.but(width=7).train(blob_splits(0), 0).model[0].out_features == 7
+    probed = wider.but(
+        strategy=lambda lr: Phases(HeadOnly(lr=0.1, head="1"), FullFineTuning(lr=lr), first_epochs=1), epochs=3
+    )
+    assert probed.but(lr=0.02).train(blob_splits(0), 0).history.steps[-1]["epoch"] == 2
+    with pytest.raises(
+        ValueError, match="nothing in this recipe has the setting 'temprature'; there are lr, weight_decay"
+    ):
+        taught.but(temprature=2.0)
+    with pytest.raises(ValueError, match="nothing in this recipe has the setting 'label_smoothing'"):
+        BASE.but(objective=Supervised()).but(label_smoothing=0.1)
+
+
+def test_a_recipe_takes_whatever_fit_takes():
+    for option in training.settings.OPTIONS:
+        assert option in {*vars(BASE.settings)}
+    assert BASE.but(epochs=2).settings.steps is None
+    with pytest.raises(
+        TypeError, match="Recipe has no option 'lr'; learning rate and weight decay belong to the strategy"
+    ):
+        Recipe(linear, Supervised, FullFineTuning(lr=0.1), steps=1, lr=0.2)
+    with pytest.raises(TypeError, match="Recipe has no option 'step'; its options are epochs, steps"):
+        Recipe(linear, Supervised, FullFineTuning(lr=0.1), step=1)
+
+
+def test_a_comparison_says_what_was_chosen(comparison):
+    assert comparison.settings == {
+        "labels": [{}],
+        "teacher": [{"temperature": 1.0}, {"temperature": 4.0}],
+        "logistic regression": [{}],
+    }
+    chosen = comparison.setting("teacher")["temperature"]
+    assert comparison.choice("teacher") == f"T = {chosen:g}"
+    assert comparison.table().loc["teacher", "chosen"] == f"T = {chosen:g}"
+    assert comparison.validation("teacher") == comparison.validation("teacher", temperature=chosen)
+    assert comparison.validation("teacher", temperature=1.0) == comparison.val["teacher"][0]
+    with pytest.raises(KeyError, match="'nobody' was not compared; there are labels, teacher"):
+        comparison.setting("nobody")
+    with pytest.raises(ValueError, match="0 settings of 'teacher' have T = 3; those tried are T = 1; T = 4"):
+        comparison.validation("teacher", temperature=3.0)
+    assert (
+        described({"weight_decay": 0.1, "temperature": 4.0, "gamma": "scale"}) == "weight decay 0.1, T = 4, gamma scale"
+    )
+
+
+class Guess:
+    """Right in validation for one seed, and in test for another."""
+
+    def __init__(self, good_at):
+        self.good_at = good_at
+
+    def __repr__(self):
+        return f"Guess({self.good_at})"
+
+    def train(self, splits, seed):
+        right = self.good_at == seed
+        return Trained(None, Ledger(), decides=lambda data: data.targets if right else data.targets + 1)
+
+
+def test_each_seed_may_choose_for_itself(blob_splits):
+    tried = [Candidate(Guess(seed), {"good_at": seed}) for seed in range(3)]
+    alone = compare({"guess": tried}, blob_splits, seeds=range(3), choose="each seed")
+    assert alone.chosen["guess"] == [0, 1, 2]
+    assert alone.test["guess"] == [1.0, 1.0, 1.0]
+    assert [alone.setting("guess", seed=seed)["good_at"] for seed in range(3)] == [0, 1, 2]
+    assert alone.choice("guess") == "good at 0 / good at 1 / good at 2"
+    assert "Each seed's settings were chosen on its own" in alone._repr_html_()
+    with pytest.raises(ValueError, match="the seeds have different settings of 'guess'; name one"):
+        alone.setting("guess")
+    assert compare({"guess": tried}, blob_splits, seeds=range(3)).test["guess"] == [1.0, 0.0, 0.0]
+
+
+def test_contrasts_are_the_family_that_is_corrected(blob_splits, teacher):
+    methods = {
+        "labels": BASE,
+        "teacher": BASE.taught_by(teacher, SoftTargets),
+        "linear": Classical(LogisticRegression()),
+    }
+    planned = [("linear", "labels"), ("teacher", "labels")]
+    result = compare(methods, blob_splits, seeds=range(4), contrasts=planned)
+    table = result.planned()
+    gaps = [result.difference(*pair) for pair in planned]
+    assert list(table.index) == ["linear − labels", "teacher − labels"]
+    assert list(table["p, Holm"]) == [round(p, 4) for p in holm([gap.p for gap in gaps])]
+    assert list(table["difference [95 % interval]"]) == [str(gap) for gap in gaps]
+    assert "What it was made for" in result._repr_html_()
+    assert len(result.planned([("teacher", "linear")])) == 1
+    assert Comparison.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_letters_are_shown_below_thirty_pairs():
+    def made(count):
+        names = [f"m{number}" for number in range(count)]
+        noise = torch.randn(count, 5, generator=torch.Generator().manual_seed(0)) / 100
+        return Comparison(
+            test={name: row for name, row in zip(names, noise.tolist(), strict=True)}, val={n: [[0.0] * 5] for n in names},
+            settings={n: [{}] for n in names}, chosen={n: [0] * 5 for n in names}, choose="mean",
+            ledgers={n: [Ledger()] * 5 for n in names}, seeds=[*range(5)], reference="m0",
+        )  # fmt: skip
+
+    assert "group" in made(8).table()
+    assert "group" not in made(9).table()
+    assert "group" not in made(2).table()
+    assert set("".join(groups(made(30).test).values())) >= {"A"}
+
+
+def test_a_comparison_is_cut_and_joined(comparison):
+    cut = comparison.part(["teacher", "labels"])
+    assert (list(cut.test), cut.reference) == (["teacher", "labels"], "labels")
+    assert comparison.part(["teacher", "logistic regression"]).reference == "teacher"
+    assert cut.setting("teacher") == comparison.setting("teacher")
+    again = comparison.part(["labels", "teacher"]) | comparison.part(["logistic regression"])
+    assert again == comparison
+
+
+def test_an_interval_prints_itself():
+    gap = Interval(0.024, 0.017, 0.031, 0.01)
+    assert (str(gap), f"{gap}", f"{-0.5:.1f}") == ("+2.4 [1.7, 3.1]", "+2.4 [1.7, 3.1]", "-0.5")
+    assert f"{Interval(-0.25, -0.5, 0.0, 0.1):.2f}" == "−0.25 [−0.50, 0.00]"
+
+
+# Ledgers
+
+
+def test_ledgers_add():
+    first = Ledger(labels=100, steps=5, seconds=1.0, pretraining="ImageNet")
+    second = Ledger(
+        labels=80, unlabeled=9, choosing=20, steps=6, seconds=2.0, teacher_labels=50, pretraining="ImageNet"
+    )
+    both = first + second
+    assert both == Ledger(100, 20, 50, 9, "ImageNet", 11, 3.0)
+    assert (first + dataclasses.replace(second, teacher_labels=None)).teacher_labels is None
+    assert (first + Ledger(pretraining="rotations")).pretraining == "ImageNet; rotations"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        first.labels = 3
+
+
+def test_a_teacher_knows_what_it_cost(blob_splits):
+    net = nn.Linear(4, 3)
+    assert Teacher(net).labels is None
+    assert Teacher(Teacher(net, labels=5, pretraining="ImageNet")).labels == 5
+    net.card = {"labels": 7}
+    assert (Teacher(net).labels, Teacher(net, labels=0).labels) == (7, 0)
+    taught = BASE.taught_by(Teacher(net, pretraining="ImageNet"), SoftTargets).train(blob_splits(0), 0)
+    assert (taught.ledger.teacher_labels, taught.ledger.pretraining) == (7, "ImageNet")
+    with pytest.raises(ValueError, match="labels is -1; it must be 0 or more"):
+        Teacher(net, labels=-1)
+
+
+def test_behind_a_students_student_stand_the_first_teachers_labels(blob_splits, teacher):
+    first = BASE.taught_by(teacher, SoftTargets)
+    second = BASE.taught_by(first, SoftTargets).train(blob_splits(0), 0)
+    assert (second.ledger.labels, second.ledger.teacher_labels) == (60, 77)
+
+
+# Words
+
+
+def test_taught_by_a_method_each_seed_has_its_own_teacher(blob_splits):
+    once = Once(BASE)
+    result = compare({"labels": once, "taught": BASE.taught_by(once, SoftTargets)}, blob_splits, seeds=range(3))
+    for run, teacher_run in zip(result.trained["taught"], result.trained["labels"], strict=True):
+        assert run.objective.teachers()[0].model is teacher_run.model
+        assert run.ledger.teacher_labels == 60
+    again = compare({"taught": BASE.taught_by(result.source("labels"), SoftTargets)}, blob_splits, seeds=range(3))
+    assert again.test["taught"] == result.test["taught"]
+
+
+def test_a_teacher_is_asked_once_for_all_settings(blob_splits, teacher):
+    asked = []
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            asked.append(len(inputs))
+            return self.inner(inputs)
+
+    splits = blob_splits(0)
+    tried = grid(BASE.taught_by(Counting(), SoftTargets, on="all"), temperature=(1.0, 2.0, 4.0), lr=(0.1, 0.2))
+    compare({"taught": tried}, lambda seed: splits, seeds=range(2))
+    assert sum(asked) == len(splits.train) + len(splits.transfer)
+    asked.clear()
+    BASE.taught_by(Counting(), SoftTargets, temperature=2.0).but(augment=lambda x: x + 1).train(splits, 0)
+    assert len(asked) == BASE.settings.steps
+
+
+def test_answers_computed_once_are_those_of_the_loop(blob_splits, teacher):
+    splits = blob_splits(0)
+    taught = BASE.taught_by(teacher, SoftTargets, temperature=2.0)
+    by_hand = BASE.but(objective=SoftTargets(teacher, temperature=2.0)).train(splits, 0)
+    carried = BASE.but(objective=SoftTargets(teacher, temperature=2.0), train_data=lambda s: cache(teacher, s.train))
+    for run in (taught.train(splits, 0), carried.train(splits, 0)):
+        torch.testing.assert_close(run.model.weight, by_hand.model.weight, rtol=0, atol=1e-6)
+
+
+def test_another_start_adds_what_it_cost(blob_splits):
+    first = Once(BASE)
+    tuned = BASE.but(start=first, steps=3)
+    run = tuned.train(blob_splits(0), 0)
+    assert run.ledger.steps == 9
+    assert run.history.steps[0]["loss"] < first.train(blob_splits(0), 0).history.steps[0]["loss"]
+    named = tuned.but(pretraining="blobs").train(blob_splits(0), 0)
+    assert (named.ledger.steps, named.ledger.pretraining) == (3, "blobs")
+    new_head = BASE.but(start=first, change=lambda model: nn.Sequential(model, nn.Linear(3, 3)))
+    assert len(new_head.train(blob_splits(0), 0).model) == 2
+    assert first.train(blob_splits(0), 0).model.weight.shape == (3, 4)
+
+
+def test_a_start_can_be_pulled_back_to(blob_splits):
+    start = per_seed(lambda seed: nn.Linear(4, 3))
+
+    def near(start, weight=1.0):
+        return Supervised() + weight * L2SP(start.model)
+
+    recipe = BASE.but(start=start).taught_by(start, near)
+    far, close = (recipe.but(weight=weight).train(blob_splits(0), 0).model for weight in (0.0001, 100.0))
+    began = start(None, 0)
+    assert (close.weight - began.weight).norm() < (far.weight - began.weight).norm()
+
+
+def test_names_are_no_labels(blob_splits):
+    splits = blob_splits(0)
+    itself = Classical(LogisticRegression())
+    run = NamedBy(itself, itself).train(splits, 0)
+    assert (run.ledger.labels, run.ledger.unlabeled, run.ledger.teacher_labels) == (60, 30, 60)
+    first = itself.train(splits, 0)
+    by_hand = splits.train.with_rows(splits.transfer.without_labels())
+    assert len(by_hand) == 90
+    sure = NamedBy(BASE.but(batch_size=200, steps=1), itself, sure=0.999999).train(splits, 0)
+    assert sure.history.ledger.labels < 90
+    assert first.accuracy(splits.val) > 0.5
+    assert NamedBy(BASE, itself).but(sure=0.5, lr=0.2).method.strategy.lr == 0.2
+
+
+def test_members_are_an_ensemble_of_seeds_that_nothing_else_has(blob_splits):
+    run = Members(BASE, 3).train(blob_splits(0), 1)
+    assert run.ledger.steps == 3 * BASE.settings.steps
+    assert run.ledger.labels == 60
+    seeds = [BASE.train(blob_splits(0), 1003 + member).model.weight for member in range(3)]
+    assert all(torch.equal(one.weight, other) for one, other in zip(run.model.members, seeds, strict=True))
+
+
+def test_a_part_of_the_way_back(blob_splits):
+    start = per_seed(lambda seed: nn.Linear(4, 3))
+    whole = BASE.but(start=start)
+    half = Interpolated(whole).but(alpha=0.5).train(blob_splits(0), 0).model.weight
+    torch.testing.assert_close(half, (start(None, 0).weight + whole.train(blob_splits(0), 0).model.weight) / 2)
+
+
+def test_a_classical_method_teaches_by_what_it_knows(blob_splits):
+    splits = blob_splits(0)
+    sure, probable = (Classical(estimator).train(splits, 0) for estimator in (SVC(), LogisticRegression()))
+    assert set(sure.logits(splits.val).unique().tolist()) == {0.0, 10.0}
+    assert torch.equal(sure.logits(splits.val).argmax(-1), sure.decide(splits.val))
+    torch.testing.assert_close(probable.logits(splits.val).exp().sum(-1), torch.ones(len(splits.val)))
+    assert Teacher(Answering(sure)).fingerprint() != Teacher(Answering(sure)).fingerprint()
+    taught = BASE.taught_by(Classical(SVC()), HardTargets, on="all").train(splits, 0)
+    assert (taught.ledger.teacher_labels, taught.ledger.unlabeled) == (60, 30)
+    on_double = OnFeatures(Classical(LogisticRegression()), lambda data: data.with_inputs(2 * data.inputs))
+    assert BASE.taught_by(on_double, SoftTargets).train(splits, 0).ledger.teacher_labels == 60
+
+
+def test_other_data_may_be_given(blob_splits):
+    fewer = Given(BASE, lambda splits, seed: splits._replace(train=splits.train[: 30 + seed]))
+    assert [fewer.train(blob_splits(0), seed).ledger.labels for seed in (0, 1)] == [30, 31]
+    assert grid(fewer, lr=0.3)[0].method.method.strategy.lr == 0.3
+
+
+# Kept runs
+
+
+class Mortal:
+    """Dies in its so-many-th run."""
+
+    def __init__(self, lives):
+        self.lives = lives
+
+    def __repr__(self):
+        return "Mortal()"
+
+    def train(self, splits, seed):
+        self.lives -= 1
+        if self.lives < 0:
+            raise KeyboardInterrupt
+        return BASE.train(splits, seed)
+
+
+def test_an_interrupted_comparison_goes_on_where_it_was(blob_splits, tmp_path):
+    whole = compare({"a": Mortal(9), "b": BASE}, blob_splits, seeds=range(3))
+    with pytest.raises(KeyboardInterrupt):
+        compare({"a": Mortal(2), "b": BASE}, blob_splits, seeds=range(3), keep=tmp_path)
+    assert len(list(tmp_path.glob("*.pt"))) == 4
+    second = Mortal(1)
+    again = compare({"a": second, "b": BASE}, blob_splits, seeds=range(3), keep=tmp_path)
+    assert (again.test, again.val) == (whole.test, whole.val)
+    assert second.lives == 0
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_of_another_method_or_of_other_data_is_refused(blob_splits, tmp_path):
+    compare({"a": BASE}, blob_splits, seeds=range(2), keep=tmp_path)
+    with pytest.raises(ValueError, match="is another run of a"):
+        compare({"a": BASE.but(lr=0.5)}, blob_splits, seeds=range(2), keep=tmp_path)
+    with pytest.raises(ValueError, match="the method or the data has changed since"):
+        other = blob_splits(0)._replace(train=blob_splits(0).train[:50])
+        compare({"a": BASE}, lambda seed: other, seeds=range(2), keep=tmp_path)
+
+
+def test_what_cannot_be_kept_is_said(blob_splits, tmp_path):
+    local = BASE.but(
+        objective=lambda: Supervised(label_smoothing=0.1), model=lambda: type("Own", (nn.Linear,), {})(4, 3)
+    )
+    with pytest.warns(UserWarning, match="cannot be kept, and would be trained again"):
+        kept = compare({"a": local}, blob_splits, seeds=range(2), keep=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kept.test == compare({"a": local}, blob_splits, seeds=range(2)).test
+
+
+def test_a_record_names_the_commit_of_the_code(tmp_path):
+    assert records.commit(tmp_path) is None
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    assert len(records.commit(tmp_path)) == 40
+    for path in (records.resources.files("kdft_lib") / "assets/results").iterdir():
+        assert "commit" in json.loads(path.read_text(encoding="utf-8"))["about"]
+
+
+def test_a_pickled_run_needs_nothing_but_the_package(blob_splits, tmp_path):
+    run = OnFeatures(Classical(LogisticRegression()), twice).train(blob_splits(0), 0)
+    torch.save(run, tmp_path / "run.pt")
+    again = torch.load(tmp_path / "run.pt", weights_only=False)
+    assert torch.equal(again.decide(blob_splits(0).val), run.decide(blob_splits(0).val))
+
+
+def twice(data):
+    return data.with_inputs(2 * data.inputs)

@@ -94,7 +94,7 @@ def test_budgets_are_steps_or_epochs(blobs):
         _, history = trained(linear, blobs, **keywords)
         assert [step["step"] for step in history.steps] == list(range(1, steps + 1))
         assert [row["epoch"] for row in history.epochs] == list(range(epochs))
-        assert history.ledger["steps"] == steps
+        assert history.ledger.steps == steps
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_both_sources_are_drawn_from_at_each_step(blobs):
 
     _, history = trained(linear, blobs[:40], objective=Watching(linear()), transfer_data=blobs[40:].without_labels())
     assert all((targets != UNLABELED).tolist() == [True] * 32 + [False] * 32 for targets in seen)
-    assert history.ledger["labels"] == 40
-    assert history.ledger["unlabeled"] == 80
+    assert history.ledger.labels == 40
+    assert history.ledger.unlabeled == 80
     assert {"loss", "soft_targets/kd", "soft_targets/ce"} < history.steps[0].keys()
 
 
 def test_a_transfer_set_alone_needs_no_labels(blobs):
     _, history = trained(linear, blobs.without_labels(), objective=SoftTargets(linear(), ce_weight=0))
-    assert history.ledger["labels"] == 0
+    assert history.ledger.labels == 0
     with pytest.raises(ValueError, match="the batch has no targets"):
         trained(linear, blobs.without_labels(), objective=SoftTargets(linear()))
 
@@ -304,7 +304,7 @@ def test_a_loader_trains_in_the_order_of_its_seed(net, blobs, state_bytes, asser
         ends.append(state_bytes(model))
     assert_same_bits(*ends)
     assert len(history.steps) == 12
-    assert history.ledger["labels"] == 120
+    assert history.ledger.labels == 120
     assert evaluate(model, loader)["accuracy"] > 0.3
 
 
