@@ -423,7 +423,7 @@ def test_letters_are_shown_below_thirty_pairs():
         names = [f"m{number}" for number in range(count)]
         noise = torch.randn(count, 5, generator=torch.Generator().manual_seed(0)) / 100
         return Comparison(
-            test={name: row for name, row in zip(names, noise.tolist(), strict=True)}, val={n: [[0.0] * 5] for n in names},
+            test=dict(zip(names, noise.tolist(), strict=True)), val={n: [[0.0] * 5] for n in names},
             settings={n: [{}] for n in names}, chosen={n: [0] * 5 for n in names}, choose="mean",
             ledgers={n: [Ledger()] * 5 for n in names}, seeds=[*range(5)], reference="m0",
         )  # fmt: skip
@@ -634,8 +634,8 @@ def test_a_run_of_another_method_or_of_other_data_is_refused(blob_splits, tmp_pa
     compare({"a": BASE}, blob_splits, seeds=range(2), keep=tmp_path)
     with pytest.raises(ValueError, match="is another run of a"):
         compare({"a": BASE.but(lr=0.5)}, blob_splits, seeds=range(2), keep=tmp_path)
+    other = blob_splits(0)._replace(train=blob_splits(0).train[:50])
     with pytest.raises(ValueError, match="the method or the data has changed since"):
-        other = blob_splits(0)._replace(train=blob_splits(0).train[:50])
         compare({"a": BASE}, lambda seed: other, seeds=range(2), keep=tmp_path)
 
 
