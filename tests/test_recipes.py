@@ -1,0 +1,87 @@
+"""Every recipe runs: two seeds, 200 rows of each part, two steps for each budget, teachers' included, the first setting
+of each method. Nothing is recorded; and what a recipe would try is what its record says was tried.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdft_lib import experiments
+from kdft_lib.datasets import splitting
+from kdft_lib.experiments import Candidate
+from kdft_lib.training import Settings
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SEEDS, ROWS, STEPS = 2, 200, 2
+RECORDED = (
+    "concepts", "hard_targets", "soft_targets", "beyond_logits", "good_teachers", "frozen_backbone", "full_fine_tuning",
+    "staying_close", "both_together", "vision", "language", "speech", "sequences", "ship_it",
+)  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Small data and short runs, whoever asks for them; the list of what was compared, as it is planned."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    whole, check, compare = splitting.Rows, Settings.__post_init__, experiments.compare
+    planned: list[dict[str, list[dict]]] = []
+
+    def two_steps(settings):
+        check(settings)
+        object.__setattr__(settings, "epochs", None)
+        object.__setattr__(settings, "steps", STEPS)
+        object.__setattr__(settings, "batch_size", min(settings.batch_size, 32))
+
+    def first_settings(methods, splits, **options):
+        listed = {name: entry if isinstance(entry, list | tuple) else [entry] for name, entry in methods.items()}
+        settings = {
+            name: [dict(entry.setting) if isinstance(entry, Candidate) else {} for entry in entries]
+            for name, entries in listed.items()
+        }
+        planned.append(settings)
+        given = options | {"seeds": range(SEEDS), "progress": False, "equal_budgets": False}
+        return compare({name: entries[0] for name, entries in listed.items()}, splits, **given)
+
+    monkeypatch.setattr(splitting, "Rows", lambda *parts: whole(*(part[:ROWS] for part in parts)))
+    monkeypatch.setattr(Settings, "__post_init__", two_steps)
+    monkeypatch.setattr(importlib.import_module("recording"), "compare", first_settings)
+    before = set(sys.modules)
+    yield planned
+    for name in set(sys.modules) - before:
+        if (RECIPES / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("recipe", RECORDED)
+def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small):
+    module = importlib.import_module(recipe)
+    for name, experiment in module.EXPERIMENTS.items():
+        small.clear()
+        made = experiment()
+        for title, comparison in made.items():
+            assert all(len(scores) == SEEDS for scores in comparison.test.values()), title
+            assert all(entry.steps <= 100 for entries in comparison.ledgers.values() for entry in entries), title
+        try:
+            record = experiments.recorded(name)
+        except FileNotFoundError:
+            continue
+        assert list(made) == list(record)
+        for title, was in record.items():
+            now = made[title]
+            assert (list(now.test), now.reference) == (list(was.test), was.reference), title
+            assert set(now.measured) == set(was.measured), title
+            for method, settings in was.settings.items():
+                plans = [plan[method] for plan in small if method in plan]
+                if len(settings) > 1:
+                    assert settings in plans, (name, title, method)
+                else:  # A single setting may be one that was chosen elsewhere.
+                    assert any(len(plan) == 1 and set(settings[0]) <= set(plan[0]) for plan in plans), (name, method)
+
+
+def test_no_recipe_is_left_out(small):
+    found = {path.stem for path in RECIPES.glob("*.py") if "\nEXPERIMENTS" in path.read_text(encoding="utf-8")}
+    assert found == set(RECORDED)
