@@ -36,10 +36,11 @@ from sklearn.svm import SVC
 from torch import nn
 
 from kdft_lib.datasets import japanese_vowels
-from kdft_lib.experiments import Classical, Recipe, compare, paired_interval
+from kdft_lib.experiments import Classical, Recipe, compare, grid, paired_interval
 from kdft_lib.losses import soft_target_loss
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
+from kdft_lib.teachers import Teacher
 from kdft_lib.training import evaluate, fit, predict
 
 torch.set_num_threads(1)
@@ -147,7 +148,6 @@ torch.manual_seed(0)
 everything = utterances(0, labeled=None)
 teacher = network(64)
 fit(teacher, everything.train, objective=Supervised(), strategy=FullFineTuning(lr=0.01), steps=300, batch_size=32)
-teacher.card = {"labels": len(everything.train)}  # for the ledger
 print(f"the teacher is right on {evaluate(teacher, everything.val)['accuracy']:.1%} of the validation utterances")
 
 
@@ -291,21 +291,16 @@ assert verdict([0.90, 0.70, 0.95], [0.80, 0.72, 0.81]) == "open", "three seeds t
 
 # %% given="methods"
 RATES = (0.003, 0.01, 0.03)
+teacher = Teacher(teacher, labels=len(everything.train))  # so that the ledger knows what it cost
 base = Recipe(functools.partial(network, 8), Supervised(), FullFineTuning(lr=0.01), steps=100, batch_size=32)
-
-
-def tuned(recipe):
-    return [recipe.but(strategy=FullFineTuning(lr=rate)) for rate in RATES]
-
-
-methods = {"labels": tuned(base), "SVM": [Classical(SVC(C=c)) for c in (1.0, 5.0, 20.0)]}
+methods = {"labels": grid(base, lr=RATES), "SVM": grid(Classical(SVC()), C=(1.0, 5.0, 20.0))}
 
 # %% [markdown]
 # Add two methods:
 #
 # - `"soft targets"`: the network learns from `SoftTargets(teacher)`, as it comes, on the same 27 utterances;
 # - `"soft targets, more inputs"`: it sees the utterances without labels as well. A recipe takes them as
-#   `transfer_data`, a function of the splits, which hold them as `transfer`.
+#   `transfer_data`; the splits hold them as `"transfer"`.
 #
 # Change nothing else, and tune both as much as the network on labels. Then put two verdicts from `result.test` into
 # `conclusions`, each against the method that differs in one choice: of `"soft targets"` against `"labels"`, and of
@@ -314,8 +309,8 @@ methods = {"labels": tuned(base), "SVM": [Classical(SVC(C=c)) for c in (1.0, 5.0
 # %% answer="compare"
 ### BEGIN SOLUTION
 taught = base.but(objective=SoftTargets(teacher))
-methods["soft targets"] = tuned(taught)
-methods["soft targets, more inputs"] = tuned(taught.but(transfer_data=lambda splits: splits.transfer))
+methods["soft targets"] = grid(taught, lr=RATES)
+methods["soft targets, more inputs"] = grid(taught.but(transfer_data="transfer"), lr=RATES)
 ### END SOLUTION
 result = compare(methods, utterances, seeds=range(5), reference="labels", progress=False)
 print(result)
@@ -333,13 +328,14 @@ given = Recipe(functools.partial(network, 8), Supervised(), FullFineTuning(lr=0.
 distilled = given.but(objective=SoftTargets(teacher))
 for name, plain in {"labels": given, "soft targets": distilled, "soft targets, more inputs": distilled}.items():
     assert len(methods[name]) == len(result.val[name]) == 3, f"{name}: not three settings"
-    for recipe, rate in zip(sorted(methods[name], key=lambda recipe: recipe.strategy.lr), (0.003, 0.01, 0.03)):
-        wanted = plain.but(strategy=FullFineTuning(lr=rate))
-        fields = ("objective", "strategy", "steps", "train_data", "batch_size", "augment", "optimizer", "schedule")
+    recipes = [getattr(tried, "method", tried) for tried in methods[name]]
+    for recipe, rate in zip(sorted(recipes, key=lambda recipe: recipe.strategy.lr), (0.003, 0.01, 0.03)):
+        wanted = plain.but(lr=rate)
+        fields = ("objective", "strategy", "settings", "train_data")
         for field in fields:
             assert repr(getattr(recipe, field)) == repr(getattr(wanted, field)), f"{name}: another {field}"
         assert repr(recipe.model()) == repr(wanted.model()), f"{name}: another network"
-costs = [method.estimator.get_params() for method in methods["SVM"]]
+costs = [getattr(tried, "method", tried).estimator.get_params() for tried in methods["SVM"]]
 assert costs == [SVC(C=c).get_params() for c in (1.0, 5.0, 20.0)], "SVM: other settings than the given ones"
 ### END HIDDEN TESTS
 
@@ -354,7 +350,8 @@ for name, (unlabeled, teacher_labels) in {
     for entry in result.ledgers[name]:
         consumed = {"labels": 27, "unlabeled": unlabeled, "teacher_labels": teacher_labels}
         for key, wanted in consumed.items():
-            assert entry[key] == wanted, f"{name}: {key} is {entry[key]} in the ledger, not {wanted}"
+            found = getattr(entry, key)
+            assert found == wanted, f"{name}: {key} is {found} in the ledger, not {wanted}"
 ### END HIDDEN TESTS
 
 # %% check="compare-conclusions" points=1

@@ -161,7 +161,7 @@ def compress(logits: Tensor, top_k: int) -> dict[str, Tensor]:
     """Keep the highest logits of each distribution, and what the others weigh together.
 
     Args:
-        logits: ``(N, ..., C)``.
+        logits: The whole distributions, ``(N, ..., C)``.
         top_k: How many to keep, from 1 to below C.
 
     Returns:
@@ -196,7 +196,7 @@ def expand(compact: Mapping[str, Tensor]) -> Tensor:
     """Logits ``(N, ..., C)`` again: those kept, and one value for all others; see :func:`compress`.
 
     Args:
-        compact: What :func:`compress` gave, or rows of it.
+        compact: The mapping that :func:`compress` gave, or rows of it.
 
     Example:
         >>> expand(compress(torch.zeros(2, 5), top_k=1)).shape
@@ -226,13 +226,13 @@ def cache(
     logits of another teacher than its objective's.
 
     Args:
-        teacher: Where it is, there it computes.
-        data: In memory, or a dataset with a length and indices whose samples do not change from
+        teacher: The teacher to ask; where it is, there it computes.
+        data: Data in memory, or a dataset with a length and indices whose samples do not change from
             one look to the next.
-        batch_size: Of the teacher's calls.
-        dtype: To keep the logits in: by default the teacher's precision; ``torch.float16`` takes half of the
+        batch_size: The size of the teacher's calls.
+        dtype: The precision to keep the logits in, by default the teacher's; ``torch.float16`` takes half of the
             memory and rounds to eleven bits.
-        top_k: Keep only so many classes of each distribution, and one number for the rest; see
+        top_k: How many classes of each distribution to keep, with one number for the rest; see
             :func:`compress`. For a vocabulary of 32,000 words, 64 take a 160th of the memory in float16.
         path: A ``.safetensors`` file to keep the logits in. If it is there already, it is read
             instead, provided that it was made by this teacher from this data in this way.

@@ -430,8 +430,8 @@ UNPAIRED = """
     return "worse" if gap.high < 0 else "open"
 """
 UNEQUAL = """
-methods = {"labels": tuned(base), "SVM": [Classical(SVC())]}
-transfer = base.but(objective=SoftTargets(teacher), transfer_data=lambda splits: splits.transfer)
+methods = {"labels": grid(base, lr=RATES), "SVM": [Classical(SVC())]}
+transfer = base.but(objective=SoftTargets(teacher), transfer_data="transfer")
 methods |= {"soft targets": [transfer], "soft targets, more inputs": [transfer]}
 result = compare(methods, utterances, seeds=range(5), reference="labels", progress=False)
 conclusions = {"soft targets": "better", "soft targets, more inputs": "worse"}

@@ -18,8 +18,8 @@ class MovingAverage:
     """An exponential moving average of all that a model holds; whole numbers, such as counters, are copied.
 
     Args:
-        model: Its start is the average's.
-        decay: Near the end; see :func:`kdft_lib.training.fit`.
+        model: The model whose start is the average's.
+        decay: The decay near the end; see :func:`kdft_lib.training.fit`.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -64,9 +64,9 @@ def interpolate(start: nn.Module, tuned: nn.Module, alpha: float) -> nn.Module:
     Running statistics are interpolated too, an approximation; whole numbers are those of ``tuned``.
 
     Args:
-        start: Before fine-tuning: a copy, since :func:`~kdft_lib.training.fit` trains in place.
-        tuned: After it; the same architecture.
-        alpha: From 0, the start, to 1.
+        start: The model before fine-tuning: a copy, since :func:`~kdft_lib.training.fit` trains in place.
+        tuned: The model after it, of the same architecture.
+        alpha: The place between them, from 0, the start, to 1.
 
     Returns:
         A new model, in ``tuned``'s modes and on its device.
@@ -110,10 +110,10 @@ def interpolation_curve(
     """The whole curve between two models, scored on several data sets, such as the old task and the new.
 
     Args:
-        start: Before fine-tuning.
-        tuned: After it.
-        data: By name, with targets. Choose by the curve on validation data, not on test data.
-        alphas: Where to look; eleven even steps by default.
+        start: The model before fine-tuning.
+        tuned: The model after it.
+        data: Data sets by name, with targets. Choose by the curve on validation data, not on test data.
+        alphas: The places to look at; eleven even steps by default.
         class_dim: The dimension of the classes in the logits.
 
     Returns:

@@ -17,9 +17,9 @@ def predict(model: nn.Module, data: TensorData | Iterable[Any], *, batch_size: i
     """The logits for each sample, in evaluation mode.
 
     Args:
-        model: Where it is, there it computes. Its modes, gradients and the random state stay.
-        data: In memory, or a loader of batches.
-        batch_size: Of the model's calls, for data in memory.
+        model: The model to ask; where it is, there it computes. Its modes, gradients and the random state stay.
+        data: Data in memory, or a loader of batches.
+        batch_size: The size of the model's calls, for data in memory.
 
     Returns:
         ``(N, ..., C)`` on the CPU, in the data's order.
@@ -40,9 +40,9 @@ def evaluate(
     """Accuracy and cross-entropy on the labelled samples.
 
     Args:
-        model: Where it is, there it computes. Its modes, gradients and the random state stay.
-        data: With targets, in memory or as a loader; −100 is no label.
-        batch_size: Of the model's calls, for data in memory.
+        model: The model to ask; where it is, there it computes. Its modes, gradients and the random state stay.
+        data: Data with targets, in memory or as a loader; −100 is no label.
+        batch_size: The size of the model's calls, for data in memory.
         class_dim: The dimension of the classes in the logits.
 
     Returns:

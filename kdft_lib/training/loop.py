@@ -41,37 +41,37 @@ def fit(
 
     Args:
         model: The student. On a GPU where there is one, it ends there, and so does the teacher.
-        train_data: In memory (shuffled batches of ``batch_size``), or a loader with a length.
-        objective: See :mod:`kdft_lib.objectives`.
-        strategy: See :mod:`kdft_lib.strategies`; it holds the learning rate.
+        train_data: Data in memory (shuffled batches of ``batch_size``), or a loader with a length.
+        objective: What it learns from; see :mod:`kdft_lib.objectives`.
+        strategy: What may move, and how fast: it holds the learning rate; see :mod:`kdft_lib.strategies`.
         epochs: Passes over ``train_data``; what does not fill a batch is left out of a pass, and
             every pass is shuffled anew. Either this or ``steps``.
         steps: Optimiser steps. Either this or ``epochs``.
-        batch_size: Samples in a step, over all processes and accumulated parts, for data in memory;
+        batch_size: The number of samples in a step, over all processes and accumulated parts, for data in memory;
             all samples where there are fewer. ``transfer_data`` adds as many again.
-        transfer_data: Without labels. Each step draws a batch from both: cross-entropy sees the
+        transfer_data: Inputs without labels. Each step draws a batch from both: cross-entropy sees the
             labelled rows, distillation all of them.
-        val_data: Scored after each epoch; for choosing, never the test set.
+        val_data: Data that is scored after each epoch; for choosing, never the test set.
         augment: A function of a batch of inputs, drawn anew at each step; student and teacher see
             the same view.
-        optimizer: Makes one from parameter groups: a class such as ``torch.optim.AdamW`` or
+        optimizer: What makes an optimiser from parameter groups: a class such as ``torch.optim.AdamW`` or
             ``timm.optim.Lamb``, or a ``functools.partial`` of one.
         schedule: The learning rate's course: a name of ``kdft_lib.training.SCHEDULES``, or a
             function of the progress, from 0 to 1, to a factor of the strategy's rates.
-        clip_norm: The largest norm of the whole gradient.
-        accumulate: Into how many parts a step's batch is cut, to save memory.
-        seed: Of the order, the views and dropout. The initialisation is the caller's.
-        precision: Of the forward pass; ``"float16"`` needs a GPU.
-        keep_best: End with the weights of the epoch of highest validation accuracy.
-        ema_decay: Keep an exponential moving average of weights and running statistics, validate it, and
+        clip_norm: The largest norm that the whole gradient may have; a longer one is shortened to it.
+        accumulate: The number of parts that a step's batch is cut into, to save memory.
+        seed: What decides the order, the views and dropout. The initialisation is the caller's.
+        precision: The precision of the forward pass; ``"float16"`` needs a GPU.
+        keep_best: Whether to end with the weights of the epoch of highest validation accuracy.
+        ema_decay: The decay of an exponential moving average (EMA) of weights and running statistics: validate it, and
             end with it: 0.999, or 0.9999 for long runs. At step t the decay is (1 + t) / (10 + t) where that
             is less, so that the start is soon forgotten.
-        log_dir: For TensorBoard.
-        checkpoint_dir: Keeps what an interrupted run needs to resume and end bit for bit as if it
+        log_dir: A folder for TensorBoard.
+        checkpoint_dir: A folder for what an interrupted run needs to resume and end bit for bit as if it
             had not been interrupted: call again with the same arguments. Others than before are an
             error, a larger budget excepted.
-        checkpoint_every: Steps between checkpoints; there is one at the end of each epoch too.
-        progress: A progress bar; by default where a person watches.
+        checkpoint_every: The number of steps between checkpoints; there is one at the end of each epoch too.
+        progress: Whether to show a progress bar; by default where a person watches.
 
     Returns:
         :class:`~kdft_lib.training.History`.
