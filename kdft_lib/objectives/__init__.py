@@ -1,6 +1,7 @@
 """What a model learns from: an objective runs the student on a batch and returns what to minimise."""
 
-from kdft_lib.objectives.base import Objective, Sum, Weight
+from kdft_lib.objectives.base import Objective, Sum
+from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.features import (
     RKD,
     AttentionTransfer,

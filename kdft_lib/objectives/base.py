@@ -5,9 +5,8 @@ schedule, sums, and means over the whole step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +16,8 @@ from kdft_lib import features
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import check_targets
+from kdft_lib.objectives.checks import Weight, check_multi_label, named, weight_at
 from kdft_lib.teachers import Teacher, expand
-
-Weight: TypeAlias = float | Callable[[int, int], float]
-"""A number, or a schedule: a function of the epoch (from 0) and the number of epochs."""
 
 _NO_SETTINGS = {"training", "teacher", "class_dim", "student_layers", "teacher_layers", "reads_logits", "weights"}
 """Attributes of every objective that its text shows otherwise, or not at all."""
@@ -75,7 +72,7 @@ class Objective(nn.Module):
         self.weights: dict[str, float] = {}
         self._follow(0, 1)
         if not any(callable(weight) or weight for weight in weights.values()):
-            raise ValueError(f"{_named(weights)} are 0; nothing would be learned")
+            raise ValueError(f"{named(weights)} are 0; nothing would be learned")
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """The parts of the loss by name, unweighted, each a mean.
@@ -132,7 +129,7 @@ class Objective(nn.Module):
         """Called before each epoch, counted from 0; schedules of weights move here."""
         self._follow(epoch, epochs)
         if not any(factor and any(term.weights.values()) for factor, term in self.terms()):
-            names = " and ".join(_named(term.weights) for _, term in self.terms())
+            names = " and ".join(named(term.weights) for _, term in self.terms())
             raise ValueError(f"{names} are 0 at epoch {epoch}; nothing would be learned")
 
     def __add__(self, other: Objective) -> Sum:
@@ -202,7 +199,7 @@ class Objective(nn.Module):
         self._check_kind(targets, logits, multi_label)
         labeled = batches.has_label(targets)
         if multi_label:
-            _check_multi_label(targets, labeled, logits)
+            check_multi_label(targets, labeled, logits)
             values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
             values = values.masked_fill(~labeled, 0.0)
         else:
@@ -226,7 +223,7 @@ class Objective(nn.Module):
 
     def _follow(self, epoch: int, epochs: int) -> None:
         for name, schedule in self._schedules.items():
-            self.weights[name] = _weight_at(f"{name}_weight", schedule, epoch, epochs)
+            self.weights[name] = weight_at(f"{name}_weight", schedule, epoch, epochs)
 
     def _ask_teachers(self, terms: list[Objective], batch: Batch) -> dict[int, Outputs]:
         """What each teacher gives, run once, or not at all where its logits came with the batch."""
@@ -323,7 +320,7 @@ class Sum(Objective):
 
     def _follow(self, epoch: int, epochs: int) -> None:
         self._now = [
-            math.prod(_weight_at("factor", factor, epoch, epochs) for factor in factors) for factors in self._factors
+            math.prod(weight_at("factor", factor, epoch, epochs) for factor in factors) for factors in self._factors
         ]
         for _, term in self.terms():
             term._follow(epoch, epochs)
@@ -339,28 +336,3 @@ def _student_outputs(model: nn.Module, batch: Batch, layers: list[str]) -> Outpu
             "a batch of one sample reached batch normalisation in training, which needs two or more;"
             " raise batch_size, lower accumulate, or let the loader drop its last batch (drop_last=True)"
         ) from None
-
-
-def _check_multi_label(targets: Tensor, labeled: Tensor, logits: Tensor) -> None:
-    if not targets.is_floating_point() or targets.shape != logits.shape:
-        raise ValueError(
-            f"targets has dtype {targets.dtype} and shape {tuple(targets.shape)}; with multi_label=True it"
-            f" must be floating-point, {tuple(logits.shape)}, from 0 to 1 for each class"
-        )
-    outside = labeled.unsqueeze(-1) & ((targets < 0) | (targets > 1))
-    if outside.any():
-        raise ValueError(
-            f"targets holds {targets[outside][0]:g}; with multi_label=True it must be from 0 to 1,"
-            " or −100 in a whole row for no label"
-        )
-
-
-def _weight_at(name: str, schedule: Weight, epoch: int, epochs: int) -> float:
-    weight = float(schedule(epoch, epochs) if callable(schedule) else schedule)
-    if not (weight >= 0 and math.isfinite(weight)):
-        raise ValueError(f"{name} is {weight} at epoch {epoch}; it must be 0 or more and finite")
-    return weight
-
-
-def _named(weights: dict[str, Any]) -> str:
-    return " and ".join(f"{name}_weight" for name in weights)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from kdft_lib import features, losses, models
 from kdft_lib.data import Batch, batches
 from kdft_lib.features import Outputs
-from kdft_lib.objectives.base import Objective, Weight
+from kdft_lib.objectives.base import Objective
+from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.processes import everywhere
 from kdft_lib.teachers import Teacher
 

@@ -11,7 +11,8 @@ from kdft_lib import losses
 from kdft_lib.data import Batch
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import positive
-from kdft_lib.objectives.base import Objective, Weight
+from kdft_lib.objectives.base import Objective
+from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
 from kdft_lib.teachers import Teacher
 

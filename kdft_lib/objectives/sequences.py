@@ -11,7 +11,7 @@ from kdft_lib import losses, models
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import positive
-from kdft_lib.objectives.base import Weight
+from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
 from kdft_lib.teachers import Teacher, expand
 
