@@ -105,6 +105,14 @@ def test_joined_batches_keep_labels_apart():
         batches.join(labeled | {"teacher_logits": torch.zeros(2, 4)}, {"inputs": torch.ones(3, 3)})
 
 
+def test_more_rows_bring_their_labels_if_they_have_any():
+    first, second = TensorData(torch.zeros(2, 3), torch.tensor([1, 2])), TensorData(torch.ones(1, 3), torch.tensor([0]))
+    assert first.with_rows(second).targets.tolist() == [1, 2, 0]
+    assert first.without_labels().with_rows(second).targets.tolist() == [UNLABELED, UNLABELED, 0]
+    assert first.without_labels().with_rows(second.without_labels()).targets is None
+    assert first.with_rows(second).inputs[:, 0].tolist() == [0, 0, 1]
+
+
 def test_views_are_shifted_and_mirrored_copies():
     image = torch.arange(1.0, 17.0).view(1, 1, 4, 4)
     views = RandomShiftFlip(padding=1, fill=0.0)(image.expand(2000, 1, 4, 4))

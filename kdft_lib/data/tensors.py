@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdft_lib.data import batches
-from kdft_lib.data.batches import Batch
+from kdft_lib.data.batches import UNLABELED, Batch
 
 
 class TensorData(Dataset[Batch]):
@@ -123,8 +123,17 @@ class TensorData(Dataset[Batch]):
             >>> data = TensorData(torch.zeros(2, 3), torch.tensor([0, 1]))
             >>> data.with_rows(data.without_labels()).targets
             tensor([   0,    1, -100, -100])
+            >>> data.with_rows(data).targets
+            tensor([0, 1, 0, 1])
         """
-        return self._with(batches.join(self._columns, more._columns))
+        joined = batches.join(self.without_labels()._columns, more.without_labels()._columns)
+        known = next((part.targets for part in (self, more) if part.targets is not None), None)
+        if known is not None:
+            joined["targets"] = torch.cat([
+                known.new_full((len(part), *known.shape[1:]), UNLABELED) if part.targets is None else part.targets
+                for part in (self, more)
+            ])  # fmt: skip
+        return self._with(joined)
 
     def with_teacher_logits(self, teacher_logits: Tensor | Mapping[str, Tensor], teacher: str) -> TensorData:
         """The same rows with a teacher's logits and its fingerprint."""
