@@ -2,7 +2,7 @@
 
 from kdft_lib.experiments.comparison import Candidates, Measure, compare
 from kdft_lib.experiments.grid import Candidate, grid
-from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, NamedBy, OnFeatures
+from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, NamedBy, OnFeatures, Then
 from kdft_lib.experiments.recipe import Recipe
 from kdft_lib.experiments.records import Recorded, hardware, record, recorded
 from kdft_lib.experiments.result import Comparison
@@ -30,6 +30,7 @@ __all__ = [
     "Recorded",
     "Settings",
     "Source",
+    "Then",
     "Trained",
     "compare",
     "grid",

@@ -239,3 +239,29 @@ class Interpolated(Wrapped):
         tuned = self.method.train(splits, seed)
         start = found(self.method.start, splits, seed).model
         return dataclasses.replace(tuned, model=interpolate(start, tuned.model, self.alpha))
+
+
+@dataclass(frozen=True)
+class Then(Wrapped):
+    """A method, and something else that is made of what it trained: a smaller model, another way to decide.
+
+    Attributes:
+        method: What is trained.
+        change: From what was trained, the seed's splits and the seed to what it becomes.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
+        >>> splits = Splits(data, data.without_labels(), data, data)
+        >>> def contrary(trained, splits, seed):
+        ...     return dataclasses.replace(trained, decides=lambda data: 1 - trained.decide(data))
+        >>> Then(Classical(LogisticRegression()), contrary).train(splits, seed=0).decide(data)[:2]
+        tensor([1, 0])
+    """
+
+    method: Method
+    change: Callable[[Trained, Splits, int], Trained]
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        """Train the method, and change what came out."""
+        return self.change(self.method.train(splits, seed), splits, seed)

@@ -232,7 +232,8 @@ def _part(splits: Splits, part: str | Callable[[Splits], TensorData]) -> TensorD
 
 
 def _reads_logits_alone(objective: Objective) -> bool:
-    return all(term.reads_logits for _, term in objective.terms() if term.teacher is not None)
+    asking = [term for _, term in objective.terms() if term.teacher is not None]
+    return bool(asking) and all(term.reads_logits for term in asking)
 
 
 def _arguments(maker: Any) -> list[str]:

@@ -102,7 +102,7 @@ class Method(Protocol):
 
 Source: TypeAlias = nn.Module | Teacher | Method | Callable[[Splits, int], Any]
 """Where a model comes from: itself, for every seed the same; a method, trained on the seed's splits; or a function of
-splits and seed to a model or to something :class:`Trained`."""
+splits and seed to a model or to something :class:`Trained`, for which torch's generator is seeded before."""
 
 
 class Answering(nn.Module):
@@ -131,7 +131,9 @@ def found(source: Source, splits: Splits, seed: int) -> Trained:
     if isinstance(source, nn.Module | Teacher):
         source = Teacher(source)
         return Trained(source.model, Ledger(labels=source.labels or 0, pretraining=source.pretraining), seed=seed)
-    made = source.train(splits, seed) if isinstance(source, Method) else source(splits, seed)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        made = source.train(splits, seed) if isinstance(source, Method) else source(splits, seed)
     return made if isinstance(made, Trained) else found(made, splits, seed)
 
 
