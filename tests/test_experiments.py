@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 from torch import nn
 
@@ -549,6 +550,20 @@ def test_a_start_can_be_pulled_back_to(blob_splits):
     far, close = (recipe.but(weight=weight).train(blob_splits(0), 0).model for weight in (0.0001, 100.0))
     began = start(None, 0)
     assert (close.weight - began.weight).norm() < (far.weight - began.weight).norm()
+
+
+def test_rows_of_a_classical_method_weigh_as_much_as_said(blob_splits):
+    def first_alone(data):
+        return (torch.arange(len(data)) < 30).numpy().astype(float)
+
+    splits = blob_splits(0)
+    fewer = splits._replace(train=splits.train[:30])
+    for estimator in (LogisticRegression(), make_pipeline(LogisticRegression())):
+        weighed, alone = (
+            method.train(given, 0).logits(splits.test)
+            for method, given in ((Classical(estimator, weights=first_alone), splits), (Classical(estimator), fewer))
+        )
+        assert torch.allclose(weighed, alone, atol=1e-3)
 
 
 def test_names_are_no_labels(blob_splits):

@@ -37,6 +37,7 @@ class Classical:
     Attributes:
         estimator: Unfitted; each seed fits a clone, with ``random_state`` set where it has one.
         shown: What it is shown of the data, a function of it; by default the inputs, flattened to rows.
+        weights: How much each row counts in the fit, a function of the training data; by default all alike.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -48,12 +49,13 @@ class Classical:
 
     estimator: Any
     shown: Callable[[TensorData], Any] | None = None
+    weights: Callable[[TensorData], Any] | None = None
 
     def but(self, **changes: Any) -> Classical:
         """The same with other parameters of the estimator, as its ``set_params`` names them."""
         from sklearn.base import clone
 
-        own = {name: changes.pop(name) for name in ("estimator", "shown") if name in changes}
+        own = {name: changes.pop(name) for name in ("estimator", "shown", "weights") if name in changes}
         changed = dataclasses.replace(self, **own)
         return dataclasses.replace(changed, estimator=clone(changed.estimator).set_params(**changes))
 
@@ -68,8 +70,11 @@ class Classical:
             raise ValueError("train has no targets; a classical method needs labels")
         trained = Trained(estimator, Ledger(), shown=self.shown, seed=seed)
         rows = trained._shown(splits.train)
+        # A pipeline hands on what is named after its last step.
+        named = f"{estimator.steps[-1][0]}__sample_weight" if hasattr(estimator, "steps") else "sample_weight"
+        weighted = {} if self.weights is None else {named: self.weights(splits.train)}
         started = time.perf_counter()
-        estimator.fit(rows, splits.train.targets.numpy())
+        estimator.fit(rows, splits.train.targets.numpy(), **weighted)
         trained.ledger = Ledger(labels=len(splits.train), seconds=time.perf_counter() - started)
         return trained
 
