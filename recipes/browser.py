@@ -16,55 +16,45 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy
 import torch
-from recording import student, views
+from recording import pixels, thousand_labels
+from soft_targets import TEACHER, with_views_as_chosen
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kdft_lib import metrics, models, plots
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.datasets import FASHION_CLASSES, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Recipe
-from kdft_lib.objectives import SoftTargets
-from kdft_lib.strategies import FullFineTuning
+from kdft_lib.datasets import FASHION_CLASSES, FASHION_NORMALIZATION
 from kdft_lib.training import evaluate, predict
 
 FOLDER = Path(__file__).parents[1] / "book/_extra/browser"
-LABELS, STEPS, SEED, PER_CLASS, TEMPERATURE = 1000, 400, 0, 10, 4.0
+PICTURES = "The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence."
+SEED, TEMPERATURE = 0, 4.0
 
 
-def train(teacher: nn.Module, splits: Splits) -> nn.Module:
+def train(splits: Splits) -> nn.Module:
     """The student, saved with its card."""
-    strategy = FullFineTuning(0.3, weight_decay=0.01)
-    recipe = Recipe(student, SoftTargets(teacher, TEMPERATURE), strategy, steps=STEPS, augment=views(1))
-    trained = recipe.train(splits, SEED)
+    trained = with_views_as_chosen().train(splits, SEED)
     card = {
-        "data": f"{LABELS} training images of Fashion-MNIST with labels, drawn with seed {SEED}",
+        "data": f"{trained.ledger.labels} training images of Fashion-MNIST with labels, drawn with seed {SEED}",
         "data_licence": "MIT, copyright 2017 Zalando SE",
         "teacher": "kdft_lib.models.fashion_teacher",
         "recipe": "recipes/browser.py",
-        "labels": LABELS,
-        "steps": STEPS,
+        "labels": trained.ledger.labels,
+        "steps": trained.ledger.steps,
         "torch": torch.__version__.split("+")[0],
         "parameters": metrics.parameters(trained.model),
         "val_accuracy": evaluate(trained.model, splits.val)["accuracy"],
         "test_accuracy": evaluate(trained.model, splits.test)["accuracy"],
         "licence": "BSD-3-Clause, as the package",
     }
-    print(models.save(trained.model, FOLDER / "student.safetensors", card), card, f"{trained.ledger['seconds']:.0f} s")
+    print(models.save(trained.model, FOLDER / "student.safetensors", card), card, f"{trained.ledger.seconds:.0f} s")
     return trained.model
 
 
 def shown(test: TensorData) -> TensorData:
     """The first ten test pictures of each class, in the order of the file, class after class."""
     assert test.targets is not None
-    places = [torch.nonzero(test.targets == label).flatten()[:PER_CLASS] for label in range(len(FASHION_CLASSES))]
-    return test[torch.cat(places)]
-
-
-def pixels(images: Tensor) -> Tensor:
-    """From 0 to 255, as they were before normalisation."""
-    mean, deviation = FASHION_NORMALIZATION
-    return ((images * deviation + mean) * 255).round().to(torch.uint8)
+    return test[torch.cat([torch.nonzero(test.targets == label).flatten()[:10] for label in range(10)])]
 
 
 def folded(model: nn.Module) -> Tensor:
@@ -83,29 +73,25 @@ def text(values: Tensor, kind: str) -> str:
     return json.dumps(base64.b64encode(values.contiguous().numpy().astype(numpy.dtype(kind)).tobytes()).decode())
 
 
-def write_scripts(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None:
+def write_scripts(net: nn.Module, pictures: TensorData) -> None:
     """Scripts, since a page that is opened as a file may load nothing else."""
     assert pictures.targets is not None
-    mean, deviation = FASHION_NORMALIZATION
     fields = {
         "classes": json.dumps(FASHION_CLASSES),
-        "mean": mean,
-        "deviation": deviation,
+        **dict(zip(("mean", "deviation"), FASHION_NORMALIZATION, strict=True)),
         "labels": json.dumps(pictures.targets.tolist()),
-        "teacherLogits": text(predict(teacher, pictures), "<f4"),
+        "teacherLogits": text(predict(TEACHER, pictures), "<f4"),
         "student": text(folded(net), "<f4"),
         "pictures": text(pixels(pictures.inputs), "u1"),
     }
-    head = (
-        "// Written by recipes/browser.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.\n"
-    )
+    head = f"// Written by recipes/browser.py. {PICTURES}\n"
     body = "".join(f"  {name}: {value},\n" for name, value in fields.items())
     (FOLDER / "data.js").write_text(f"{head}const kdftData = {{\n{body}}};\n", encoding="utf-8")
     head = "// Written by recipes/browser.py: the weights of the teacher, in half precision.\n"
-    (FOLDER / "teacher.js").write_text(f"{head}kdftData.teacher = {text(folded(teacher), '<f2')};\n", encoding="utf-8")
+    (FOLDER / "teacher.js").write_text(f"{head}kdftData.teacher = {text(folded(TEACHER), '<f2')};\n", encoding="utf-8")
 
 
-def draw_still(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None:
+def draw_still(net: nn.Module, pictures: TensorData) -> None:
     """The first picture between the two answers."""
     plots.use_style()
     matplotlib.rcParams["svg.hashsalt"] = "kdft"
@@ -113,12 +99,12 @@ def draw_still(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.4), width_ratios=(1, 1.6), layout="constrained")
     left.imshow(pixels(first.inputs)[0, 0], cmap="gray")
     left.set_axis_off()
-    for label, model, color, offset in (("teacher", teacher, plots.BLUE, -0.2), ("student", net, plots.VERMILION, 0.2)):
+    for label, model, color, offset in (("teacher", TEACHER, plots.BLUE, -0.2), ("student", net, plots.VERMILION, 0.2)):
         answer = (predict(model, first)[0] / TEMPERATURE).softmax(dim=-1)
         right.barh(torch.arange(10) + offset, 100 * answer, 0.38, color=color, label=label)
     right.set_yticks(range(10), FASHION_CLASSES)
-    right.invert_yaxis()
     right.grid(axis="y", visible=False)
+    right.invert_yaxis()
     right.set_xlabel(f"probability at T = {TEMPERATURE:.0f}, %")
     right.legend()
     figure.savefig(FOLDER / "still.svg", metadata={"Date": None, "Creator": None})
@@ -126,11 +112,10 @@ def draw_still(net: nn.Module, teacher: nn.Module, pictures: TensorData) -> None
 
 def main() -> None:
     """Train and write everything."""
-    splits, teacher = fashion_mnist(labeled=LABELS, seed=SEED), models.fashion_teacher()
-    net = train(teacher, splits)
-    pictures = shown(splits.test)
-    write_scripts(net, teacher, pictures)
-    draw_still(net, teacher, pictures)
+    splits = thousand_labels(SEED)
+    net, pictures = train(splits), shown(splits.test)
+    write_scripts(net, pictures)
+    draw_still(net, pictures)
 
 
 if __name__ == "__main__":

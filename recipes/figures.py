@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import language
@@ -32,39 +30,30 @@ def kilobytes(model: nn.Module) -> str:
     return f"{4 * parameters(model) / 1000:,.0f} kB"
 
 
-def fields() -> dict[str, tuple[str, Mapping[str, tuple[str, str]]]]:
-    """Of each field the record, and of each of its methods the label and the colour."""
+def fields() -> dict[str, tuple[str, str, dict[str, tuple[str, str]]]]:
+    """Of each field the record, which comparison of it, and of the methods in it the label and the colour."""
     net, bag, words = kilobytes(ConvNet(width=12)), kilobytes(language.Bag()), kilobytes(DSCNN(width=16))
-    return {
-        "Clothes, 500 labels": (
-            "vision",
-            {
-                "Lite0, fine-tuned": (f"Lite0, {kilobytes(lite0())}", LARGE),
-                "width 12, distilled": (f"distilled, {net}", SMALL),
-                "width 12, labels": (f"on labels, {net}", ALONE),
-                "SVM on pixels": ("SVM on pixels", SIMPLE),
-            },
-        ),
-        "News, 50 labels": (
-            "language",
-            {
-                "MiniLM, head": (f"MiniLM, {kilobytes(language.whole())}", LARGE),
-                "bag, MiniLM's decisions": (f"distilled, {bag}", SMALL),
-                "bag, labels": (f"on labels, {bag}", ALONE),
-                "SVM": ("SVM on words", SIMPLE),
-                "SVM, pseudo-labels": ("SVM, taught by itself", SIMPLE),
-            },
-        ),
-        "Spoken digits, 300 labels": (
-            "speech",
-            {
-                "the wide network": (f"wide network, {kilobytes(DSCNN(width=48))}", LARGE),
-                "distilled": (f"distilled, {words}", SMALL),
-                "labels": (f"on labels, {words}", ALONE),
-                "SVM": ("SVM on spectra", SIMPLE),
-            },
-        ),
+    clothes = {
+        "Lite0, fine-tuned": (f"Lite0, {kilobytes(lite0())}", LARGE),
+        "width 12, distilled": (f"distilled, {net}", SMALL),
+        "width 12, labels": (f"on labels, {net}", ALONE),
+        "SVM on pixels": ("SVM on pixels", SIMPLE),
     }
+    news = {
+        "MiniLM, head": (f"MiniLM, {kilobytes(language.whole())}", LARGE),
+        "bag, MiniLM's decisions": (f"distilled, {bag}", SMALL),
+        "bag, labels": (f"on labels, {bag}", ALONE),
+        "SVM": ("SVM on words", SIMPLE),
+        "SVM, pseudo-labels": ("SVM, taught by itself", SIMPLE),
+    }
+    digits = {
+        "the wide network": (f"wide network, {kilobytes(DSCNN(width=48))}", LARGE),
+        "distilled": (f"distilled, {words}", SMALL),
+        "labels": (f"on labels, {words}", ALONE),
+        "SVM": ("SVM on spectra", SIMPLE),
+    }
+    named = {"Clothes": ("vision", "500 labels", clothes), "News": ("language", "50 labels", news)}
+    return named | {"Spoken digits": ("speech", "300 labels", digits)}
 
 
 def intro() -> None:
@@ -72,14 +61,13 @@ def intro() -> None:
     plots.use_style()
     matplotlib.rcParams["svg.hashsalt"] = "kdft"
     shown = fields()
-    heights = [len(methods) for _, methods in shown.values()]
+    heights = [len(methods) for *_, methods in shown.values()]
     _, axes = plt.subplots(3, figsize=(4.7, 6.4), sharex=True, layout="constrained", height_ratios=heights)
-    for ax, (title, (name, methods)) in zip(axes, shown.items(), strict=True):
-        comparison = recorded(name)[title.split(", ")[1]]
-        scores = {label: comparison.test[method] for method, (label, _) in methods.items()}
-        plots.intervals(dataclasses.replace(comparison, test=scores), ax, colors=dict(methods.values()))
-        ax.set_title(title, loc="left")
-        ax.set_xlabel("")
+    for ax, (field, (name, of, methods)) in zip(axes, shown.items(), strict=True):
+        test = recorded(name)[of].test
+        scores = {label: test[method] for method, (label, _) in methods.items()}
+        plots.intervals(scores, ax, label="", colors=dict(methods.values()))
+        ax.set_title(f"{field}, {of}", loc="left")
     for ax in axes[:-1]:
         ax.spines["bottom"].set_visible(False)
         ax.tick_params(axis="x", length=0)
@@ -93,10 +81,8 @@ def cover() -> None:
     shirt = fashion_mnist(labeled=10, seed=0).val[SHIRT : SHIRT + 1]
     shares = (predict(teacher, shirt)[0] / 4).softmax(dim=0)
     heights = (170 * shares / shares.max()).round().int().tolist()
-    bars = [
-        f'<rect x="{400 + 25 * place}" y="{240 - height}" width="17" height="{height}" rx="2"/>'
-        for place, height in enumerate(heights)
-    ]
+    bar = '<rect x="{}" y="{}" width="17" height="{}" rx="2"/>'
+    bars = [bar.format(400 + 25 * place, 240 - height, height) for place, height in enumerate(heights)]
     drawing = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 300" width="960" height="300">',
         *disc(parameters(teacher), x=210, color=plots.BLUE),

@@ -21,13 +21,11 @@ from typing import Any
 import nbformat
 import numpy
 import torch
-import torch.nn.functional as F
 from both_together import shop
-from browser import pixels, shown
+from browser import PICTURES, shown
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
-from recording import lite0
-from sklearn.base import ClassifierMixin
+from recording import lite0, pixels
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -35,11 +33,9 @@ from vision import TEACHER, WIDTHS
 
 from kdft_lib.data import TensorData
 from kdft_lib.datasets import FASHION_CLASSES, fashion_mnist
-from kdft_lib.experiments import recorded
-from kdft_lib.experiments.records import hardware
+from kdft_lib.experiments import Answering, Classical, groups, hardware, mean_interval, recorded
 from kdft_lib.metrics import latency, parameters
 from kdft_lib.models import ConvNet, fashion_teacher, load
-from kdft_lib.plots import mean_interval
 from kdft_lib.training import predict
 
 ROOT = Path(__file__).parents[1]
@@ -101,17 +97,13 @@ def points(scores: Sequence[float]) -> list[float]:
 
 def sensitivity() -> dict[str, Any]:
     """Chapter 04: validation accuracy over temperature and weight, and that of labels alone."""
-    val = recorded("soft-targets-sensitivity")["temperature and weight"].val
-    temperatures, weights = (1, 2, 4, 8, 16), (0.1, 0.5, 0.9, 1.0)
-    rows = iter(val["soft targets"])
-    return {
-        "labels": points(val["labels"][0]),
-        "soft": [
-            {"temperature": temperature, "weight": weight, "accuracy": points(next(rows))}
-            for temperature in temperatures
-            for weight in weights
-        ],
-    }
+    result = recorded("soft-targets-sensitivity")["temperature and weight"]
+    soft = [
+        {"temperature": int(at["temperature"]), "weight": at["kd_weight"],
+         "accuracy": points(result.validation("soft targets", **at))}
+        for at in result.settings["soft targets"]
+    ]  # fmt: skip
+    return {"labels": points(result.validation("labels")), "soft": soft}
 
 
 ANSWERS = {
@@ -160,41 +152,24 @@ def chapters() -> Iterator[dict[str, Any]]:
 # ---- sizes and times
 
 
-class Decides(nn.Module):
-    """A classifier of scikit-learn as a module, as chapter 12 times it."""
-
-    def __init__(self, classifier: ClassifierMixin):
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        decided = self.classifier.predict(images.flatten(1).numpy())
-        return F.one_hot(torch.from_numpy(decided), len(FASHION_CLASSES)).float()
-
-
 def measure() -> None:
     """Numbers stored, and the median milliseconds for one picture on one thread, of each model of chapter 12."""
     torch.set_num_threads(1)
-    record = recorded("vision")["500 labels"]
-    splits = shop(0)
-    assert splits.train.targets is not None
-    inputs, targets = splits.train.inputs.flatten(1).numpy(), splits.train.targets.numpy()
-    svm = SVC(C=(1.0, 5.0, 20.0, 80.0)[record.chosen[SVM]]).fit(inputs, targets)
-    linear = LogisticRegression(C=(0.001, 0.003, 0.01, 0.1)[record.chosen[LOGISTIC]], max_iter=1000)
-    linear.fit(inputs, targets)
-    networks = {f"width {width}": ConvNet(width) for width in WIDTHS} | {TEACHER: lite0()}
-    stored = {name: parameters(network) for name, network in networks.items()}
-    stored[SVM] = svm.support_vectors_.size + svm.dual_coef_.size + svm.intercept_.size
-    stored[LOGISTIC] = linear.coef_.size + linear.intercept_.size
-    models = networks | {SVM: Decides(svm), LOGISTIC: Decides(linear)}
-    one = splits.test.inputs[:1]
-    took = {name: round(latency(model, one, repeats=200).median, 3) for name, model in models.items()}
-    about = {
-        "command": "python recipes/play.py costs",
-        "date": datetime.date.today().isoformat(),
-        "hardware": hardware(),
-        "torch": torch.__version__.split("+")[0],
+    record, splits = recorded("vision")["500 labels"], shop(0)
+    models: dict[str, nn.Module] = {f"width {width}": ConvNet(width) for width in WIDTHS} | {TEACHER: lite0()}
+    stored = {name: parameters(network) for name, network in models.items()}
+    for name, estimator, kept in (
+        (SVM, SVC(), ("support_vectors_", "dual_coef_", "intercept_")),
+        (LOGISTIC, LogisticRegression(max_iter=1000), ("coef_", "intercept_")),
+    ):
+        trained = Classical(estimator).but(**record.setting(name)).train(splits, seed=0)
+        stored[name] = sum(getattr(trained.model, part).size for part in kept)
+        models[name] = Answering(trained)
+    took = {
+        name: round(latency(model, splits.test.inputs[:1], repeats=200).median, 3) for name, model in models.items()
     }
+    today, version = datetime.date.today().isoformat(), torch.__version__.split("+")[0]
+    about = {"command": "python recipes/play.py costs", "date": today, "hardware": hardware(), "torch": version}
     content = {"about": about, "numbers": stored, "milliseconds": took}
     (FOLDER / "costs.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(content, indent=1))
@@ -204,20 +179,18 @@ def sizes() -> dict[str, Any]:
     """Chapter 12: accuracy of each model, what it stores, how long it takes, and the letters of its group."""
     comparison = recorded("vision")["500 labels"]
     costs = json.loads((FOLDER / "costs.json").read_text(encoding="utf-8"))
-    letters = comparison.table()["group"]
+    letters = groups(comparison.test)
     models = []
     for name, scores in comparison.test.items():
-        model, _, learned_from = name.partition(", ") if name.startswith("width") else (name, "", "other")
-        models.append(
-            {
-                "name": name,
-                "kind": learned_from,
-                "kilobytes": 4 * costs["numbers"][model] / 1000,
-                "milliseconds": costs["milliseconds"][model],
-                "accuracy": points(scores),
-                "group": letters[name],
-            }
-        )
+        model, _, kind = name.partition(", ") if name.startswith("width") else (name, "", "other")
+        models.append({
+            "name": name,
+            "kind": kind,
+            "kilobytes": 4 * costs["numbers"][model] / 1000,
+            "milliseconds": costs["milliseconds"][model],
+            "accuracy": points(scores),
+            "group": letters[name],
+        })  # fmt: skip
     return {"models": models, "hardware": costs["about"]["hardware"], "date": costs["about"]["date"]}
 
 
@@ -231,36 +204,11 @@ def data() -> dict[str, Any]:
 def write_data() -> None:
     """A script, since a page that is opened as a file may load nothing else."""
     fields = "".join(f"  {name}: {json.dumps(value, ensure_ascii=False)},\n" for name, value in data().items())
-    head = "// Written by recipes/play.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.\n"
+    head = f"// Written by recipes/play.py. {PICTURES}\n"
     (FOLDER / "data.js").write_text(f"{head}const kdftPlayed = {{\n{fields}}};\n", encoding="utf-8")
 
 
-STACK = """(name) => {
-    const root = document.getElementById(`kdft-${name}`), space = "http://www.w3.org/2000/svg";
-    const add = (parent, tag, attributes, content = "") => {
-        const element = parent.appendChild(document.createElementNS(space, tag));
-        for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-        element.textContent = content;
-        return element;
-    };
-    const width = 440, whole = document.createElementNS(space, "svg"), style = add(whole, "style", {});
-    let y = 0;
-    for (const panel of root.querySelectorAll("svg")) {
-        const title = panel.previousElementSibling.textContent;
-        add(whole, "text", { y: y + 22, "font-weight": 700, fill: "var(--text)" }, title);
-        const marks = add(whole, "g", { transform: `translate(0 ${y + 34})` });
-        marks.append(...panel.cloneNode(true).children);
-        y += 34 + Number(panel.getAttribute("height"));
-    }
-    for (const mark of whole.querySelectorAll("[data-key]")) mark.removeAttribute("data-key");
-    const colors = new Set(whole.innerHTML.match(/--[a-z]+/g)), said = getComputedStyle(root);
-    style.textContent = `svg{${Array.from(colors, (name) => `${name}:${said.getPropertyValue(name)}`).join(";")}}`;
-    const size = { viewBox: `-8 0 ${width + 16} ${y + 8}`, width: width + 16, height: y + 8 };
-    const font = { "font-family": "Helvetica, Arial, sans-serif", "font-size": 14 };
-    for (const [name, value] of Object.entries({ ...size, ...font })) whole.setAttribute(name, value);
-    return new XMLSerializer().serializeToString(whole);
-}"""
-"""The panels of a figure under one another, as a file of its own."""
+STACK = Path(__file__).with_name("stack.js").read_text(encoding="utf-8")
 
 
 def stills(browser: Browser) -> dict[str, str]:

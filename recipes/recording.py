@@ -70,6 +70,12 @@ def lite0(image_size: int = 48) -> nn.Sequential:
     return nn.Sequential(transform, net)
 
 
+def pixels(images: torch.Tensor) -> torch.Tensor:
+    """From 0 to 255, as they were before normalisation."""
+    mean, deviation = FASHION_NORMALIZATION
+    return ((images * deviation + mean) * 255).round().to(torch.uint8)
+
+
 class Remembered:
     """From data to what a frozen body makes of it; each image is computed once."""
 

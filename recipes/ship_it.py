@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import logging
+import operator
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,36 +21,29 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
+from both_together import as_chosen, shop
 from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from recording import lite0, main, student, views
+from recording import compare, main, pixels, student, thousand_labels, views
 from safetensors.torch import save_model
 from sklearn.svm import SVC
+from soft_targets import with_views_as_chosen
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.datasets import FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, Method, Recipe, Trained, compare
+from kdft_lib.datasets import FASHION_NORMALIZATION
+from kdft_lib.experiments import Classical, Comparison, Method, Recipe, Source, Trained, grid
+from kdft_lib.experiments.trained import found
 from kdft_lib.metrics import agreement, latency, parameters
-from kdft_lib.models import ConvNet, fashion_teacher
+from kdft_lib.models import ConvNet
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
-from kdft_lib.training import evaluate, predict
+from kdft_lib.training import predict
 
-SEEDS = range(5)
 SHOWN = 2000
-REFERENCE = "PyTorch"
-STATIC = "static int8, a scale a channel"
-IMAGENET = "ImageNet, 1.3 million labels"
-FOLDER = Path(tempfile.mkdtemp(prefix="kdft-ship-"))
-
-
-def pixels(data: TensorData) -> TensorData:
-    """The pictures as they were before normalisation, from 0 to 255."""
-    mean, deviation = FASHION_NORMALIZATION
-    return data.with_inputs(((data.inputs * deviation + mean) * 255).round().to(torch.uint8))
+REFERENCE, ONE_SCALE, CHANNELS = "PyTorch", "static int8, one scale", "static int8, a scale a channel"
 
 
 class FromPixels(nn.Module):
@@ -60,72 +55,61 @@ class FromPixels(nn.Module):
         self.mean, self.deviation = FASHION_NORMALIZATION
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of pixels from 0 to 255."""
         return self.model((images.float() / 255 - self.mean) / self.deviation)
 
 
 class Shipped(nn.Module):
-    """What was read from a file, with the file's size; asked once about the same pictures."""
+    """What was read from a file. No part of it is trained, or knows a mode: what torch.export loads has none."""
 
-    def __init__(self, call: Callable[[Tensor], Tensor], size: int):
+    files: Files
+
+    def __init__(self, call: Callable[[Tensor], Tensor], path: Path):
         super().__init__()
-        self.call, self.size = call, size
-        self.known: tuple[Any, Tensor] | None = None
+        self.call, self.path, self.size = functools.partial(call), path, path.stat().st_size
 
     def forward(self, images: Tensor) -> Tensor:
         return self.call(images)
 
-    def answers(self, data: TensorData) -> Tensor:
-        """Logits of the pictures of a split."""
-        if self.known is None or self.known[0] is not data:
-            self.known = data, predict(self, pixels(data), batch_size=64)
-        return self.known[1]
+    def decided(self, data: TensorData) -> Tensor:
+        return answers(self, data).argmax(dim=-1)
 
 
-def session(path: Path) -> Shipped:
-    """An ONNX file in onnxruntime, on as many threads as torch has."""
+@functools.lru_cache(maxsize=4)
+def answers(model: Shipped, data: TensorData) -> Tensor:
+    """Logits of the pictures of a split."""
+    return predict(model, data.with_inputs(pixels(data.inputs)), batch_size=64)
+
+
+def in_onnxruntime(path: Path) -> Shipped:
+    """An ONNX file, on as many threads as torch has."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Shipped(
-        lambda images: torch.from_numpy(opened.run(None, {"pixels": images.numpy()})[0]), path.stat().st_size
-    )
-
-
-def in_pytorch(model: nn.Module, size: int) -> Shipped:
-    """A module, called without gradient."""
-    return Shipped(lambda images: model(images), size)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return Shipped(lambda images: torch.from_numpy(session.run(None, {"pixels": images.numpy()})[0]), path)
 
 
 class Calibration(CalibrationDataReader):
-    """So many pictures without labels, in batches of 50."""
+    """Pictures without labels, in batches of 50."""
 
     def __init__(self, data: TensorData):
-        self.batches = iter([{"pixels": batch["inputs"].numpy()} for batch in pixels(data).batches(50)])
+        self.batches = iter([{"pixels": pixels(batch["inputs"]).numpy()} for batch in data.batches(50)])
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.batches, None)
 
 
-@dataclass
 class Files:
-    """A network of a seed, the splits it was trained on, and the files made of it so far."""
+    """A network of a seed, pictures without labels, and the files made of it so far."""
 
-    trained: Trained
-    splits: Splits
-    name: str
-
-    def __post_init__(self) -> None:
+    def __init__(self, method: Method, folder: Path, splits: Splits, seed: int):
+        self.trained, self.unlabeled, self.folder = method.train(splits, seed), splits.transfer, folder / str(seed)
         self.model = FromPixels(self.trained.model).eval()
-        self.original = in_pytorch(self.model, 0)
+        self.folder.mkdir()
 
-    def path(self, ending: str) -> Path:
-        return FOLDER / f"{self.name}{ending}"
-
-    def eager(self) -> Shipped:
-        path = self.path(".safetensors")
-        save_model(self.trained.model, str(path))
-        return in_pytorch(self.model, path.stat().st_size)
+    @functools.cached_property
+    def original(self) -> Shipped:
+        save_model(self.trained.model, str(self.folder / "weights.safetensors"))
+        return Shipped(self.model, self.folder / "weights.safetensors")
 
     @functools.cached_property
     def exported(self) -> torch.export.ExportedProgram:
@@ -133,12 +117,11 @@ class Files:
         return torch.export.export(self.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
     def torch_export(self) -> Shipped:
-        path = self.path(".pt2")
-        torch.export.save(self.exported, path)
-        return in_pytorch(torch.export.load(path).module(), path.stat().st_size)
+        torch.export.save(self.exported, self.folder / "exported.pt2")
+        return Shipped(torch.export.load(self.folder / "exported.pt2").module(), self.folder / "exported.pt2")
 
     @functools.cached_property
-    def onnx_path(self) -> Path:
+    def onnx(self) -> Shipped:
         """Without the notes on each node, which name source files."""
         program = torch.onnx.export(
             self.exported, (), dynamo=True, input_names=["pixels"], output_names=["logits"],
@@ -147,269 +130,188 @@ class Files:
         assert program is not None
         for node in program.model.graph:
             node.metadata_props.clear()
-        program.save(self.path(".onnx"))
-        return self.path(".onnx")
-
-    def in_onnx(self) -> Shipped:
-        return session(self.onnx_path)
+        program.save(self.folder / "float.onnx")
+        return in_onnxruntime(self.folder / "float.onnx")
 
     @functools.cached_property
     def prepared(self) -> Path:
-        quant_pre_process(self.onnx_path, self.path("-prepared.onnx"), skip_symbolic_shape=True)
-        return self.path("-prepared.onnx")
-
-    def dynamic(self) -> Shipped:
-        quantize_dynamic(self.prepared, self.path("-dynamic.onnx"))
-        return session(self.path("-dynamic.onnx"))
-
-    def static(self, pictures: int, per_channel: bool, spare_first: bool = False) -> Shipped:
-        path = self.path(f"-static-{pictures}-{per_channel}-{spare_first}.onnx")
-        convolutions = [node.name for node in onnx.load(self.prepared).graph.node if node.op_type == "Conv"]
-        quantize_static(
-            self.prepared, path, Calibration(self.splits.transfer[:pictures]), per_channel=per_channel,
-            nodes_to_exclude=convolutions[:spare_first],
-        )  # fmt: skip
-        return session(path)
+        quant_pre_process(self.onnx.path, self.folder / "prepared.onnx", skip_symbolic_shape=True)
+        return self.folder / "prepared.onnx"
 
     def torchao(self) -> Shipped:
         """Its linear layers alone: other kinds are left as they are."""
-        model, path = copy.deepcopy(self.model), self.path("-torchao.pt")
+        model, path = copy.deepcopy(self.model), self.folder / "torchao.pt"
         quantize_(model, Int8WeightOnlyConfig())
         torch.save(model.state_dict(), path)
-        return in_pytorch(model, path.stat().st_size)
+        return Shipped(model, path)
+
+    def dynamic(self) -> Shipped:
+        quantize_dynamic(self.prepared, self.folder / "dynamic.onnx")
+        return in_onnxruntime(self.folder / "dynamic.onnx")
+
+    def static(self, per_channel: bool, pictures: int = 100, spare_first: bool = False) -> Shipped:
+        path = self.folder / f"static-{pictures}-{per_channel}-{spare_first}.onnx"
+        spared = [node.name for node in onnx.load(self.prepared).graph.node if node.op_type == "Conv"][:spare_first]
+        seen = Calibration(self.unlabeled[:pictures])
+        quantize_static(self.prepared, path, seen, per_channel=per_channel, nodes_to_exclude=spared)
+        return in_onnxruntime(path)
 
 
 VERSIONS: dict[str, Callable[[Files], Shipped]] = {
-    REFERENCE: Files.eager,
+    REFERENCE: operator.attrgetter("original"),
     "torch.export": Files.torch_export,
-    "ONNX": Files.in_onnx,
+    "ONNX": operator.attrgetter("onnx"),
     "torchao, int8 weights": Files.torchao,
     "dynamic int8": Files.dynamic,
-    "static int8, one scale": lambda files: files.static(100, per_channel=False),
-    "one scale, first layer float": lambda files: files.static(100, per_channel=False, spare_first=True),
-    STATIC: lambda files: files.static(100, per_channel=True),
-    "a scale a channel, first layer float": lambda files: files.static(100, per_channel=True, spare_first=True),
-    "a scale a channel, 10 pictures": lambda files: files.static(10, per_channel=True),
-    "a scale a channel, 1 picture": lambda files: files.static(1, per_channel=True),
+    ONE_SCALE: functools.partial(Files.static, per_channel=False),
+    "one scale, first layer float": functools.partial(Files.static, per_channel=False, spare_first=True),
+    CHANNELS: functools.partial(Files.static, per_channel=True),
+    "a scale a channel, first layer float": functools.partial(Files.static, per_channel=True, spare_first=True),
+    "a scale a channel, 10 pictures": functools.partial(Files.static, per_channel=True, pictures=10),
+    "a scale a channel, 1 picture": functools.partial(Files.static, per_channel=True, pictures=1),
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ship:
-    """Train once for each seed, then make one kind of file."""
+    """One kind of file of a network that is trained once for each seed; its seconds are those of the file."""
 
-    files: Callable[[int], Files]
+    files: Callable[[Splits, int], Files]
     version: Callable[[Files], Shipped]
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        files = self.files(seed)
+        files = self.files(splits, seed)
         started = time.perf_counter()
         shipped = self.version(files)
-        shipped.original = files.original
-        ledger = files.trained.ledger | {"seconds": time.perf_counter() - started}
-        return Trained(lambda data: shipped.answers(data).argmax(dim=-1), ledger, shipped)
+        ledger = dataclasses.replace(files.trained.ledger, seconds=time.perf_counter() - started)
+        shipped.files = files
+        return Trained(shipped, ledger, decides=shipped.decided)
 
 
-def timed(batch: int, wanted: str) -> Callable[[Trained, Splits], float]:
-    """Milliseconds of a call; 200 calls, or fewer where those take more than two seconds."""
-
-    def measure(trained: Trained, splits: Splits) -> float:
-        images = pixels(splits.test[:batch]).inputs
-        first = latency(trained.model, images, repeats=2).median
-        repeats = int(min(200, max(20, 2000 / first)))
-        return getattr(latency(trained.model, images, repeats=repeats), wanted)
-
-    return measure
+def against(measure: Callable[[Tensor, Tensor], float], trained: Trained, splits: Splits) -> float:
+    """Of a file's logits and those of the network in PyTorch."""
+    return measure(answers(trained.model, splits.test), answers(trained.model.files.original, splits.test))
 
 
-def shipped(files: Callable[[int], Files], splits: Callable[[int], Splits]) -> Comparison:
+def largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    return (ours - theirs).abs().max().item()
+
+
+def size(trained: Trained, splits: Splits) -> float:
+    return trained.model.size
+
+
+def timed(batch: int, share: int, wanted: str, trained: Trained, splits: Splits) -> float:
+    """Milliseconds of a call: of up to 200 calls, and no more than such a share of the test pictures."""
+    images = pixels(splits.test.inputs[:batch])
+    return getattr(latency(trained.model, images, repeats=min(200, len(splits.test) // share)), wanted)
+
+
+MEASURES = {
+    "agreement": functools.partial(against, agreement),
+    "largest difference": functools.partial(against, largest_difference),
+    "bytes": size,
+    "ms, batch 1": functools.partial(timed, 1, 10, "median"),
+    "ms, batch 1, 95th percentile": functools.partial(timed, 1, 10, "percentile95"),
+    "ms, batch 64": functools.partial(timed, 64, 100, "median"),
+}
+
+
+def shipped(method: Method, splits: Callable[[int], Splits]) -> Comparison:
     """Every kind of file of one network, against the network in PyTorch."""
-
-    def against(measure: Callable[[Tensor, Tensor], float]) -> Callable[[Trained, Splits], float]:
-        return lambda trained, parts: measure(
-            trained.model.answers(parts.test), trained.model.original.answers(parts.test)
-        )
-
-    return compare(
-        {name: Ship(files, version) for name, version in VERSIONS.items()},
-        splits,
-        seeds=SEEDS,
-        reference=REFERENCE,
-        measures={
-            "agreement": against(agreement),
-            "largest difference": against(lambda ours, theirs: (ours - theirs).abs().max().item()),
-            "bytes": lambda trained, _: trained.model.size,
-            "ms, batch 1": timed(1, "median"),
-            "ms, batch 1, 95th percentile": timed(1, "percentile95"),
-            "ms, batch 64": timed(64, "median"),
-        },
-        progress=True,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = functools.lru_cache(maxsize=1)(functools.partial(Files, method, Path(folder)))
+        methods = {name: Ship(files, version) for name, version in VERSIONS.items()}
+        contrasts = [(CHANNELS, REFERENCE), (CHANNELS, ONE_SCALE), ("one scale, first layer float", ONE_SCALE)]
+        return compare(methods, splits, reference=REFERENCE, contrasts=contrasts, measures=MEASURES, keep=None)
 
 
-FINE_TUNED = Recipe(
-    lite0, Supervised(), FullFineTuning(3e-3), steps=120, batch_size=32, pretraining=IMAGENET
-)  # fmt: skip
-DISTILLED = Recipe(
-    student, SoftTargets(fashion_teacher()), FullFineTuning(0.3, weight_decay=0.01), steps=400, augment=views(1)
-)
-
-
-@functools.cache
 def five_hundred(seed: int) -> Splits:
-    """As in chapter 10: 400 labels to train, 100 to choose; 2,000 test pictures, since Lite0 takes its time."""
-    splits = fashion_mnist(500, validation="within", seed=seed)
-    return splits._replace(test=splits.test[:SHOWN])
-
-
-@functools.cache
-def thousand(seed: int) -> Splits:
-    """As in chapter 04."""
-    return fashion_mnist(1000, seed=seed)
-
-
-@functools.cache
-def large_files(seed: int) -> Files:
-    """Chapter 10's Lite0, at the rate chosen there."""
-    splits = five_hundred(seed)
-    return Files(FINE_TUNED.train(splits, seed), splits, f"lite0-{seed}")
-
-
-@functools.cache
-def small_files(seed: int) -> Files:
-    """Chapter 04's student, taught with views, at the setting chosen there."""
-    splits = thousand(seed)
-    return Files(DISTILLED.train(splits, seed), splits, f"student-{seed}")
+    """Chapter 10's labels; 2,000 test pictures, since Lite0 takes its time."""
+    return shop(seed)._replace(test=shop(seed).test[:SHOWN])
 
 
 def ship() -> dict[str, Comparison]:
-    """Files of a large network and of a small one: what they weigh, how fast they are, how they answer."""
+    """Files of chapter 10's Lite0 and of chapter 04's student, taught with views, at the settings chosen there: what
+    they weigh, how fast they are, how they answer.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger().setLevel(logging.ERROR)
-    return {"Lite0": shipped(large_files, five_hundred), "student": shipped(small_files, thousand)}
+    return {"Lite0": shipped(as_chosen(), five_hundred), "student": shipped(with_views_as_chosen(), thousand_labels)}
 
 
-RATES = (0.01, 0.03, 0.1, 0.3)
-STEPS_LARGE, STEPS_AFTER = 800, 400
-CONVOLUTIONS = (0, 2, 4)
-LARGE = Recipe(
-    functools.partial(ConvNet, 16), Supervised(), FullFineTuning(0.1), steps=STEPS_LARGE, augment=views(1)
-)  # fmt: skip
-SMALL = LARGE.but(model=student, steps=STEPS_AFTER)
+LARGE = Recipe(functools.partial(ConvNet, 16), Supervised, FullFineTuning(lr=0.1), steps=800, augment=views(1))
+SMALL = LARGE.but(model=student, steps=400)
+BY_NORM = "channels pruned by norm"
+tried = functools.partial(grid, lr=(0.01, 0.03, 0.1, 0.3), weight_decay=0.1)
 
 
-def rated(recipe: Recipe) -> list[Recipe]:
-    """A recipe for each rate."""
-    return [recipe.but(strategy=FullFineTuning(rate, weight_decay=0.1)) for rate in RATES]
-
-
-@functools.cache
-def large_ones() -> Comparison:
-    """The networks that are pruned or teach."""
-    return compare({"width 16": rated(LARGE)}, thousand, seeds=SEEDS, progress=True)
-
-
-def large(seed: int) -> nn.Module:
-    """Of the rate that was chosen."""
-    model: nn.Module = large_ones().trained["width 16"][seed].model
-    model.card = {"labels": 1000}  # type: ignore[assignment]
-    return model
-
-
-def narrowed(model: nn.Module, kept: list[Tensor]) -> ConvNet:
-    """A ConvNet with some channels of each convolution alone, and of all that reads or scales them."""
-    small = ConvNet(width=len(kept[0]))
+def better_half(by: str, model: nn.Module, seed: int) -> nn.Module:
+    """Of each convolution's channels, and all that reads or scales them: by the sum of a filter's absolute weights
+    (Li et al., 2017), by the factor in its batch normalisation (Liu et al., 2017), or by chance.
+    """
+    small, generator, before = student(), torch.Generator().manual_seed(seed), torch.arange(1)
     given, wanted = model.state_dict(), small.state_dict()
-    before = torch.arange(1)
-    for place, rows in zip(CONVOLUTIONS, kept, strict=True):
+    for layer in ("body.0", "body.2", "body.4"):
+        filters, scales = given[f"{layer}.0.weight"], given[f"{layer}.1.weight"]
+        by_chance = torch.rand(len(scales), generator=generator)
+        scores = {"norm": filters.abs().sum(dim=(1, 2, 3)), "scale": scales.abs(), "chance": by_chance}[by]
+        kept = scores.topk(len(scores) // 2).indices.sort().values
+        wanted[f"{layer}.0.weight"] = filters[kept][:, before]
         for name in ("weight", "bias", "running_mean", "running_var"):
-            wanted[f"body.{place}.1.{name}"] = given[f"body.{place}.1.{name}"][rows]
-        wanted[f"body.{place}.0.weight"] = given[f"body.{place}.0.weight"][rows][:, before]
-        before = rows
+            wanted[f"{layer}.1.{name}"] = given[f"{layer}.1.{name}"][kept]
+        before = kept
     wanted |= {"head.weight": given["head.weight"][:, before], "head.bias": given["head.bias"]}
     small.load_state_dict(wanted)
     return small
 
 
-def channels(by: str, seed: int) -> nn.Module:
-    """The large network with the better half of each convolution's channels: by the sum of a filter's absolute
-    weights (Li et al., 2017), by the factor in its batch normalisation (Liu et al., 2017), or by chance.
-    """
-    model, generator = large(seed), torch.Generator().manual_seed(seed)
-    weights, kept = model.state_dict(), []
-    for place in CONVOLUTIONS:
-        scales = weights[f"body.{place}.1.weight"]
-        scores = {
-            "norm": weights[f"body.{place}.0.weight"].abs().sum(dim=(1, 2, 3)),
-            "scale": scales.abs(),
-            "chance": torch.rand(len(scales), generator=generator),
-        }[by]
-        kept.append(scores.topk(len(scores) // 2).indices.sort().values)
-    return narrowed(model, kept)
+def single_weights(model: nn.Module, seed: int) -> nn.Module:
+    """As many weights other than zero as a ConvNet of width 8 has."""
+    cut = copy.deepcopy(model)
+    layers = [(module, "weight") for module in cut.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():  # Masked with a gradient, weights could not be copied.
+        prune.global_unstructured(layers, prune.L1Unstructured, amount=parameters(cut) - parameters(student()))
+    return cut
 
 
-def single_weights(seed: int) -> nn.Module:
-    """The large network with as many weights other than zero as a ConvNet of width 8 has."""
-    model = copy.deepcopy(large(seed))
-    layers = [(module, "weight") for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    prune.global_unstructured(layers, prune.L1Unstructured, amount=parameters(model) - parameters(student()))
-    return model
+@dataclass(frozen=True)
+class Pruned:
+    """A part of a network, before any further step; its ledger is the network's."""
 
-
-class AfterLarge:
-    """Training that starts from the large network or learns from it; its ledger holds the large one's too."""
-
-    def __init__(self, recipe: Recipe, start: Callable[[int], nn.Module] | None, taught: bool):
-        self.recipe, self.start, self.taught = recipe, start, taught
+    whole: Source
+    part: Callable[[nn.Module, int], nn.Module]
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        changes: dict[str, Any] = {"objective": SoftTargets(large(seed))} if self.taught else {}
-        if self.start is not None:
-            changes["model"] = functools.partial(self.start, seed)
-        trained = self.recipe.but(**changes).train(splits, seed)
-        before = large_ones().trained["width 16"][seed].ledger
-        trained.ledger |= {cost: trained.ledger[cost] + before[cost] for cost in ("steps", "seconds")}
-        return trained
-
-
-def after_large(start: Callable[[int], nn.Module] | None, taught: bool = False) -> list[Method]:
-    """A run for each rate."""
-    return [AfterLarge(recipe, start, taught) for recipe in rated(SMALL)]
-
-
-STARTS: Mapping[str, Callable[[int], nn.Module]] = {
-    "channels pruned by norm": functools.partial(channels, "norm"),
-    "channels pruned by scale": functools.partial(channels, "scale"),
-    "channels pruned by chance": functools.partial(channels, "chance"),
-    "single weights pruned": single_weights,
-}
+        whole = found(self.whole, splits, seed)
+        return dataclasses.replace(whole, model=self.part(whole.model, seed))
 
 
 def pruning() -> dict[str, Comparison]:
     """6,274 weights, 1,000 labels, views, four rates for each arm: cut out of a network of 24,058 that had 800
     steps and trained 400 more, taught by it for 400, or trained alone for 400 or for all 1,200.
     """
-    same_size = compare(
-        {
-            "width 8, 400 steps": rated(SMALL),
-            "width 8, 1,200 steps": rated(SMALL.but(steps=STEPS_LARGE + STEPS_AFTER)),
-            **{name: after_large(start) for name, start in STARTS.items()},
-            "width 8, distilled": after_large(None, taught=True),
-            "pruned by norm, distilled": after_large(STARTS["channels pruned by norm"], taught=True),
-            "SVM on pixels": [Classical(SVC(C=c)) for c in (1.0, 5.0, 20.0, 50.0)],
-        },
-        thousand,
-        seeds=SEEDS,
-        reference="width 8, 1,200 steps",
-        equal_budgets=False,
-        progress=True,
-    )
-    same_size.measured["before fine-tuning"] = {
-        name: [evaluate(start(seed), thousand(seed).test)["accuracy"] for seed in SEEDS]
-        for name, start in STARTS.items()
+    large = compare({"width 16": tried(LARGE)}, thousand_labels)
+    whole = large.source("width 16")
+    parts = {f"channels pruned by {by}": functools.partial(better_half, by) for by in ("norm", "scale", "chance")}
+    starts = {name: Pruned(whole, part) for name, part in {**parts, "single weights pruned": single_weights}.items()}
+    methods = {
+        "width 8, 400 steps": tried(SMALL),
+        "width 8, 1,200 steps": tried(SMALL.but(steps=1200)),
+        **{name: tried(SMALL.but(start=start)) for name, start in starts.items()},
+        "width 8, distilled": tried(SMALL.taught_by(whole, SoftTargets)),
+        "pruned by norm, distilled": tried(SMALL.but(start=starts[BY_NORM]).taught_by(whole, SoftTargets)),
+        "SVM on pixels": grid(Classical(SVC()), C=(1.0, 5.0, 20.0, 50.0)),
     }
-    return {"same size": same_size, "large": large_ones()}
+    others = ("width 8, 1,200 steps", "width 8, 400 steps", "channels pruned by chance")
+    contrasts = [(BY_NORM, other) for other in others]
+    contrasts += [("width 8, distilled", "width 8, 400 steps"), ("pruned by norm, distilled", BY_NORM)]
+    same_size = compare(methods, thousand_labels, reference=others[0], contrasts=contrasts, equal_budgets=False)
+    same_size.measured["before fine-tuning"] = compare(starts, thousand_labels).test
+    return {"same size": same_size, "large": large}
 
+
+EXPERIMENTS = {"ship-it": ship, "ship-it-pruning": pruning}
 
 if __name__ == "__main__":
-    main({"ship-it": ship, "ship-it-pruning": pruning})
+    main(EXPERIMENTS)

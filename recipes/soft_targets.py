@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Recipe, grid
+from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Recipe, grid, recorded
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -46,6 +46,11 @@ def all_labels(seed: int) -> Splits:
 def shifted(base: Recipe) -> Callable[..., Recipe]:
     """A recipe on views, by the size of their shifts."""
     return lambda shift, **settings: base.but(augment=views(shift), **settings)
+
+
+def with_views_as_chosen() -> Recipe:
+    """Soft targets with augmentation, in the setting that the record of ``thousand`` chose: what is shipped."""
+    return shifted(SOFT)(**recorded("soft-targets-thousand")["1,000 labels"].setting("soft targets + augmentation"))
 
 
 def thousand() -> dict[str, Comparison]:

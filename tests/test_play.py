@@ -22,7 +22,7 @@ from torch import nn
 
 import kdft_lib
 from kdft_lib.datasets import FASHION_CLASSES, FASHION_NORMALIZATION
-from kdft_lib.experiments import recorded
+from kdft_lib.experiments import groups, recorded
 from kdft_lib.metrics import parameters
 from kdft_lib.models import ConvNet, fashion_teacher, load
 from kdft_lib.objectives import SoftTargets
@@ -172,7 +172,7 @@ def test_the_choices_are_chapter_02s(stored):
 def test_the_models_are_chapter_12s(stored):
     comparison = recorded("vision")["500 labels"]
     costs = json.loads((FOLDER / "costs.json").read_text(encoding="utf-8"))
-    letters = comparison.table()["group"]
+    letters = groups(comparison.test)
     assert [model["name"] for model in stored["models"]] == list(comparison.test)
     for model in stored["models"]:
         name, kind = model["name"].split(", ") if model["name"].startswith("width") else (model["name"], "other")
