@@ -31,7 +31,7 @@ def train() -> models.ResNet:
         model,
         splits.train,
         objective=Supervised(),
-        strategy=FullFineTuning(LEARNING_RATE, weight_decay=0.05),
+        strategy=FullFineTuning(lr=LEARNING_RATE, weight_decay=0.05),
         epochs=EPOCHS,
         augment=data.RandomShiftFlip(padding=2, fill=FASHION_BACKGROUND),
         val_data=splits.val,

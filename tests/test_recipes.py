@@ -5,12 +5,14 @@ of each method. Nothing is recorded; and what a recipe would try is what its rec
 from __future__ import annotations
 
 import importlib
+import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from kdft_lib import experiments
+from kdft_lib import experiments, models
 from kdft_lib.datasets import splitting
 from kdft_lib.experiments import Candidate
 from kdft_lib.training import Settings
@@ -27,6 +29,9 @@ RECORDED = (
 def small(monkeypatch):
     """Small data and short runs, whoever asks for them; the list of what was compared, as it is planned."""
     monkeypatch.syspath_prepend(str(RECIPES))
+    for path in RECIPES.glob("*.py"):  # None that another test has loaded; those loaded now are forgotten afterwards.
+        monkeypatch.setitem(sys.modules, path.stem, None)
+        del sys.modules[path.stem]
     whole, check, compare = splitting.Rows, Settings.__post_init__, experiments.compare
     planned: list[dict[str, list[dict]]] = []
 
@@ -49,11 +54,7 @@ def small(monkeypatch):
     monkeypatch.setattr(splitting, "Rows", lambda *parts: whole(*(part[:ROWS] for part in parts)))
     monkeypatch.setattr(Settings, "__post_init__", two_steps)
     monkeypatch.setattr(importlib.import_module("recording"), "compare", first_settings)
-    before = set(sys.modules)
-    yield planned
-    for name in set(sys.modules) - before:
-        if (RECIPES / f"{name}.py").exists():
-            del sys.modules[name]
+    return planned
 
 
 @pytest.mark.parametrize("recipe", RECORDED)
@@ -85,3 +86,54 @@ def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small):
 def test_no_recipe_is_left_out(small):
     found = {path.stem for path in RECIPES.glob("*.py") if "\nEXPERIMENTS" in path.read_text(encoding="utf-8")}
     assert found == set(RECORDED)
+
+
+def test_the_shipped_teacher_is_made(small, tmp_path, monkeypatch):
+    recipe = importlib.import_module("fashion_teacher")
+    monkeypatch.setattr(recipe, "WEIGHTS", tmp_path / "teacher.safetensors")
+    recipe.train()
+    assert models.load(tmp_path / "teacher.safetensors").card["steps"] == STEPS
+
+
+def test_the_browsers_student_is_made(small, tmp_path, monkeypatch):
+    recipe = importlib.import_module("browser")
+    monkeypatch.setattr(recipe, "FOLDER", tmp_path)
+    recipe.main()
+    assert {path.name for path in tmp_path.iterdir()} >= {"student.safetensors", "data.js", "teacher.js", "still.svg"}
+
+
+def test_the_intros_figures_are_drawn(small, tmp_path, monkeypatch):
+    recipe = importlib.import_module("figures")
+    monkeypatch.setattr(recipe, "IMAGES", tmp_path)
+    monkeypatch.setattr(recipe, "SHIRT", 0)
+    recipe.intro()
+    recipe.cover()
+    assert all(
+        (tmp_path / name).read_text(encoding="utf-8").rstrip().endswith("</svg>") for name in ("intro.svg", "cover.svg")
+    )
+
+
+def test_costs_are_measured(small, tmp_path, monkeypatch):
+    recipe = importlib.import_module("costs")
+    monkeypatch.setattr(recipe, "PATH", tmp_path / "costs.txt")
+    monkeypatch.setattr(recipe, "TURNS", 2)
+    recipe.main()
+    written, kept = ((path / "costs.txt").read_text(encoding="utf-8") for path in (tmp_path, RECIPES.parent / "book"))
+    assert re.findall(r"`~kdft_lib[.\w]+`", written) == re.findall(r"`~kdft_lib[.\w]+`", kept)
+
+
+def test_what_the_figures_to_play_with_store_is_measured(small, tmp_path, monkeypatch):
+    recipe = importlib.import_module("play")
+    monkeypatch.setattr(recipe, "FOLDER", tmp_path)
+    recipe.measure()
+    made, kept = (
+        json.loads((path / "costs.json").read_text()) for path in (tmp_path, RECIPES.parent / "book/_extra/play")
+    )
+    assert made["numbers"].keys() == kept["numbers"].keys()
+
+
+def test_the_nine_mens_file_is_read_as_it_was_written(small):
+    recipe = importlib.import_module("japanese_vowels")
+    said = recipe.utterances("@problemName x\n@data\n" + ":".join(["1.0,2.0,3.0"] * 12 + ["4"]) + "\n")
+    ((frames, speaker),) = said
+    assert (tuple(frames.shape), speaker) == ((3, 12), 3)
