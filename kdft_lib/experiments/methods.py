@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments.trained import Method, Source, Trained, found
 from kdft_lib.teachers import Ensemble
@@ -147,7 +149,7 @@ class NamedBy(Wrapped):
 
     Attributes:
         method: Learns from labels and names alike.
-        namer: Who names.
+        namer: Who names: once for each seed, whatever settings are tried.
         sure: Only names of a higher probability than this count; by default all do.
 
     Example:
@@ -158,18 +160,26 @@ class NamedBy(Wrapped):
         >>> ledger = NamedBy(itself, itself).train(splits, seed=0).ledger
         >>> ledger.labels, ledger.unlabeled, ledger.teacher_labels
         (4, 6, 4)
+        >>> named = NamedBy(itself, lambda splits, seed: print("asked") or itself)
+        >>> _ = [named.but(C=strength).train(splits, seed=0) for strength in (1.0, 10.0)]
+        asked
     """
 
     method: Method
     namer: Source
     sure: float | None = None
 
+    def __post_init__(self) -> None:
+        namer = self.namer if isinstance(self.namer, _Namer) else _Namer(self.namer)
+        object.__setattr__(self, "namer", namer)
+
     def train(self, splits: Splits, seed: int) -> Trained:
         """Ask the namer, and train the method on labels and names."""
-        first = found(self.namer, splits, seed)
-        unnamed, names = splits.transfer, first.decide(splits.transfer)
+        namer: Any = self.namer
+        first, names = namer.asked(splits, seed)
+        unnamed = splits.transfer
         if self.sure is not None:
-            rows = first.logits(unnamed).softmax(dim=-1).amax(dim=-1) > self.sure
+            rows = namer.certainty() > self.sure
             unnamed, names = unnamed[rows], names[rows]
         train = splits.train.with_rows(TensorData(unnamed.inputs, names))
         trained = self.method.train(splits._replace(train=train), seed)
@@ -182,6 +192,33 @@ class NamedBy(Wrapped):
             pretraining=(trained.ledger + Ledger(pretraining=first.ledger.pretraining)).pretraining,
         )
         return dataclasses.replace(trained, ledger=ledger)
+
+
+class _Namer:
+    """Whom to ask for names, and what was said of the splits that were asked about last."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self._last: tuple[Splits, int, Trained, Tensor] | None = None
+        self._certainty: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return repr(self.source)
+
+    def asked(self, splits: Splits, seed: int) -> tuple[Trained, Tensor]:
+        """Who names for a seed, and the names of the inputs without labels."""
+        if self._last is None or self._last[0] is not splits or self._last[1] != seed:
+            first = found(self.source, splits, seed)
+            self._last, self._certainty = (splits, seed, first, first.decide(splits.transfer)), None
+        return self._last[2:]
+
+    def certainty(self) -> Tensor:
+        """The probability of each of these names."""
+        assert self._last is not None
+        if self._certainty is None:
+            splits, _, first, _ = self._last
+            self._certainty = first.logits(splits.transfer).softmax(dim=-1).amax(dim=-1)
+        return self._certainty
 
 
 @dataclass(frozen=True)
