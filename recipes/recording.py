@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import shutil
 import sys
@@ -16,7 +17,7 @@ from torch import nn
 from kdft_lib import experiments
 from kdft_lib.data import RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Comparison, record
+from kdft_lib.experiments import Comparison, Recipe, record
 from kdft_lib.features import precompute
 from kdft_lib.models import ConvNet, imagenet_backbone
 
@@ -58,9 +59,24 @@ def views(shift: int) -> RandomShiftFlip:
     return RandomShiftFlip(shift, fill=FASHION_BACKGROUND)
 
 
+def shifted(base: Recipe) -> Callable[..., Recipe]:
+    """A recipe on views, by the size of their shifts."""
+    return lambda shift, **settings: base.but(augment=views(shift), **settings)
+
+
 def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed."""
     return fashion_mnist(labeled=1000, seed=seed)
+
+
+def all_labels(seed: int) -> Splits:
+    """All 55,000 labelled images; the seed sets initialisation and order alone."""
+    return _all_labels()
+
+
+@functools.cache
+def _all_labels() -> Splits:
+    return fashion_mnist(labeled=None)
 
 
 def lite0(image_size: int = 48) -> nn.Sequential:

@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from recording import compare, main, student, thousand_labels, views
+from recording import all_labels, compare, main, shifted, student, thousand_labels, views
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Recipe, grid, recorded
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
@@ -31,21 +29,6 @@ RATE = 0.3
 
 LABELS = Recipe(student, Supervised, FullFineTuning(lr=RATE), steps=400)
 SOFT = LABELS.taught_by(TEACHER, SoftTargets)
-
-
-@functools.cache
-def _all_labels() -> Splits:
-    return fashion_mnist(labeled=None)
-
-
-def all_labels(seed: int) -> Splits:
-    """All 55,000 labelled images; the seed sets initialisation and order alone."""
-    return _all_labels()
-
-
-def shifted(base: Recipe) -> Callable[..., Recipe]:
-    """A recipe on views, by the size of their shifts."""
-    return lambda shift, **settings: base.but(augment=views(shift), **settings)
 
 
 def with_views_as_chosen() -> Recipe:
