@@ -5,189 +5,114 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from recording import main, student, views
+from recording import all_labels, compare, main, student, thousand_labels, views
 from torch import Tensor, nn
 
-from kdft_lib.data import Splits, TensorData
+from kdft_lib.data import Splits
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Comparison, PerSeed, Recipe, Trained, compare
-from kdft_lib.metrics import accuracy, agreement
+from kdft_lib.experiments import Comparison, Given, Ledger, Members, Once, Recipe, Source, Trained, grid, per_seed
+from kdft_lib.metrics import agreement
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
-from kdft_lib.teachers import Ensemble, cache
-from kdft_lib.training import fit, predict
+from kdft_lib.teachers import Ensemble
+from kdft_lib.training import one_cycle, predict
 
-DECAYS = (0.01, 0.1)
-EPOCHS = 6
-CHECKPOINTS = (1, 2, 4, 6)
-SEEDS = range(5)
+ALONE = Recipe(student, Supervised, FullFineTuning(lr=0.3, weight_decay=0.1), steps=400)
+FIVE = Once(Members(ALONE, 5))
 
 
-@functools.cache
-def everything() -> TensorData:
-    """All 55,000 labelled images."""
-    return fashion_mnist(labeled=None).train
+def on_all_labels(recipe: Recipe) -> Once:
+    return Once(Given(recipe, lambda splits, seed: all_labels(seed)))
 
 
-def thousand_labels(seed: int) -> Splits:
-    """1,000 labelled images, other ones for each seed."""
-    return fashion_mnist(labeled=1000, seed=seed)
+def stopped(progress: float, epochs: int) -> float:
+    """The schedule of six epochs, as far as these go: one run is the other's beginning."""
+    return one_cycle(progress * epochs / 6)
 
 
-class Keeping(FullFineTuning):
-    """Everything moves, and what the model was at the end of some epochs is kept."""
-
-    def __init__(self, lr: float):
-        super().__init__(lr)
-        self.kept: dict[int, nn.Module] = {}
-
-    def before_epoch(self, model: nn.Module, epoch: int) -> None:
-        super().before_epoch(model, epoch)
-        if epoch in CHECKPOINTS:
-            self.kept[epoch] = copy.deepcopy(model)
+MADE = on_all_labels(Recipe(functools.partial(ConvNet, width=32), Supervised, FullFineTuning(lr=0.1), epochs=6))
+"""Networks of 94,186 parameters, trained on all 55,000 labels."""
+SMALL = MADE.but(width=8)
 
 
-@functools.cache
-def run_of(seed: int, width: int, smoothing: float) -> dict[int, nn.Module]:
-    """A network trained on all 55,000 labels, as it was after 1, 2, 4 and 6 epochs."""
-    torch.manual_seed(seed)
-    model, strategy = ConvNet(width), Keeping(0.1)
-    fit(
-        model, everything(), objective=Supervised(label_smoothing=smoothing), strategy=strategy, epochs=EPOCHS,
-        seed=seed, progress=False,
-    )  # fmt: skip
-    kept = strategy.kept | {EPOCHS: model}
-    for teacher in kept.values():
-        teacher.card = {"labels": 55_000}  # type: ignore[assignment]
-    return kept
-
-
-def teacher_of(seed: int, width: int = 32, *, epoch: int = EPOCHS, smoothing: float = 0.0) -> nn.Module:
-    """One of them."""
-    return run_of(seed, width, smoothing)[epoch]
-
-
-ALONE = Recipe(student, Supervised(), FullFineTuning(0.3, weight_decay=0.1), steps=400)
-
-
-@functools.cache
-def students_of(seed: int) -> list[nn.Module]:
-    """Five students on the seed's 1,000 labels, from five initialisations."""
-    found = [ALONE.train(thousand_labels(seed), 1000 + 5 * seed + member).model for member in range(5)]
-    for model in found:
-        model.card = {"labels": 1000}
-    return found
-
-
-@functools.cache
-def descendant_of(seed: int) -> nn.Module:
-    """A student that learned from a student of the same 1,000 labels."""
-    recipe = ALONE.but(objective=SoftTargets(students_of(seed)[0]))
-    model = recipe.train(thousand_labels(seed), 2000 + seed).model
-    model.card = {"labels": 1000}
-    return model
-
-
-def five_students(seed: int) -> nn.Module:
-    """Five of them as one."""
-    teacher = Ensemble(students_of(seed))
-    teacher.card = {"labels": 1000}  # type: ignore[assignment]
-    return teacher
-
-
-def three_teachers(seed: int) -> nn.Module:
+def three_teachers(splits: Splits, seed: int) -> Trained:
     """Three networks that were trained on all labels, as one."""
-    teacher = Ensemble([teacher_of(member) for member in ((seed + step) % 5 for step in range(3))])
-    teacher.card = {"labels": 55_000}  # type: ignore[assignment]
-    return teacher
+    members = [MADE.train(splits, (seed + step) % 5) for step in range(3)]
+    return Trained(Ensemble([run.model for run in members]), sum((run.ledger for run in members), Ledger()))
 
 
-TEACHERS: dict[str, Callable[[int], nn.Module]] = {
-    **{f"{epoch} of 6 epochs": functools.partial(teacher_of, epoch=epoch) for epoch in CHECKPOINTS[:-1]},
-    "6 of 6 epochs": teacher_of,
-    "6,274 parameters": functools.partial(teacher_of, width=8),
-    "24,058 parameters": functools.partial(teacher_of, width=16),
-    "the shipped teacher": lambda seed: fashion_teacher(),
+def a_student(splits: Splits, seed: int) -> Trained:
+    """The first of five students on the seed's 1,000 labels, from five initialisations."""
+    five = FIVE.train(splits, seed)
+    return replace(five, model=five.model.members[0])
+
+
+def a_students_student(splits: Splits, seed: int) -> Trained:
+    """It learned from a student of the same 1,000 labels."""
+    first = a_student(splits, seed)
+    return ALONE.taught_by(lambda *_: first, SoftTargets).train(splits, 2000 + seed)
+
+
+TEACHERS: dict[str, Source] = {
+    **{f"{n} of 6 epochs": MADE.but(epochs=n, schedule=functools.partial(stopped, epochs=n)) for n in (1, 2, 4)},
+    "6 of 6 epochs": MADE,
+    "6,274 parameters": SMALL,
+    "24,058 parameters": MADE.but(width=16),
+    "the shipped teacher": fashion_teacher(),
     "three teachers": three_teachers,
-    "a student": lambda seed: students_of(seed)[0],
-    "a student's student": descendant_of,
-    "five students": five_students,
+    "a student": a_student,
+    "a student's student": a_students_student,
+    "five students": FIVE,
 }
 
 
-def taught(
-    make: Callable[[int], nn.Module], temperatures: Sequence[float] = (2.0, 4.0, 8.0), decays: Sequence[float] = DECAYS
-) -> list[PerSeed]:
+def taught(by: Source, temperatures: Sequence[float] = (2.0, 4.0, 8.0)) -> Any:
     """Students of 400 steps on 1,000 labelled images: weight decays times temperatures."""
-
-    def changes(splits: Splits, seed: int, temperature: float) -> dict[str, object]:
-        teacher = make(seed)
-        data = cache(teacher, splits.train)
-        return {"objective": SoftTargets(teacher, temperature), "train_data": lambda _: data}
-
-    return [
-        PerSeed(
-            ALONE.but(strategy=FullFineTuning(0.3, weight_decay=wd)),
-            functools.partial(changes, temperature=temperature),
-        )
-        for wd in decays
-        for temperature in temperatures
-    ]
+    return grid(ALONE.taught_by(by, SoftTargets), lr=0.3, weight_decay=(0.01, 0.1), temperature=temperatures)
 
 
-def teacher_behind(trained: Trained) -> nn.Module:
-    """Whom a student learned from, without the views that a recipe may have put around it."""
+def teacher_behind(trained: Trained) -> Any:
+    """Whom a student learned from, without what a recipe may have put around it."""
     assert trained.objective is not None
     (teacher,) = trained.objective.teachers()
-    return teacher.model.inner if isinstance(teacher.model, SeesViews) else teacher.model
+    return getattr(teacher.model, "inner", teacher.model)
 
 
 def teachers_accuracy(trained: Trained, splits: Splits) -> float:
-    return accuracy(predict(teacher_behind(trained), splits.test), splits.test.targets)
+    return Trained(teacher_behind(trained), Ledger()).accuracy(splits.test)
 
 
-def agreement_with_teacher(trained: Trained, splits: Splits) -> float:
-    return agreement(predict(trained.model, splits.test), predict(teacher_behind(trained), splits.test))
+def agreeing(trained: Trained, splits: Splits, part: str = "test") -> float:
+    data = getattr(splits, part)
+    return agreement(trained.logits(data), predict(teacher_behind(trained), data))
 
 
-def agreement_in_training(trained: Trained, splits: Splits) -> float:
-    """On the images that the student was trained on."""
-    return agreement(predict(trained.model, splits.train), predict(teacher_behind(trained), splits.train))
-
-
-MEASURES = {"teacher's accuracy": teachers_accuracy, "agreement": agreement_with_teacher}
+MEASURES = {"teacher's accuracy": teachers_accuracy, "agreement": agreeing}
 
 
 def teachers() -> dict[str, Comparison]:
     """Eleven teachers for the same student: six settings each, two weight decays times three temperatures.
     And two kinds of the fourth, with and without label smoothing, at three fixed temperatures.
     """
+    best = "6 of 6 epochs"
+    asked = [(name, best) for name in ("1 of 6 epochs", "6,274 parameters", "the shipped teacher", "three teachers")]
+    asked += [("a student's student", "a student"), ("five students", "a student")]
     students = compare(
-        {name: taught(make) for name, make in TEACHERS.items()},
-        thousand_labels,
-        seeds=SEEDS,
-        reference="6 of 6 epochs",
-        measures=MEASURES,
-        progress=True,
-    )
+        {name: taught(by) for name, by in TEACHERS.items()},
+        thousand_labels, reference=best, measures=MEASURES, contrasts=asked,
+    )  # fmt: skip
+    kinds = {"plain": MADE, "smoothed": MADE.but(label_smoothing=0.1)}
     smoothing = compare(
-        {
-            f"{kind}, T = {temperature:.0f}": taught(functools.partial(teacher_of, smoothing=rate), [temperature])
-            for temperature in (1.0, 4.0, 8.0)
-            for kind, rate in (("plain", 0.0), ("smoothed", 0.1))
-        },
-        thousand_labels,
-        seeds=SEEDS,
-        measures=MEASURES,
-        progress=True,
-    )
+        {f"{kind}, T = {t}": taught(by, [float(t)]) for t in (1, 4, 8) for kind, by in kinds.items()},
+        thousand_labels, measures=MEASURES, contrasts=[(f"smoothed, T = {t}", f"plain, T = {t}") for t in (1, 4, 8)],
+    )  # fmt: skip
     return {"teachers": students, "label smoothing": smoothing}
 
 
@@ -195,29 +120,26 @@ def starts() -> dict[str, Comparison]:
     """A teacher of the student's own size: from the student's own first weights, as a shared seed makes it
     among ``teachers``, and from others. Six settings each.
     """
+    other = taught(lambda splits, seed: SMALL.train(splits, 50 + seed))
     return {
-        "starts": compare(
-            {
-                "the same start": taught(functools.partial(teacher_of, width=8)),
-                "another start": taught(lambda seed: teacher_of(50 + seed, width=8)),
-            },
-            thousand_labels,
-            seeds=SEEDS,
-            measures=MEASURES,
-            progress=True,
-        )
+        "starts": compare({"the same start": taught(SMALL), "another start": other}, thousand_labels, measures=MEASURES)
     }
 
 
 class SeesViews(nn.Module):
     """A model that sees its inputs through random views: a student in training mode, a teacher always."""
 
-    def __init__(self, inner: nn.Module, see: Callable[[Tensor], Tensor], always: bool = False):
+    def __init__(self, inner: nn.Module, always: bool = False):
         super().__init__()
-        self.inner, self.see, self.always = inner, see, always
+        self.inner, self.see, self.always = inner, views(1), always
 
     def forward(self, images: Tensor) -> Tensor:
         return self.inner(self.see(images) if self.always or self.training else images)
+
+
+def seeing_teacher(splits: Splits, seed: int) -> Trained:
+    run = MADE.train(splits, seed)
+    return replace(run, model=SeesViews(run.model, always=True))
 
 
 def mixed(images: Tensor) -> Tensor:
@@ -229,35 +151,26 @@ def mixed(images: Tensor) -> Tensor:
 
 def patience() -> dict[str, Comparison]:
     """The same 1,000 images, four ways of asking a teacher about them, at three budgets; one setting for all."""
-    base = Recipe(student, Supervised(), FullFineTuning(0.3, weight_decay=0.01), steps=300)
-
-    def asked(splits: Splits, seed: int, way: str) -> dict[str, object]:
-        teacher: nn.Module = teacher_of(seed)
-        data = splits.train.without_labels()
-        changes: dict[str, object] = {}
-        if way == "fixed view":
-            data = cache(teacher, data)
-        if way == "independent views":
-            teacher = SeesViews(teacher, views(1), always=True)
-            changes["model"] = lambda: SeesViews(student(), views(1))
-        if way == "the same view":
-            changes["augment"] = views(1)
-        if way == "the same mixed images":
-            changes["augment"] = mixed
-        objective = SoftTargets(teacher, kd_weight=1.0, ce_weight=0.0)
-        return changes | {"objective": objective, "train_data": lambda _: data}
-
-    ways = ("fixed view", "independent views", "the same view", "the same mixed images")
+    unlabeled = ALONE.but(train_data=lambda splits: splits.train.without_labels())
+    fixed = unlabeled.taught_by(MADE, SoftTargets, kd_weight=1.0, ce_weight=0.0)
+    ways = {
+        "fixed view": fixed,
+        # What augments changes nothing, but no answer is kept: each step asks the teacher about a view of its own.
+        "independent views": fixed.but(
+            model=lambda: SeesViews(student()), teacher=seeing_teacher, augment=nn.Identity()
+        ),
+        "the same view": fixed.but(augment=views(1)),
+        "the same mixed images": fixed.but(augment=mixed),
+    }
+    measures = MEASURES | {"agreement in training": functools.partial(agreeing, part="train")}
+    asked = [*((way, "fixed view") for way in ways if way != "fixed view"), ("the same mixed images", "the same view")]
     return {
         f"{steps:,} steps": compare(
-            {way: PerSeed(base.but(steps=steps), functools.partial(asked, way=way)) for way in ways},
-            thousand_labels,
-            seeds=SEEDS,
-            measures=MEASURES | {"agreement in training": agreement_in_training},
-            progress=True,
+            {way: grid(recipe.but(steps=steps), lr=0.3, weight_decay=0.01) for way, recipe in ways.items()},
+            thousand_labels, measures=measures, contrasts=asked,
         )
         for steps in (300, 1200, 4800)
-    }
+    }  # fmt: skip
 
 
 class Part(nn.Module):
@@ -265,33 +178,26 @@ class Part(nn.Module):
 
     def __init__(self, body: nn.Module, part: slice):
         super().__init__()
-        self.body, self.part = body, part
+        self.inner, self.part = body, part
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.body(inputs)[:, self.part]
+        return self.inner(inputs)[:, self.part]
 
 
 CLASSES, AUXILIARY = slice(0, 10), slice(10, 13)
 
 
-def beginning(seed: int) -> nn.Module:
+def beginning(seed: int = 0) -> nn.Module:
     """A perceptron with ten outputs for the classes and three for nothing, as in Cloud et al. (2025)."""
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 13)
-    )
+    hidden = [nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(256, 13))
 
 
-@functools.cache
-def clothes_teacher(seed: int) -> nn.Module:
-    """The beginning of a seed, trained on all labels by its ten class outputs alone."""
-    body = beginning(seed)
-    fit(
-        Part(body, CLASSES), everything(), objective=Supervised(), strategy=FullFineTuning(1e-3), steps=1500,
-        seed=seed, progress=False,
-    )  # fmt: skip
-    body.card = {"labels": 55_000}  # type: ignore[assignment]
-    return body
+BEGINNINGS = {"same": per_seed(beginning), "other": per_seed(lambda seed: beginning(100 + seed))}
+CLOTHES = Recipe(beginning, Supervised, FullFineTuning(lr=1e-3), steps=1500, start=BEGINNINGS["same"])
+WEARER = on_all_labels(CLOTHES.but(change=functools.partial(Part, part=CLASSES)))
+"""The beginning of a seed, trained by its ten class outputs alone."""
 
 
 def uniform_noise(images: Tensor) -> Tensor:
@@ -299,86 +205,74 @@ def uniform_noise(images: Tensor) -> Tensor:
     return 2 * torch.rand_like(images) - 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class OnNoise:
-    """A student that sees noise, and matches some of its teacher's outputs there."""
+    """A student that saw no image, only noise, and is asked about clothes."""
 
-    part: slice
-    same_beginning: bool
+    method: Recipe
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        body, teacher = beginning(seed if self.same_beginning else 100 + seed), Part(clothes_teacher(seed), self.part)
-        teacher.card = {"labels": 55_000}  # type: ignore[assignment]
-        objective = SoftTargets(teacher, temperature=1.0, kd_weight=1.0, ce_weight=0.0)
-        history = fit(
-            Part(body, self.part), splits.train.without_labels(), objective=objective, strategy=FullFineTuning(1e-3),
-            steps=1500, augment=uniform_noise, seed=seed, progress=False,
-        )  # fmt: skip
-        student = Part(body, CLASSES)
-        ledger = history.ledger | {"teacher_labels": 55_000, "pretraining": "none", "unlabeled": 0}
-        return Trained(lambda data: predict(student, data).argmax(dim=1), ledger, student, history, objective)
+        run = self.method.train(splits, seed)
+        return replace(run, model=Part(run.model.inner, CLASSES), ledger=replace(run.ledger, unlabeled=0))
+
+
+def wearers_accuracy(trained: Trained, splits: Splits) -> float:
+    return Trained(Part(teacher_behind(trained), CLASSES), Ledger()).accuracy(splits.test)
 
 
 def noise() -> dict[str, Comparison]:
     """What a student learns of clothes from its teacher's outputs on noise: with the teacher's beginning or
     another, from the class outputs or from those that mean nothing.
     """
+
+    def student(part: slice, start: Source) -> OnNoise:
+        def teacher(splits: Splits, seed: int) -> Trained:
+            run = WEARER.train(splits, seed)
+            return replace(run, model=Part(run.model.inner, part))
+
+        own = CLOTHES.but(start=start, change=functools.partial(Part, part=part), augment=uniform_noise)
+        unlabeled = own.but(train_data=lambda splits: splits.train.without_labels())
+        return OnNoise(unlabeled.taught_by(teacher, SoftTargets, temperature=1.0, kd_weight=1.0, ce_weight=0.0))
+
     methods = {
-        f"{name}, {start} start": OnNoise(part, start == "same")
-        for name, part in (("class outputs", CLASSES), ("auxiliary outputs", AUXILIARY))
-        for start in ("same", "other")
+        f"{name} outputs, {which} start": student(part, start)
+        for name, part in {"class": CLASSES, "auxiliary": AUXILIARY}.items()
+        for which, start in BEGINNINGS.items()
     }
-    teacher = {
-        "teacher's accuracy": lambda run, splits: accuracy(
-            predict(Part(run.objective.teachers()[0].model.body, CLASSES), splits.test), splits.test.targets
-        )
-    }
-    return {"noise": compare(methods, thousand_labels, seeds=SEEDS, measures=teacher, progress=True)}
+    asked = [(f"{name} outputs, same start", f"{name} outputs, other start") for name in ("class", "auxiliary")]
+    measures = {"teacher's accuracy": wearers_accuracy}
+    return {"noise": compare(methods, thousand_labels, measures=measures, contrasts=asked)}
 
 
-def pays(labels: int | None) -> dict[str, Comparison]:
+@functools.lru_cache(maxsize=6)
+def some_labels(seed: int, labels: int) -> Splits:
+    return fashion_mnist(labeled=labels, seed=seed)
+
+
+def pays(labels: int) -> dict[str, Comparison]:
     """Where distillation pays at so many labels: sizes times steps. The learning rate of each method in each
     place is chosen on the validation images with one further seed.
     """
-    teacher = fashion_teacher()
+    splits, further = functools.partial(some_labels, labels=labels), 100
+    parts = splits(further)
+    alone = Recipe(ConvNet, Supervised, FullFineTuning(lr=0.3), steps=200)
+    kinds = {"labels": alone, "soft targets": alone.taught_by(fashion_teacher(), SoftTargets)}
 
-    @functools.lru_cache(maxsize=1)
-    def splits(seed: int) -> Splits:
-        parts = fashion_mnist(labeled=labels, seed=seed)
-        return parts._replace(train=cache(teacher, parts.train))
+    def val_accuracy(candidate: Any) -> float:
+        return candidate.method.train(parts, further).accuracy(parts.val)
 
-    found = {}
-    for width in (4, 8, 16):
-        for steps in (200, 800, 3200):
-            base = Recipe(functools.partial(ConvNet, width), Supervised(), FullFineTuning(0.3), steps=steps)
-            kinds = {"labels": Supervised(), "soft targets": SoftTargets(teacher)}
-            chosen = {}
-            for name, objective in kinds.items():
-                rated = [
-                    base.but(objective=objective, strategy=FullFineTuning(rate, weight_decay=0.1))
-                    for rate in (0.1, 0.3)
-                ]
-                parts = splits(100)
-                scores = [_share(recipe.train(parts, 100), parts.val) for recipe in rated]
-                chosen[name] = rated[scores.index(max(scores))]
-            place = f"width {width}, {steps:,} steps"
-            found[place] = compare(chosen, splits, seeds=SEEDS)
-            print(place, found[place].difference("soft targets"), flush=True)
-    return found
-
-
-def _share(trained: Trained, data: TensorData) -> float:
-    return (trained.decide(data) == data.targets).double().mean().item()
+    chosen = {
+        f"width {width}, {steps:,} steps": {
+            name: max(grid(kind.but(width=width, steps=steps), lr=(0.1, 0.3), weight_decay=0.1), key=val_accuracy)
+            for name, kind in kinds.items()
+        }
+        for width in (4, 8, 16)
+        for steps in (200, 800, 3200)
+    }
+    return {place: compare(methods, splits) for place, methods in chosen.items()}
 
 
 if __name__ == "__main__":
-    everywhere = {
-        f"where-kd-pays-{labels or 55_000}": functools.partial(pays, labels) for labels in (250, 1000, 6000, None)
-    }
-    alone = {
-        "good-teachers": teachers,
-        "good-teachers-start": starts,
-        "good-teachers-patience": patience,
-        "good-teachers-noise": noise,
-    }
-    main(alone | everywhere)
+    alone = {"good-teachers": teachers, "good-teachers-start": starts}
+    alone |= {"good-teachers-patience": patience, "good-teachers-noise": noise}
+    main(alone | {f"where-kd-pays-{labels}": functools.partial(pays, labels) for labels in (250, 1000, 6000)})
