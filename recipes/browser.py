@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -59,7 +60,7 @@ def shown(test: TensorData) -> TensorData:
 
 def folded(model: nn.Module) -> Tensor:
     """All weights, layer after layer, each batch normalisation folded into the convolution before it."""
-    layers: list[nn.Module] = []
+    layers: list[Any] = []
     for module in model.eval().modules():
         if isinstance(module, nn.Sequential) and isinstance(module[-1], nn.BatchNorm2d):
             layers.append(fuse_conv_bn_eval(*module))

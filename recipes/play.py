@@ -120,7 +120,7 @@ ANSWERS = {
 def choices() -> dict[str, Any]:
     """Chapter 02: what was measured, by the answers given; and the chapters, by the choices that they work at."""
     record = recorded("concepts-choices")
-    runs = []
+    runs: list[dict[str, Any]] = []
     for comparison in record.values():
         for name, scores in comparison.test.items():
             parts = name.split(": ")[-1].split(" + ") if name != "base" else []

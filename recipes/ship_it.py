@@ -293,8 +293,11 @@ def pruning() -> dict[str, Comparison]:
     """
     large = compare({"width 16": tried(LARGE)}, thousand_labels)
     whole = large.source("width 16")
-    parts = {f"channels pruned by {by}": functools.partial(better_half, by) for by in ("norm", "scale", "chance")}
-    starts = {name: Pruned(whole, part) for name, part in {**parts, "single weights pruned": single_weights}.items()}
+    parts: dict[str, Callable[[nn.Module, int], nn.Module]] = {
+        f"channels pruned by {by}": functools.partial(better_half, by) for by in ("norm", "scale", "chance")
+    }
+    parts["single weights pruned"] = single_weights
+    starts = {name: Pruned(whole, part) for name, part in parts.items()}
     methods = {
         "width 8, 400 steps": tried(SMALL),
         "width 8, 1,200 steps": tried(SMALL.but(steps=1200)),

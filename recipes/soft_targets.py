@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor
 
-from kdft_lib.data import Splits, TensorData
+from kdft_lib.data import Splits
 from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Recipe, grid, recorded
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
@@ -93,29 +93,29 @@ def everything() -> dict[str, Comparison]:
     return {"6 epochs": short, "60 epochs": long}
 
 
-def smoothed(train: TensorData, temperature: float, seed: int) -> Tensor:
+def smoothed(logits: Tensor, targets: Tensor, temperature: float, seed: int) -> Tensor:
     """Logits that smooth each label evenly, all alike, to the teacher's mean entropy at a temperature."""
-    wanted = _entropy(train.teacher_logits / temperature).mean()
+    wanted = _entropy(logits / temperature).mean()
     low, high = torch.tensor(0.0), torch.tensor(100.0)
     for _ in range(50):
         middle = (low + high) / 2
         softer = _entropy(torch.eye(10)[0] * middle) > wanted
         low, high = (middle, high) if softer else (low, middle)
-    return F.one_hot(train.targets, 10) * middle * temperature
+    return F.one_hot(targets, 10) * middle * temperature
 
 
-def permuted(train: TensorData, temperature: float, seed: int) -> Tensor:
+def permuted(logits: Tensor, targets: Tensor, temperature: float, seed: int) -> Tensor:
     """The teacher's logits, those of the classes below its first permuted, for each picture differently."""
-    ranked, classes = train.teacher_logits.sort(dim=1, descending=True)
-    order = torch.rand(len(train), 9, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    ranked, classes = logits.sort(dim=1, descending=True)
+    order = torch.rand(len(logits), 9, generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
     return torch.cat([ranked[:, :1], ranked[:, 1:].gather(1, order)], dim=1).gather(1, classes.argsort(dim=1))
 
 
-def of_the_class(train: TensorData, temperature: float, seed: int) -> Tensor:
+def of_the_class(logits: Tensor, targets: Tensor, temperature: float, seed: int) -> Tensor:
     """For every picture of a class the same: the teacher's mean distribution on that class."""
-    soft = (train.teacher_logits / temperature).softmax(dim=1)
-    means = torch.stack([soft[train.targets == label].mean(dim=0) for label in range(10)])
-    return temperature * means[train.targets].log()
+    soft = (logits / temperature).softmax(dim=1)
+    means = torch.stack([soft[targets == label].mean(dim=0) for label in range(10)])
+    return temperature * means[targets].log()
 
 
 def _entropy(logits: Tensor) -> Tensor:
@@ -125,12 +125,13 @@ def _entropy(logits: Tensor) -> Tensor:
 def why() -> dict[str, Comparison]:
     """Parts of what soft targets say, each on the inputs, the budget and the nine settings of ``thousand``."""
 
-    def arm(said: Callable[[TensorData, float, int], Tensor]) -> list[Candidate]:
+    def arm(said: Callable[[Tensor, Tensor, float, int], Tensor]) -> list[Candidate]:
         def learning(temperature: float, **settings: float) -> Given:
             def change(splits: Splits, seed: int) -> Splits:
                 train = cache(TEACHER, splits.train)
-                assert train.teacher is not None
-                return splits._replace(train=train.with_teacher_logits(said(train, temperature, seed), train.teacher))
+                logits, targets, who = train.teacher_logits, train.targets, train.teacher
+                assert isinstance(logits, Tensor) and targets is not None and who is not None  # noqa: PT018
+                return splits._replace(train=train.with_teacher_logits(said(logits, targets, temperature, seed), who))
 
             return Given(SOFT.but(temperature=temperature, **settings), change)
 

@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments import Classical, Comparison, Once, Recipe, Trained, grid
+from kdft_lib.experiments import Candidates, Classical, Comparison, Once, Recipe, Trained, grid
 from kdft_lib.metrics import agreement, calibration_error
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -76,7 +76,7 @@ def sizes() -> dict[str, Comparison]:
     """
     linear = Classical(LogisticRegression(max_iter=1000))
     arms = {"labels": ALONE.but(augment=views(1)), "distilled": TAUGHT}
-    methods = {
+    methods: dict[str, Candidates] = {
         TEACHER: LITE0,
         **{f"width {width}, {arm}": tried(base.but(width=width)) for arm, base in arms.items() for width in WIDTHS},
         "logistic regression on pixels": grid(linear, C=(0.001, 0.003, 0.01, 0.1)),
