@@ -442,6 +442,8 @@ def test_a_comparison_is_cut_and_joined(comparison):
     assert cut.setting("teacher") == comparison.setting("teacher")
     again = comparison.part(["labels", "teacher"]) | comparison.part(["logistic regression"])
     assert again == comparison
+    with pytest.raises(ValueError, match="both comparisons have 'labels'; take parts of them first"):
+        _ = comparison | cut.part(["labels"])
 
 
 def test_an_interval_prints_itself():

@@ -139,7 +139,14 @@ class Comparison:
         )
 
     def __or__(self, other: Comparison) -> Comparison:
-        """The methods of both, which were run on the same seeds; the reference is the first one's."""
+        """The methods of both, which were run on the same seeds; the reference is the first one's.
+
+        Raises:
+            ValueError: If the seeds differ, or the way of choosing, or both have a method of one name.
+        """
+        twice = [method for method in other.test if method in self.test]
+        if twice:
+            raise ValueError(f"both comparisons have {', '.join(map(repr, twice))}; take parts of them first")
         if self.seeds != other.seeds or self.choose != other.choose:
             raise ValueError("the two comparisons have other seeds, or chose otherwise; they cannot be joined")
         joined: dict[str, Any] = {
