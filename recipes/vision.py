@@ -82,8 +82,12 @@ def sizes() -> dict[str, Comparison]:
         "logistic regression on pixels": grid(linear, C=(0.001, 0.003, 0.01, 0.1)),
         "SVM on pixels": grid(Classical(SVC()), C=(1.0, 5.0, 20.0, 80.0)),
     }
-    contrasts = [(f"width {width}, distilled", f"width {width}, labels") for width in WIDTHS]
-    contrasts += [("width 8, distilled", "width 32, labels"), ("width 32, distilled", "width 8, distilled")]
+    contrasts = [
+        (f"width {width}, distilled", other)
+        for width in WIDTHS
+        for other in (f"width {width}, labels", "SVM on pixels", TEACHER)
+    ]
+    contrasts += [("width 32, distilled", "width 8, distilled"), ("width 8, distilled", "width 32, labels")]
     made = compare(
         methods, shop, reference="SVM on pixels", contrasts=contrasts, measures=MEASURES, equal_budgets=False
     )
