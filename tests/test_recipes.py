@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdft_lib import experiments, models
+from kdft_lib import experiments, metrics, models
 from kdft_lib.datasets import splitting
 from kdft_lib.experiments import Candidate
 from kdft_lib.training import Settings
@@ -33,6 +33,7 @@ def small(monkeypatch):
         monkeypatch.setitem(sys.modules, path.stem, None)
         del sys.modules[path.stem]
     whole, check, compare = splitting.Rows, Settings.__post_init__, experiments.compare
+    timed = metrics.latency
     planned: list[dict[str, list[dict]]] = []
 
     def two_steps(settings):
@@ -53,6 +54,7 @@ def small(monkeypatch):
 
     monkeypatch.setattr(splitting, "Rows", lambda *parts: whole(*(part[:ROWS] for part in parts)))
     monkeypatch.setattr(Settings, "__post_init__", two_steps)
+    monkeypatch.setattr(metrics, "latency", lambda model, inputs, **_: timed(model, inputs, repeats=2))
     monkeypatch.setattr(importlib.import_module("recording"), "compare", first_settings)
     return planned
 
