@@ -19,88 +19,64 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from kdft_lib import objectives, strategies
 from kdft_lib.data import Batch
 from kdft_lib.datasets import FASHION_NORMALIZATION, fashion_mnist, homer
-from kdft_lib.experiments.records import hardware
+from kdft_lib.experiments import hardware
 from kdft_lib.models import CharacterGRU, ConvNet, fashion_teacher, imagenet_backbone
-from kdft_lib.objectives import (
-    DIST,
-    DKD,
-    GKD,
-    L2SP,
-    RKD,
-    AttentionTransfer,
-    HardTargets,
-    Hint,
-    LogitMatching,
-    LwF,
-    Objective,
-    SimilarityPreserving,
-    SoftTargets,
-    Supervised,
-)
-from kdft_lib.strategies import (
-    BitFit,
-    FullFineTuning,
-    GradualUnfreezing,
-    HeadOnly,
-    LayerwiseLRDecay,
-    LoRA,
-    Strategy,
-)
+from kdft_lib.objectives import L2SP, Objective, Supervised
 
 PATH = Path(__file__).parents[1] / "book/costs.txt"
 TURNS = 60
+Maker = Callable[[nn.Module], Objective]
+"""From a model at its start to what it learns from."""
 
 
 def main() -> None:
     torch.set_num_threads(2)
     about = f"Measured on {hardware()}, with torch {torch.__version__.split('+')[0]}, by `recipes/costs.py`."
-    PATH.write_text("\n\n".join([objectives(), language(), strategies(), about]) + "\n", encoding="utf-8")
+    tables = [of_objectives(), of_language(), of_strategies(), about]
+    PATH.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
     print(PATH.read_text(encoding="utf-8"))
 
 
-def objectives() -> str:
-    rows = fashion_mnist(labeled=1000).train.rows(torch.arange(128))
-    teacher = fashion_teacher()
-    layers = "body.2", "block2"
-    wanted: dict[str, Callable[[nn.Module], Objective]] = {
-        "Supervised": lambda model: Supervised(),
-        "HardTargets": lambda model: HardTargets(teacher),
-        "SoftTargets": lambda model: SoftTargets(teacher),
-        "LogitMatching": lambda model: LogitMatching(teacher),
-        "DKD": lambda model: DKD(teacher),
-        "DIST": lambda model: DIST(teacher),
-        "Hint": lambda model: Supervised() + 100 * Hint(teacher, *layers),
-        "AttentionTransfer": lambda model: Supervised() + 1000 * AttentionTransfer(teacher, *layers),
-        "SimilarityPreserving": lambda model: Supervised() + 3000 * SimilarityPreserving(teacher, *layers),
-        "RKD": lambda model: Supervised() + RKD(teacher, *layers),
-        "LwF": lambda model: LwF(teacher, range(5)),
-        "L2SP": lambda model: Supervised() + 0.01 * L2SP(model),
-    }
+def of_objectives() -> str:
+    rows, teacher = fashion_mnist(labeled=1000).train.rows(torch.arange(128)), fashion_teacher()
+    wanted: dict[str, Maker] = {_class(Supervised): lambda model: Supervised()}
+    for alone in (
+        objectives.HardTargets, objectives.SoftTargets, objectives.LogitMatching, objectives.DKD, objectives.DIST,
+    ):  # fmt: skip
+        wanted[_class(alone)] = lambda model, alone=alone: alone(teacher)
+    for weight, beside in (
+        (100, objectives.Hint), (1000, objectives.AttentionTransfer), (3000, objectives.SimilarityPreserving),
+        (1, objectives.RKD),
+    ):  # fmt: skip
+        term = beside(teacher, "body.2", "block2")
+        wanted[_class(beside)] = lambda model, weight=weight, term=term: Supervised() + weight * term
+    wanted[_class(objectives.LwF)] = lambda model: objectives.LwF(teacher, classes=range(5))
+    wanted[_class(L2SP)] = lambda model: Supervised() + 0.01 * L2SP(model)
     return priced(wanted, functools.partial(ConvNet, width=8), rows, teacher)
 
 
-def language() -> str:
-    rows = homer(labeled=1000).train.rows(torch.arange(32))
-    teacher = CharacterGRU(256, 64)
-    wanted: dict[str, Callable[[nn.Module], Objective]] = {
-        "Supervised": lambda model: Supervised(),
-        "GKD, on given text": lambda model: GKD(teacher, on_policy=0.0),
-        "GKD, on its own text": lambda model: GKD(teacher, on_policy=1.0),
+def of_language() -> str:
+    rows, teacher = homer(labeled=1000).train.rows(torch.arange(32)), CharacterGRU(256, 64)
+    gkd = _class(objectives.GKD)
+    wanted: dict[str, Maker] = {
+        _class(Supervised): lambda model: Supervised(),
+        f"{gkd}, on given text": lambda model: objectives.GKD(teacher, on_policy=0.0),
+        f"{gkd}, on its own text": lambda model: objectives.GKD(teacher, on_policy=1.0),
     }
-    table = priced(wanted, functools.partial(CharacterGRU, 64, 32), rows, teacher)
     title = "A language model of 25,121 parameters, on 32 texts of 64 characters, its teacher ten times as large:"
-    return f"{title}\n\n{table}"
+    return f"{title}\n\n{priced(wanted, functools.partial(CharacterGRU, 64, 32), rows, teacher)}"
 
 
-def priced(
-    wanted: Mapping[str, Callable[[nn.Module], Objective]],
-    student: Callable[[], nn.Module],
-    rows: Batch,
-    teacher: nn.Module,
-) -> str:
-    """A table of a step with each, as multiples of a supervised step; what stands behind a comma is a note."""
+def _class(kind: type) -> str:
+    """A link to it."""
+    return f"{{class}}`~{'.'.join(kind.__module__.split('.')[:2])}.{kind.__name__}`"
+
+
+def priced(wanted: Mapping[str, Maker], student: Callable[[], nn.Module], rows: Batch, teacher: nn.Module) -> str:
+    """A table of a step with each, as multiples of a step with the first."""
     with torch.no_grad():
         answers = teacher(rows["inputs"])
     steps, cached = {}, {}
@@ -113,47 +89,36 @@ def priced(
         if all(term.reads_logits for _, term in objective.terms()) and objective.teachers():
             cached[name] = step(model, objective, rows | {"teacher_logits": answers})
     found = measured(steps | {f"{name} cached": once for name, once in cached.items()})
-    base = found["Supervised"][0]
+    base = found[next(iter(wanted))][0]
     table = ["| objective | time of a step | from cached logits | peak memory |", "|---|---|---|---|"]
     for name in wanted:
         seconds, memory = found[name]
-        kind, *note = name.split(", ")
         again = f"{found[f'{name} cached'][0] / base:.2f}" if name in cached else "–"
-        table.append(
-            f"| {', '.join([f'{{class}}`~kdft_lib.objectives.{kind}`', *note])} | {seconds / base:.2f} | {again} |"
-            f" {memory / 2**20:.1f} MiB |"
-        )
+        table.append(f"| {name} | {seconds / base:.2f} | {again} | {memory / 2**20:.1f} MiB |")
     return "\n".join([*table, "", f"Times are multiples of a supervised step's, {1e3 * base:.1f} ms."])
 
 
-def strategies() -> str:
+def of_strategies() -> str:
     rows = fashion_mnist(labeled=1000).train.rows(torch.arange(32))
-    wanted: dict[str, Strategy] = {
-        "HeadOnly": HeadOnly("classifier", 1e-2),
-        "BitFit": BitFit(1e-2, "classifier"),
-        "LoRA": LoRA(1e-2, head="classifier"),
-        "GradualUnfreezing": GradualUnfreezing(1e-3),
-        "LayerwiseLRDecay": LayerwiseLRDecay(1e-3),
-        "FullFineTuning": FullFineTuning(1e-3),
-    }
     steps, trained = {}, {}
-    for name, strategy in wanted.items():
-        model = imagenet_backbone(num_classes=10, image_size=64, given=FASHION_NORMALIZATION)
+    for strategy in (
+        strategies.HeadOnly(lr=1e-2, head="classifier"), strategies.BitFit(lr=1e-2, head="classifier"),
+        strategies.LoRA(lr=1e-2, head="classifier"), strategies.GradualUnfreezing(lr=1e-3),
+        strategies.LayerwiseLRDecay(lr=1e-3), strategies.FullFineTuning(lr=1e-3),
+    ):  # fmt: skip
+        model: Any = imagenet_backbone(num_classes=10, image_size=64, given=FASHION_NORMALIZATION)
         batch = rows | {"inputs": model.transform(rows["inputs"])}
         strategy.prepare(model)
         model.train()
         strategy.before_epoch(model, 0)
+        name = _class(type(strategy))
         trained[name] = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         steps[name] = step(model, Supervised(), batch)
     found = measured(steps)
-    base = found["FullFineTuning"][0]
+    base = found[_class(strategies.FullFineTuning)][0]
     table = ["| strategy | trained | time of a step | peak memory |", "|---|---|---|---|"]
-    for name in wanted:
-        seconds, memory = found[name]
-        table.append(
-            f"| {{class}}`~kdft_lib.strategies.{name}` | {trained[name]:,} | {seconds / base:.2f} |"
-            f" {memory / 2**20:.0f} MiB |"
-        )
+    for name, (seconds, memory) in found.items():
+        table.append(f"| {name} | {trained[name]:,} | {seconds / base:.2f} | {memory / 2**20:.0f} MiB |")
     note = (
         f"Times are multiples of a step of full fine-tuning, {1e3 * base:.0f} ms; gradual unfreezing is shown in its"
         " first epoch, where it costs least. AdamW adds eight bytes for each number that is trained."

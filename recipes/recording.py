@@ -79,6 +79,12 @@ def _all_labels() -> Splits:
     return fashion_mnist(labeled=None)
 
 
+@functools.lru_cache(maxsize=2)
+def within(labels: int, seed: int) -> Splits:
+    """So many labelled images, a fifth of them to choose by."""
+    return fashion_mnist(labels, validation="within", seed=seed)
+
+
 def lite0(image_size: int = 48) -> nn.Sequential:
     """EfficientNet-Lite0 with ImageNet's weights and a new head, taking the pictures of Fashion-MNIST."""
     net = imagenet_backbone(num_classes=10, image_size=image_size, given=FASHION_NORMALIZATION)
@@ -106,3 +112,17 @@ class Remembered:
             _, found = precompute(self.model, self.head, data[new], batch_size=64)
             self.known.update(zip((keys[place] for place in new), found.inputs, strict=True))
         return data.with_inputs(torch.stack([self.known[key] for key in keys]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Finished runs are kept without it."""
+        return vars(self) | {"known": {}}
+
+
+@functools.cache
+def _remembered_lite0(image_size: int) -> Remembered:
+    return Remembered(lite0(image_size), LITE0_HEAD)
+
+
+def lite0_features(data: TensorData, image_size: int = 48) -> TensorData:
+    """What Lite0's body, frozen as ImageNet left it, makes of images; each is computed once."""
+    return _remembered_lite0(image_size)(data)

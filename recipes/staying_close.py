@@ -5,38 +5,37 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from recording import main
+from recording import compare, main
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, Method, PerSeed, Recipe, Trained, compare
+from kdft_lib.experiments import Classical, Comparison, Given, Interpolated, Ledger, Once, Recipe, Then, Trained, grid
+from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.models import ConvNet
-from kdft_lib.objectives import L2SP, LwF, Supervised
+from kdft_lib.objectives import L2SP, LwF, Objective, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
-from kdft_lib.training import fit, interpolate, predict
+from kdft_lib.teachers import Teacher
+from kdft_lib.training import predict
 
-SEEDS = range(5)
-STEPS = 400
 OLD, NEW = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
-NEW_LABELS = 2500
-RATES = (0.01, 0.03)
-ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+RATES, SIX_RATES = (0.01, 0.03), (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03)
+LOGISTIC_CS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+KNOWN = "classes 0 to 4, 27,500 labels"
 
 
-def of_classes(data: TensorData, classes: Iterable[int]) -> TensorData:
+def of_classes(data: TensorData, classes: Sequence[int]) -> TensorData:
     """The rows of these classes."""
     assert data.targets is not None
-    return data[torch.isin(data.targets, torch.tensor([*classes]))]
+    return data[torch.isin(data.targets, torch.tensor(classes))]
 
 
 @functools.cache
@@ -45,81 +44,19 @@ def old_data() -> TensorData:
     return of_classes(fashion_mnist(labeled=None).train, OLD)
 
 
+@functools.lru_cache(maxsize=2)
 def new_task(seed: int) -> Splits:
     """2,500 labelled images of the classes 5 to 9, other ones for each seed; val and test of all ten."""
-    splits = fashion_mnist(labeled=2 * NEW_LABELS, seed=seed)
+    splits = fashion_mnist(labeled=5000, seed=seed)
     return splits._replace(train=of_classes(splits.train, NEW))
 
 
-@functools.cache
-def start(seed: int) -> nn.Module:
-    """A network of ten outputs that learned the classes 0 to 4."""
-    torch.manual_seed(seed)
-    model = ConvNet(width=16)
-    fit(
-        model, old_data(), objective=Supervised(), strategy=FullFineTuning(0.03), steps=1000, seed=seed, progress=False
-    )  # fmt: skip
-    model.card = {"labels": len(old_data())}  # type: ignore[assignment]
-    return model
+def toward_start(teacher: Teacher, *, weight: float) -> Objective:
+    return Supervised() + weight * L2SP(teacher.model)
 
 
-PLAIN = Recipe(ConvNet, Supervised(), FullFineTuning(RATES[0]), STEPS, pretraining="classes 0 to 4, 27,500 labels")
-
-
-def from_start(recipe: Recipe, also: Callable[[Splits, int], dict[str, object]] = lambda splits, seed: {}) -> PerSeed:
-    """A recipe that starts where the seed's old network ended."""
-    return PerSeed(recipe, lambda splits, seed: {"model": lambda: copy.deepcopy(start(seed)), **also(splits, seed)})
-
-
-def at_rates(rates: Iterable[float]) -> list[Recipe]:
-    return [PLAIN.but(strategy=FullFineTuning(rate)) for rate in rates]
-
-
-def toward_start(weight: float) -> Callable[[Splits, int], dict[str, object]]:
-    return lambda splits, seed: {"objective": Supervised() + weight * L2SP(start(seed))}
-
-
-def without_forgetting(weight: float, joint: bool) -> Callable[[Splits, int], dict[str, object]]:
-    return lambda splits, seed: {
-        "objective": LwF(copy.deepcopy(start(seed)), classes=OLD, kd_weight=weight, joint=joint)
-    }
-
-
-@functools.cache
-def memory(count: int, seed: int) -> TensorData:
-    """So many old images that were kept, the classes in turn."""
-    order = torch.randperm(len(old_data()), generator=torch.Generator().manual_seed(seed))
-    shuffled = old_data()[order]
-    assert shuffled.targets is not None
-    of_each = torch.stack([(shuffled.targets == label).nonzero().flatten()[: count // len(OLD)] for label in OLD])
-    return shuffled[of_each.T.flatten()]
-
-
-class Replayed:
-    """Old images that were kept, among the new ones; the fewer are repeated until each is its share of the rows."""
-
-    def __init__(self, rate: float, count: int, share: float):
-        self.rate, self.count, self.share = rate, count, share
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        kept, new = memory(self.count, seed), splits.train
-        rows = max(len(kept) / self.share, len(new) / (1 - self.share))
-        mixed = together(repeated(new, round(rows * (1 - self.share))), repeated(kept, round(rows * self.share)))
-        recipe = PLAIN.but(strategy=FullFineTuning(self.rate), train_data=lambda _: mixed)
-        trained = from_start(recipe).train(splits, seed)
-        trained.ledger["labels"] = len(new) + len(kept)
-        return trained
-
-
-def repeated(data: TensorData, rows: int) -> TensorData:
-    return data[torch.arange(rows) % len(data)]
-
-
-def together(one: TensorData, other: TensorData) -> TensorData:
-    """The rows of both."""
-    assert one.targets is not None
-    assert other.targets is not None
-    return TensorData(torch.cat([one.inputs, other.inputs]), torch.cat([one.targets, other.targets]))
+def without_forgetting(teacher: Teacher, *, weight: float, joint: bool = False) -> Objective:
+    return LwF(teacher, classes=OLD, kd_weight=weight, joint=joint)
 
 
 class StatisticsKept(FullFineTuning):
@@ -131,120 +68,58 @@ class StatisticsKept(FullFineTuning):
                 module.eval()
 
 
-class Interpolated:
-    """Plain fine-tuning, and then back by a part of the way."""
-
-    def __init__(self, rate: float, alpha: float):
-        self.rate, self.alpha = rate, alpha
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        (recipe,) = at_rates([self.rate])
-        tuned = from_start(recipe).train(splits, seed)
-        between = interpolate(start(seed), tuned.model, self.alpha)
-        return Trained(lambda data: predict(between, data).argmax(dim=1), tuned.ledger, between)
+FIRST = Recipe(functools.partial(ConvNet, width=16), Supervised, FullFineTuning(lr=0.03), steps=1000)
+START = Once(FIRST.but(train_data=lambda splits: old_data()))
+"""A network of ten outputs that learned the classes 0 to 4."""
+PLAIN = FIRST.but(start=START, steps=400, pretraining=KNOWN)
+TOWARD, KEEPING = PLAIN.taught_by(START, toward_start), PLAIN.taught_by(START, without_forgetting)
+KEPT = StatisticsKept(lr=RATES[0])
 
 
-class Averaged:
-    """The moving average of plain fine-tuning."""
-
-    def __init__(self, rate: float, decay: float):
-        self.rate, self.decay = rate, decay
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        model = copy.deepcopy(start(seed))
-        history = fit(
-            model, splits.train, objective=Supervised(), strategy=FullFineTuning(self.rate), steps=STEPS,
-            ema_decay=self.decay, seed=seed, progress=False,
-        )  # fmt: skip
-        ledger = history.ledger | {"teacher_labels": 0, "pretraining": PLAIN.pretraining}
-        return Trained(lambda data: predict(model, data).argmax(dim=1), ledger, model)
+@functools.cache
+def memory(count: int, seed: int) -> TensorData:
+    """So many old images that were kept, the classes in turn."""
+    shuffled = old_data()[torch.randperm(len(old_data()), generator=torch.Generator().manual_seed(seed))]
+    of_each = [torch.where(shuffled.targets == label)[0][: count // len(OLD)] for label in OLD]
+    turns = torch.cat([torch.arange(len(rows)) for rows in of_each])
+    return shuffled[torch.cat(of_each)[turns.argsort(stable=True)]]
 
 
-def tuned(
-    changes: Callable[[float], Callable[[Splits, int], dict[str, object]]], strengths: Iterable[float]
-) -> list[PerSeed]:
-    """Two learning rates times three strengths."""
-    return [from_start(recipe, changes(strength)) for recipe in at_rates(RATES) for strength in strengths]
+def repeated(data: TensorData, rows: float) -> TensorData:
+    return data[torch.arange(round(rows)) % len(data)]
 
 
-SIX_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03)
+@dataclass(frozen=True)
+class Replayed(Wrapped):
+    """Old images that were kept, among the new ones; the fewer are repeated until each is its share of the rows."""
 
-
-def keeping_statistics(runs: Iterable[PerSeed]) -> list[PerSeed]:
-    """The same runs, but the running statistics stay."""
-    return [
-        dataclasses.replace(run, recipe=run.recipe.but(strategy=StatisticsKept(run.recipe.strategy.lr))) for run in runs
-    ]
-
-
-class Once:
-    """A method whose runs are kept, so that two comparisons can share them."""
-
-    def __init__(self, method: Method):
-        self.method = method
-        self.kept: dict[int, Trained] = {}
+    count: int
+    share: float = 0.5
+    method: Recipe = PLAIN
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        if seed not in self.kept:
-            self.kept[seed] = self.method.train(splits, seed)
-        return self.kept[seed]
+        kept, new = memory(self.count, seed), splits.train
+        rows = max(len(kept) / self.share, len(new) / (1 - self.share))
+        mixed = repeated(new, rows * (1 - self.share)).with_rows(repeated(kept, rows * self.share))
+        trained = self.method.train(splits._replace(train=mixed), seed)
+        trained.ledger = replace(trained.ledger, labels=len(new) + len(kept))
+        return trained
 
 
-class Told:
-    """A method that is told the task: only the classes of an image's own task are to be told apart."""
-
-    def __init__(self, method: Method):
-        self.method = method
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        trained = self.method.train(splits, seed)
-        return dataclasses.replace(
-            trained, decide=functools.partial(decide_told, trained.model), ledger=dict(trained.ledger)
-        )
+def not_trained(start: Trained, splits: Splits, seed: int) -> Trained:
+    return replace(start, ledger=Ledger(pretraining=KNOWN))
 
 
-def decide_told(model: nn.Module, data: TensorData) -> Tensor:
-    assert data.targets is not None
-    is_old = (data.targets < len(OLD)).unsqueeze(1)
-    of_old = torch.arange(10) < len(OLD)
-    return predict(model, data).masked_fill(is_old != of_old, -torch.inf).argmax(dim=1)
-
-
-def without_training(model: nn.Module, labels: int, *, seconds: float = 0.0) -> Trained:
-    """What decides without a step."""
-    ledger = {"labels": labels, "unlabeled": 0, "steps": 0, "seconds": seconds, "teacher_labels": 0}
-    return Trained(lambda data: predict(model, data).argmax(dim=1), ledger | {"pretraining": PLAIN.pretraining}, model)
-
-
-class Start:
-    """Nothing is trained."""
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        return without_training(start(seed), 0)
-
-
-class NearestMean(nn.Module):
-    """The start's features, and the nearest of ten class means of them (as in Rebuffi et al., 2017)."""
-
-    def __init__(self, body: nn.Module, means: Tensor):
-        super().__init__()
-        self.body = body
-        self.register_buffer("means", means)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return -torch.cdist(self.body(images), self.means)
-
-
-class ClassMeans:
-    """Old means from all old images, which the start was trained on anyway; new ones from the new labels."""
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        body = start(seed).body
-        means = []
-        for data, classes in ((old_data(), OLD), (splits.train, NEW)):
-            features = predict(body, data)
-            means += [features[data.targets == label].mean(dim=0) for label in classes]
-        return without_training(NearestMean(body, torch.stack(means)), len(splits.train))
+def class_means(start: Trained, splits: Splits, seed: int) -> Trained:
+    """The nearest of ten class means of the start's features decides (as in Rebuffi et al., 2017): a linear head. Old
+    means are from all old images, which the start was trained on anyway; new ones from the new labels.
+    """
+    body = start.model.body
+    parts = [of_classes(data, [label]) for data, task in ((old_data(), OLD), (splits.train, NEW)) for label in task]
+    means = torch.stack([predict(body, part).mean(dim=0) for part in parts])
+    head = nn.Linear(*means.T.shape)
+    head.load_state_dict({"weight": means, "bias": -means.square().sum(dim=1) / 2})
+    return Trained(nn.Sequential(body, head), Ledger(labels=len(splits.train), pretraining=KNOWN))
 
 
 class Joined(nn.Module):
@@ -259,18 +134,9 @@ class Joined(nn.Module):
         return torch.cat([old.log_softmax(dim=1), new.log_softmax(dim=1)], dim=1)
 
 
-class TwoNetworks:
-    """The start is kept as it is, and a copy of it is fine-tuned for the new task."""
-
-    def __init__(self, rate: float):
-        self.rate = rate
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        (recipe,) = at_rates([self.rate])
-        tuned = from_start(recipe).train(splits, seed)
-        assert isinstance(tuned.model, nn.Module)
-        joined = Joined(start(seed), tuned.model)
-        return Trained(lambda data: predict(joined, data).argmax(dim=1), tuned.ledger, joined)
+def beside_start(tuned: Trained, splits: Splits, seed: int) -> Trained:
+    """The start is kept as it is, beside the copy that was fine-tuned."""
+    return replace(tuned, model=Joined(START.train(splits, seed).model, tuned.model))
 
 
 class Scores(nn.Module):
@@ -281,59 +147,73 @@ class Scores(nn.Module):
         self.estimator = estimator
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self.estimator.decision_function(images.flatten(1).numpy())).float()
+        scores = torch.from_numpy(self.estimator.decision_function(images.flatten(1).numpy())).float()
+        return scores.new_full((len(scores), 10), -torch.inf).index_copy(
+            1, torch.tensor(self.estimator.classes_), scores
+        )
 
 
-class OnPixels:
-    """A classical method on the new images and 500 old ones that were kept."""
-
-    def __init__(self, estimator: Any):
-        self.method = Classical(estimator)
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        data = together(splits.train, memory(500, seed))
-        trained = self.method.train(splits._replace(train=data), seed)
-        return dataclasses.replace(trained, model=Scores(trained.model))
+def decide(is_told: bool, trained: Trained, data: TensorData) -> Tensor:
+    """By the highest logit: of all or, if the task is told, of the classes of an image's own task."""
+    logits = trained.logits(data)
+    if is_told:
+        assert data.targets is not None
+        logits = logits.masked_fill((data.targets < len(OLD))[:, None] != (torch.arange(10) < len(OLD)), -torch.inf)
+    return logits.argmax(dim=1)
 
 
-PLAIN_RUNS = [from_start(recipe) for recipe in at_rates(SIX_RATES)]
-TOWARD_RUNS = tuned(toward_start, (0.01, 0.03, 0.1))
+def told(trained: Trained, splits: Splits, seed: int) -> Trained:
+    return replace(trained, decides=functools.partial(decide, True, trained))
 
-METHODS: dict[str, list[Method]] = {
-    "the start": [Start()],
-    "plain": [*PLAIN_RUNS],
-    "plain, statistics kept": [*keeping_statistics(PLAIN_RUNS)],
-    "head alone": [from_start(PLAIN.but(strategy=HeadOnly("head", rate))) for rate in SIX_RATES],
-    "toward the start": [*TOWARD_RUNS],
-    "toward the start, statistics kept": [*keeping_statistics(TOWARD_RUNS)],
-    "moving average": [Averaged(rate, decay) for rate in RATES for decay in (0.9, 0.95, 0.99)],
-    "interpolation": [Interpolated(rate, alpha) for rate in RATES for alpha in (0.3, 0.5, 0.7)],
-    "without forgetting": [*tuned(functools.partial(without_forgetting, joint=False), (1.0, 4.0, 16.0))],
-    "without forgetting, joint": [*tuned(functools.partial(without_forgetting, joint=True), (1.0, 4.0, 16.0))],
-    "replay of 50": [Replayed(rate, 50, share) for rate in RATES for share in (0.1, 0.25, 0.5)],
-    "replay of 500": [Replayed(rate, 500, share) for rate in RATES for share in (0.1, 0.25, 0.5)],
-    "two networks": [TwoNetworks(rate) for rate in SIX_RATES],
-    "class means": [ClassMeans()],
-    "logistic regression, 500 kept": [
-        OnPixels(LogisticRegression(C=c, max_iter=1000)) for c in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-    ],
-    "SVM, 500 kept": [OnPixels(SVC(C=c)) for c in (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)],
-    "all old images": [Replayed(rate, 27_500, share) for rate in RATES for share in (0.25, 0.5, 0.75)],
+
+def on_pixels(estimator: Any) -> Then:
+    """A classical method on the new images and 500 old ones that were kept; its scores serve where the task is told."""
+
+    def with_memory(splits: Splits, seed: int) -> Splits:
+        return splits._replace(train=splits.train.with_rows(memory(500, seed)))
+
+    def scored(trained: Trained, splits: Splits, seed: int) -> Trained:
+        return replace(trained, model=Scores(trained.model), decides=trained.decide)
+
+    return Then(Given(Classical(estimator), with_memory), scored)
+
+
+METHODS = {
+    "the start": grid(Then(START, not_trained)),
+    "plain": grid(PLAIN, lr=SIX_RATES),
+    "plain, statistics kept": grid(PLAIN.but(strategy=KEPT), lr=SIX_RATES),
+    "head alone": grid(PLAIN.but(strategy=HeadOnly(lr=RATES[0], head="head")), lr=SIX_RATES),
+    "toward the start": grid(TOWARD, lr=RATES, weight=(0.01, 0.03, 0.1)),
+    "toward the start, statistics kept": grid(TOWARD.but(strategy=KEPT), lr=RATES, weight=(0.01, 0.03, 0.1)),
+    "moving average": grid(PLAIN, lr=RATES, ema_decay=(0.9, 0.95, 0.99)),
+    "interpolation": grid(Interpolated(PLAIN), lr=RATES, alpha=(0.3, 0.5, 0.7)),
+    "without forgetting": grid(KEEPING, lr=RATES, weight=(1.0, 4.0, 16.0)),
+    "without forgetting, joint": grid(KEEPING.but(joint=True), lr=RATES, weight=(1.0, 4.0, 16.0)),
+    **{f"replay of {count}": grid(Replayed(count), lr=RATES, share=(0.1, 0.25, 0.5)) for count in (50, 500)},
+    "two networks": grid(Then(PLAIN, beside_start), lr=SIX_RATES),
+    "class means": grid(Then(START, class_means)),
+    "logistic regression, 500 kept": grid(on_pixels(LogisticRegression(max_iter=1000)), C=LOGISTIC_CS),
+    "SVM, 500 kept": grid(on_pixels(SVC()), C=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
+    "all old images": grid(Replayed(27_500), lr=RATES, share=(0.25, 0.5, 0.75)),
 }
+CONTRASTS = [
+    *((name, "plain") for name in ("head alone", "toward the start", "without forgetting", "interpolation")),
+    ("two networks", "without forgetting"),
+    ("without forgetting", "all old images"),
+    ("replay of 500", "SVM, 500 kept"),
+]
 
 
-def accuracy_on(classes: tuple[int, ...], is_told: bool, trained: Trained, splits: Splits) -> float:
+def accuracy_on(classes: Sequence[int], is_told: bool, trained: Trained, splits: Splits) -> float:
     """Among the test images of one task."""
-    some = of_classes(splits.test, classes)
-    decided = decide_told(trained.model, some) if is_told else predict(trained.model, some).argmax(dim=1)
-    return (decided == some.targets).double().mean().item()
+    asked = replace(trained, decides=functools.partial(decide, is_told, trained))
+    return asked.accuracy(of_classes(splits.test, classes))
 
 
 MEASURES = {
-    "old": functools.partial(accuracy_on, OLD, False),
-    "new": functools.partial(accuracy_on, NEW, False),
-    "old, told": functools.partial(accuracy_on, OLD, True),
-    "new, told": functools.partial(accuracy_on, NEW, True),
+    f"{task}{', told' * is_told}": functools.partial(accuracy_on, classes, is_told)
+    for is_told in (False, True)
+    for task, classes in (("old", OLD), ("new", NEW))
 }
 
 
@@ -341,27 +221,23 @@ def forgetting() -> dict[str, Comparison]:
     """Ways to learn the classes 5 to 9 after 0 to 4: six settings each, chosen on validation images of all ten
     classes, and once more for use where the task is told.
     """
-    once = {name: [Once(method) for method in methods] for name, methods in METHODS.items()}
-    told = {name: [Told(method) for method in methods] for name, methods in once.items()}
-    return {
-        name: compare(methods, new_task, seeds=SEEDS, reference="plain", measures=MEASURES, progress=True)
-        for name, methods in (("among all ten", once), ("task told", told))
-    }
+    once = {name: [replace(each, method=Once(each.method)) for each in tried] for name, tried in METHODS.items()}
+    also = {name: [replace(each, method=Then(each.method, told)) for each in tried] for name, tried in once.items()}
+    options = {"reference": "plain", "contrasts": CONTRASTS, "measures": MEASURES, "equal_budgets": False}
+    return {"among all ten": compare(once, new_task, **options), "task told": compare(also, new_task, **options)}
 
 
 def curve() -> dict[str, Comparison]:
     """Between start and end of plain fine-tuning, eleven places."""
-    return {
-        f"learning rate {rate:g}": compare(
-            {f"{alpha:.1f}": Interpolated(rate, alpha) for alpha in ALPHAS},
-            new_task,
-            seeds=SEEDS,
-            measures=MEASURES,
-            progress=True,
-        )
-        for rate in (0.001, 0.01, 0.03)
-    }
+    places = {f"{place / 10:.1f}": Interpolated(PLAIN, place / 10) for place in range(11)}
+    found = {}
+    for lr in (0.001, 0.01, 0.03):
+        methods = {alpha: grid(method, lr=lr) for alpha, method in places.items()}
+        found[f"learning rate {lr:g}"] = compare(methods, new_task, measures=MEASURES)
+    return found
 
+
+EXPERIMENTS = {"staying-close": forgetting, "staying-close-curve": curve}
 
 if __name__ == "__main__":
-    main({"staying-close": forgetting, "staying-close-curve": curve})
+    main(EXPERIMENTS)
