@@ -123,5 +123,7 @@ def another_kind() -> dict[str, Comparison]:
     return {"a perceptron": compare(methods, thousand_labels, contrasts=asked)}
 
 
+EXPERIMENTS = {"beyond-logits": convolutional, "beyond-logits-perceptron": another_kind}
+
 if __name__ == "__main__":
-    main({"beyond-logits": convolutional, "beyond-logits-perceptron": another_kind})
+    main(EXPERIMENTS)

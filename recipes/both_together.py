@@ -126,5 +126,7 @@ def at_each_rate() -> dict[str, Comparison]:
     return {f"learning rate {rate:g}": compare(methods, shop) for rate, methods in at.items()}
 
 
+EXPERIMENTS = {"both-together": students, "both-together-rates": at_each_rate}
+
 if __name__ == "__main__":
-    main({"both-together": students, "both-together-rates": at_each_rate})
+    main(EXPERIMENTS)

@@ -80,5 +80,7 @@ def choices() -> dict[str, Comparison]:
     return {"one at a time": together.part(single), "two at a time": together.part(["base", *pairs])}
 
 
+EXPERIMENTS = {"concepts-choices": choices}
+
 if __name__ == "__main__":
-    main({"concepts-choices": choices})
+    main(EXPERIMENTS)

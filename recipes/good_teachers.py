@@ -272,7 +272,13 @@ def pays(labels: int) -> dict[str, Comparison]:
     return {place: compare(methods, splits) for place, methods in chosen.items()}
 
 
+EXPERIMENTS = {
+    "good-teachers": teachers,
+    "good-teachers-start": starts,
+    "good-teachers-patience": patience,
+    "good-teachers-noise": noise,
+    **{f"where-kd-pays-{labels}": functools.partial(pays, labels) for labels in (250, 1000, 6000)},
+}
+
 if __name__ == "__main__":
-    alone = {"good-teachers": teachers, "good-teachers-start": starts}
-    alone |= {"good-teachers-patience": patience, "good-teachers-noise": noise}
-    main(alone | {f"where-kd-pays-{labels}": functools.partial(pays, labels) for labels in (250, 1000, 6000)})
+    main(EXPERIMENTS)

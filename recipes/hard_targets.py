@@ -79,5 +79,7 @@ def pseudo() -> dict[str, Comparison]:
     return {"who names": replace(alone | named, contrasts=asked)}
 
 
+EXPERIMENTS = {"hard-targets-inputs": inputs, "hard-targets-pseudo": pseudo}
+
 if __name__ == "__main__":
-    main({"hard-targets-inputs": inputs, "hard-targets-pseudo": pseudo})
+    main(EXPERIMENTS)

@@ -94,5 +94,7 @@ def sizes() -> dict[str, Comparison]:
     return {"500 labels": made}
 
 
+EXPERIMENTS = {"vision": sizes}
+
 if __name__ == "__main__":
-    main({"vision": sizes})
+    main(EXPERIMENTS)

@@ -238,11 +238,14 @@ class Comparison:
         return pandas.DataFrame(rows).set_index("method")
 
     def _repr_html_(self) -> str:
-        contrasts = f"<p>What it was made for:</p>{self.planned().to_html(border=0)}" if self.contrasts else ""
+        import pandas
+
+        with pandas.option_context("display.max_colwidth", None):
+            table, ledger = (shown.to_html(border=0) for shown in (self.table(), self.ledger()))
+            contrasts = f"<p>What it was made for:</p>{self.planned().to_html(border=0)}" if self.contrasts else ""
         return (
-            f"{self.table().to_html(border=0)}"
-            f"<p>{len(self.seeds)} seeds; intervals are paired over seeds. {_CHOICE[self.choose]}.</p>{contrasts}"
-            f"<p>Ledger, for one seed:</p>{self.ledger().to_html(border=0)}"
+            f"{table}<p>{len(self.seeds)} seeds; intervals are paired over seeds. {_CHOICE[self.choose]}.</p>"
+            f"{contrasts}<p>Ledger, for one seed:</p>{ledger}"
         )
 
     def __repr__(self) -> str:
