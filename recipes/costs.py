@@ -32,6 +32,10 @@ Maker = Callable[[nn.Module], Objective]
 """From a model at its start to what it learns from."""
 
 
+def always(objective: Objective) -> Maker:
+    return lambda model: objective
+
+
 def main() -> None:
     torch.set_num_threads(2)
     about = f"Measured on {hardware()}, with torch {torch.__version__.split('+')[0]}, by `recipes/costs.py`."
@@ -42,18 +46,17 @@ def main() -> None:
 
 def of_objectives() -> str:
     rows, teacher = fashion_mnist(labeled=1000).train.rows(torch.arange(128)), fashion_teacher()
-    wanted: dict[str, Maker] = {_class(Supervised): lambda model: Supervised()}
+    wanted: dict[str, Maker] = {_class(Supervised): always(Supervised())}
     for alone in (
         objectives.HardTargets, objectives.SoftTargets, objectives.LogitMatching, objectives.DKD, objectives.DIST,
     ):  # fmt: skip
-        wanted[_class(alone)] = lambda model, alone=alone: alone(teacher)
+        wanted[_class(alone)] = always(alone(teacher))
     for weight, beside in (
         (100, objectives.Hint), (1000, objectives.AttentionTransfer), (3000, objectives.SimilarityPreserving),
         (1, objectives.RKD),
     ):  # fmt: skip
-        term = beside(teacher, "body.2", "block2")
-        wanted[_class(beside)] = lambda model, weight=weight, term=term: Supervised() + weight * term
-    wanted[_class(objectives.LwF)] = lambda model: objectives.LwF(teacher, classes=range(5))
+        wanted[_class(beside)] = always(Supervised() + weight * beside(teacher, "body.2", "block2"))
+    wanted[_class(objectives.LwF)] = always(objectives.LwF(teacher, classes=range(5)))
     wanted[_class(L2SP)] = lambda model: Supervised() + 0.01 * L2SP(model)
     return priced(wanted, functools.partial(ConvNet, width=8), rows, teacher)
 
@@ -62,9 +65,9 @@ def of_language() -> str:
     rows, teacher = homer(labeled=1000).train.rows(torch.arange(32)), CharacterGRU(256, 64)
     gkd = _class(objectives.GKD)
     wanted: dict[str, Maker] = {
-        _class(Supervised): lambda model: Supervised(),
-        f"{gkd}, on given text": lambda model: objectives.GKD(teacher, on_policy=0.0),
-        f"{gkd}, on its own text": lambda model: objectives.GKD(teacher, on_policy=1.0),
+        _class(Supervised): always(Supervised()),
+        f"{gkd}, on given text": always(objectives.GKD(teacher, on_policy=0.0)),
+        f"{gkd}, on its own text": always(objectives.GKD(teacher, on_policy=1.0)),
     }
     title = "A language model of 25,121 parameters, on 32 texts of 64 characters, its teacher ten times as large:"
     return f"{title}\n\n{priced(wanted, functools.partial(CharacterGRU, 64, 32), rows, teacher)}"
