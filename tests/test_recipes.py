@@ -15,6 +15,7 @@ import pytest
 from kdft_lib import experiments, metrics, models
 from kdft_lib.datasets import splitting
 from kdft_lib.experiments import Candidate
+from kdft_lib.strategies import Phases
 from kdft_lib.training import Settings
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -54,6 +55,7 @@ def small(monkeypatch):
 
     monkeypatch.setattr(splitting, "Rows", lambda *parts: whole(*(part[:ROWS] for part in parts)))
     monkeypatch.setattr(Settings, "__post_init__", two_steps)
+    monkeypatch.setattr(Phases, "phase", lambda strategy, epoch, epochs: (0, epochs))  # Two steps are too few for both.
     monkeypatch.setattr(metrics, "latency", lambda model, inputs, **_: timed(model, inputs, repeats=2))
     monkeypatch.setattr(importlib.import_module("recording"), "compare", first_settings)
     return planned
@@ -119,6 +121,7 @@ def test_costs_are_measured(small, tmp_path, monkeypatch):
     recipe = importlib.import_module("costs")
     monkeypatch.setattr(recipe, "PATH", tmp_path / "costs.txt")
     monkeypatch.setattr(recipe, "TURNS", 2)
+    monkeypatch.setattr(recipe.torch, "set_num_threads", lambda count: None)
     recipe.main()
     written, kept = ((path / "costs.txt").read_text(encoding="utf-8") for path in (tmp_path, RECIPES.parent / "book"))
     assert re.findall(r"`~kdft_lib[.\w]+`", written) == re.findall(r"`~kdft_lib[.\w]+`", kept)
