@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
-from recording import main
+from recording import compare, main
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -22,89 +21,82 @@ from kdft_lib.audio import log_mel
 from kdft_lib.data import RandomShiftMask, Splits, TensorData
 from kdft_lib.data.splits import draw_balanced
 from kdft_lib.datasets import asterisk_digits, flite_digits, japanese_vowels, spoken_digits
-from kdft_lib.experiments import Classical, Comparison, PerSeed, Recipe, Trained, compare
+from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Ledger, Method, Once, Recipe, Trained, grid
+from kdft_lib.experiments.comparison import Measure
+from kdft_lib.experiments.methods import Wrapped
+from kdft_lib.experiments.trained import Source, found
 from kdft_lib.models import DSCNN
-from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
-from kdft_lib.strategies import FullFineTuning, HeadOnly, Strategy
-from kdft_lib.training import fit, predict
+from kdft_lib.objectives import HardTargets, Objective, SoftTargets, Supervised
+from kdft_lib.strategies import FullFineTuning, HeadOnly
 
-SEEDS = range(5)
-RATES = (0.003, 0.01, 0.03)
-SVMS = [Classical(SVC(C=c)) for c in (1.0, 5.0, 20.0)]
-LINEAR = [Classical(LogisticRegression(C=c, max_iter=2000)) for c in (0.01, 0.1, 1.0)]
-
-mel = functools.partial(log_mel, bands=20, hop=160)
+SVMS = grid(Classical(SVC()), C=(1.0, 5.0, 20.0))
+LINEAR = grid(Classical(LogisticRegression(max_iter=2000)), C=(0.01, 0.1, 1.0))
+WIDE = "the wide network"
+FULL_WIDE = f"{WIDE}, 2,560 labels"
 
 
-class Once:
-    """A method that trains once for each seed, and remembers."""
-
-    def __init__(self, method: Any):
-        self.method = method
-        self.made: dict[int, Trained] = {}
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        if seed not in self.made:
-            self.made[seed] = self.method.train(splits, seed)
-        return self.made[seed]
-
-
-def rated(recipe: Recipe, changes: Callable[[Splits, int], dict[str, Any]] | None = None) -> list[Once]:
-    """A recipe for each learning rate."""
-    rates = [recipe.but(strategy=FullFineTuning(rate)) for rate in RATES]
-    return [Once(PerSeed(each, changes) if changes else each) for each in rates]
+def rated(method: Method) -> list[Candidate]:
+    """At three learning rates; each is trained once, for all comparisons."""
+    return grid(Once(method), lr=(0.003, 0.01, 0.03))
 
 
 @dataclass(eq=False)
 class Study:
-    """A small network and a wide one on the same labels, and the small one taught by what learned from labels."""
+    """A small network and a wide one on the same labels, what else learns from labels, and the small one taught."""
 
     splits: Callable[[int], Splits]
     small: Recipe
-    wide: Recipe
-    more: Mapping[str, list[Once]] = field(default_factory=dict)
-    """What else learned from labels."""
+    width: int
+    """Of the wide network."""
+    more: Mapping[str, list[Candidate]] = field(default_factory=dict)
 
     @functools.cached_property
-    def learned(self) -> dict[str, list[Once]]:
-        return {"labels": rated(self.small), "the wide network": rated(self.wide), **self.more}
-
-    def choose(self, methods: Mapping[str, list[Once]]) -> dict[str, Once]:
-        """Of each, the setting with the highest mean validation accuracy."""
-        found = compare(methods, self.splits, seeds=SEEDS, progress=True).chosen
-        return {name: methods[name][setting] for name, setting in found.items()}
+    def learned(self) -> dict[str, list[Candidate]]:
+        return {"labels": rated(self.small), WIDE: rated(self.small.but(width=self.width)), **self.more}
 
     @functools.cached_property
-    def teachers(self) -> dict[str, Once]:
-        return self.choose(self.learned)
+    def teachers(self) -> Comparison:
+        return compare(self.learned, self.splits)
 
-    def taught(self, by: str, kind: type[SoftTargets | HardTargets]) -> list[Once]:
-        """The small network on labels, and on answers about those clips and all that have no label; teacher and
-        student see the same view of a clip.
-        """
+    def taught(self, by: str, objective: Callable[..., Objective]) -> list[Candidate]:
+        """On labels, and on answers about those clips and all that have none; teacher and student see the same view."""
+        return rated(self.small.taught_by(self.teachers.source(by), objective, on="all"))
 
-        def changes(splits: Splits, seed: int) -> dict[str, Any]:
-            teacher = self.teachers[by].train(splits, seed)
-            teacher.model.card = {"labels": teacher.ledger["labels"]}
-            transfer = {"transfer_data": lambda each: each.transfer} if len(splits.transfer) else {}
-            return {"objective": kind(teacher.model)} | transfer
+    @functools.cached_property
+    def distilled(self) -> list[Candidate]:
+        return self.taught(WIDE, SoftTargets)
 
-        return rated(self.small, changes)
-
-
-def right(trained: Trained, data: TensorData) -> float:
-    assert data.targets is not None
-    return (trained.decide(data) == data.targets).double().mean().item()
+    @functools.cached_property
+    def student(self) -> Source:
+        """The distilled network, at the rate that is best on validation."""
+        return compare({"distilled": self.distilled}, self.splits).source("distilled")
 
 
 # Ten digits
 
+mel = functools.partial(log_mel, bands=20, hop=160)
+
 
 @functools.cache
-def pool() -> TensorData:
-    """All 2,560 clips of 64 voices, with labels."""
-    train = spoken_digits(labeled=None).train
+def pool(seed: int = 0) -> TensorData:
+    """All 2,560 clips of 64 voices, with labels, in a seed's order."""
+    train = spoken_digits(labeled=None, seed=seed).train
     return train.with_inputs(mel(train.inputs))
+
+
+def on_pool(splits: Splits, seed: int) -> Splits:
+    return splits._replace(train=pool())
+
+
+def places(clips: TensorData) -> dict[bytes, int]:
+    """Of each clip, which may be there several times, the last place."""
+    return {clip.numpy().tobytes(): place for place, clip in enumerate(clips.inputs)}
+
+
+def unnamed(splits: Splits, trained: Trained) -> TensorData:
+    """The clips of the training voices that came without labels, with them, in the seed's order."""
+    known, named = pool(trained.seed or 0), places(splits.train)
+    return known[[place for clip, place in places(known).items() if clip not in named]]
 
 
 @functools.cache
@@ -116,249 +108,188 @@ def spoken(labels: int, seed: int) -> Splits:
     return splits._replace(val=splits.val[drawn])
 
 
-def with_labels(unlabeled: TensorData) -> TensorData:
-    """The same clips of the pool."""
-    places = {row.numpy().tobytes(): place for place, row in enumerate(pool().inputs)}
-    return pool()[torch.tensor([places[row.numpy().tobytes()] for row in unlabeled.inputs])]
-
-
-class OnPool:
-    """A method that learns from all 2,560 labels."""
-
-    def __init__(self, method: Classical | Recipe):
-        self.method = method
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        return self.method.train(splits._replace(train=pool()), seed)
-
-
 def network(width: int) -> nn.Module:
     net: nn.Module = DSCNN(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
 
 
 VIEWS = RandomShiftMask(shift=5, frames=10, bands=4)
-SMALL = Recipe(
-    functools.partial(network, 16), Supervised(), FullFineTuning(0.01), steps=400, batch_size=32, augment=VIEWS
-)  # fmt: skip
-WIDE = SMALL.but(model=functools.partial(network, 48))
-FULL_WIDE = "the wide network, 2,560 labels"
-STUDY = Study(
-    functools.partial(spoken, 300), SMALL, WIDE, {FULL_WIDE: rated(WIDE.but(train_data=lambda _: pool()))}
-)  # fmt: skip
-DISTILLED = STUDY.taught("the wide network", SoftTargets)
-FEW = Study(functools.partial(spoken, 100), SMALL, WIDE)
+SMALL = Recipe(network, Supervised, FullFineTuning(lr=0.01), steps=400, batch_size=32, augment=VIEWS).but(width=16)
+FULL = {FULL_WIDE: rated(Given(SMALL.but(width=48), on_pool))}
+STUDY, FEW = Study(functools.partial(spoken, 300), SMALL, 48, FULL), Study(functools.partial(spoken, 100), SMALL, 48)
 
 
 @functools.cache
-def elsewhere() -> dict[str, TensorData]:
+def elsewhere(who: str) -> TensorData:
     """Voices that nothing learned from: another synthesiser's, and a person's."""
-    found = {"flite": flite_digits(), "a person": asterisk_digits()}
-    return {name: data.with_inputs(mel(data.inputs)) for name, data in found.items()}
+    data = {"flite": flite_digits, "a person": asterisk_digits}[who]()
+    return data.with_inputs(mel(data.inputs))
 
 
-MEASURES = {
-    "flite": lambda trained, _: right(trained, elsewhere()["flite"]),
-    "a person": lambda trained, _: right(trained, elsewhere()["a person"]),
-    "other clips of the training voices": lambda trained, splits: right(trained, with_labels(splits.transfer)),
-}
+def on_voices(who: str, trained: Trained, splits: Splits) -> float:
+    return trained.accuracy(elsewhere(who))
+
+
+def on_known_voices(trained: Trained, splits: Splits) -> float:
+    return trained.accuracy(unnamed(splits, trained))
+
+
+MEASURES = {who: functools.partial(on_voices, who) for who in ("flite", "a person")}
+MEASURES |= {"other clips of the training voices": on_known_voices}
 
 
 def digits() -> dict[str, Comparison]:
     """300 labels in full, 100 in short: three settings each."""
+    whole = {
+        "SVM": SVMS,
+        "logistic regression": LINEAR,
+        "labels, no augmentation": rated(SMALL.but(augment=None)),
+        "labels": STUDY.learned["labels"],
+        "pseudo-labels of itself": STUDY.taught("labels", HardTargets),
+        "decisions of the wide network": STUDY.taught(WIDE, HardTargets),
+        "distilled": STUDY.distilled,
+        WIDE: STUDY.learned[WIDE],
+        "distilled from 2,560 labels": STUDY.taught(FULL_WIDE, SoftTargets),
+        "SVM, 2,560 labels": [Candidate(Given(each.method, on_pool), each.setting) for each in SVMS],
+        "labels, 2,560": rated(Given(SMALL, on_pool)),
+        FULL_WIDE: STUDY.learned[FULL_WIDE],
+    }
+    few = {"SVM": SVMS, "labels": FEW.learned["labels"], "distilled": FEW.distilled, WIDE: FEW.learned[WIDE]}
+    contrasts = [("distilled", other) for other in whole if other != "distilled"]
+    against = functools.partial(compare, reference="labels", measures=MEASURES)
     return {
-        "300 labels": compare(
-            {
-                "SVM": SVMS,
-                "logistic regression": LINEAR,
-                "labels, no augmentation": rated(SMALL.but(augment=None)),
-                "labels": STUDY.learned["labels"],
-                "pseudo-labels of itself": STUDY.taught("labels", HardTargets),
-                "decisions of the wide network": STUDY.taught("the wide network", HardTargets),
-                "distilled": DISTILLED,
-                "the wide network": STUDY.learned["the wide network"],
-                "distilled from 2,560 labels": STUDY.taught(FULL_WIDE, SoftTargets),
-                "SVM, 2,560 labels": [OnPool(svm) for svm in SVMS],
-                "labels, 2,560": [OnPool(SMALL.but(strategy=FullFineTuning(rate))) for rate in RATES],
-                FULL_WIDE: STUDY.learned[FULL_WIDE],
-            },
-            STUDY.splits,
-            seeds=SEEDS,
-            reference="labels",
-            measures=MEASURES,
-            progress=True,
-        ),
-        "100 labels": compare(
-            {
-                "SVM": SVMS,
-                "labels": FEW.learned["labels"],
-                "distilled": FEW.taught("the wide network", SoftTargets),
-                "the wide network": FEW.learned["the wide network"],
-            },
-            FEW.splits,
-            seeds=SEEDS,
-            reference="labels",
-            measures=MEASURES,
-            progress=True,
-        ),
+        "300 labels": against(whole, STUDY.splits, contrasts=contrasts),
+        "100 labels": against(few, FEW.splits, contrasts=[("distilled", "labels")]),
     }
 
 
 # A new voice
 
-Decide: TypeAlias = Callable[[TensorData], Tensor]
-
 
 class User(NamedTuple):
-    """A voice that the network has not heard."""
+    """A voice that the network has not heard: ten clips, one of each digit, and the rest."""
 
+    part: str
     enrolled: TensorData
-    """Ten clips, one of each digit."""
     rest: TensorData
 
 
 @functools.cache
-def users(part: str, seed: int) -> list[User]:
-    """24 for ``"test"``, eight for ``"val"``, five of another synthesiser for ``"flite"``."""
-    if part == "flite":
-        clips, accents = elsewhere()["flite"], 3
-    else:
-        splits = spoken_digits(10)
-        clips, accents = (splits.test, 4) if part == "test" else (splits.val, 4)
-        clips = clips.with_inputs(mel(clips.inputs))
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for place in torch.arange(len(clips)).view(-1, accents, 10):
-        # Flite's clips differ by speed alone: the middle one is enrolled.
-        which = torch.randint(accents, (10,), generator=generator) if part != "flite" else torch.ones(10).long()
-        first = torch.zeros(accents, 10, dtype=torch.bool)
-        first[which, torch.arange(10)] = True
-        found.append(User(clips[place[first]], clips[place[~first]]))
-    return found[::2] if part == "val" else found
+def users(seed: int) -> list[User]:
+    """Eight of the voices to choose by, those to test, and Flite's, whose clips differ by speed alone: there the
+    middle one is enrolled.
+    """
+    digits, found = spoken_digits(10).with_inputs(mel), []
+    for part, clips, accents in (("val", digits.val, 4), ("test", digits.test, 4), ("flite", elsewhere("flite"), 3)):
+        generator = torch.Generator().manual_seed(seed)
+        for voice, place in enumerate(torch.arange(len(clips) // (10 * accents) * 10 * accents).view(-1, accents, 10)):
+            drawn = torch.randint(accents, (10,), generator=generator)
+            first = torch.zeros(accents, 10, dtype=torch.bool)
+            first[1 if part == "flite" else drawn, torch.arange(10)] = True
+            if part != "val" or voice % 2 == 0:
+                found.append(User(part, clips[place[first]], clips[place[~first]]))
+    return found
 
 
-def together(parts: list[TensorData]) -> TensorData:
-    targets = [part.targets for part in parts if part.targets is not None]
-    return TensorData(torch.cat([part.inputs for part in parts]), torch.cat(targets))
+def of(part: str, seed: int) -> dict[int, User]:
+    return {number: user for number, user in enumerate(users(seed)) if user.part == part}
+
+
+def said(part: str, seed: int) -> TensorData:
+    """What users say after their ten clips; with each clip goes the number of who says it."""
+    numbered = [
+        user.rest.with_inputs({"clip": user.rest.inputs, "user": torch.full((len(user.rest),), number)})
+        for number, user in of(part, seed).items()
+    ]
+    return functools.reduce(TensorData.with_rows, numbered)
 
 
 @functools.cache
 def voices(seed: int) -> Splits:
     """The clips to learn from, of old voices, and what new users say after their ten clips."""
-    val, test = (together([user.rest for user in users(part, seed)]) for part in ("val", "test"))
-    return spoken(300, seed)._replace(val=val, test=test)
+    return spoken(300, seed)._replace(val=said("val", seed), test=said("test", seed))
 
 
-@functools.cache
-def student() -> Once:
-    """The distilled network."""
-    return STUDY.choose({"distilled": DISTILLED})["distilled"]
+def by_users(models: list[Trained], data: TensorData) -> Tensor:
+    """What is decided of each clip by the model of who says it."""
+    decided = torch.empty(len(data), dtype=torch.int64)
+    for number in data.inputs["user"].unique().tolist():
+        rows = data.inputs["user"] == number
+        decided[rows] = models[number].decide(TensorData(data.inputs["clip"][rows]))
+    return decided
 
 
-class ForEachUser:
-    """A method that makes a model for each user, from ten clips; it decides about the clips of all, in order."""
+@dataclass(frozen=True)
+class ForEachUser(Wrapped):
+    """A method that makes a model for each user, from some of the user's ten clips and those of old voices; its
+    ledger is that of one user, and counts a clip that is there several times once.
+    """
 
-    def __init__(self, adapt: Callable[[TensorData, Splits, int], Decide], **ledger: Any):
-        self.adapt, self.ledger = adapt, ledger
+    method: Any
+    clips: Callable[[TensorData, TensorData], TensorData]
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        @functools.cache
-        def models(part: str) -> list[Decide]:
-            return [self.adapt(user.enrolled, splits, seed) for user in users(part, seed)]
-
-        parts = {len(splits.val): "val", len(splits.test): "test"}
-
-        def decide(data: TensorData) -> Tensor:
-            deciding = models(parts[len(data)])
-            each = torch.arange(len(data)).view(len(deciding), -1)
-            return torch.cat([model(data[rows]) for model, rows in zip(deciding, each, strict=True)])
-
-        started = time.perf_counter()
-        seconds = len(models("val")) and (time.perf_counter() - started) / len(models("val"))
-        ledger = {"labels": 10, "unlabeled": 0, "steps": 0, "teacher_labels": 0, "pretraining": "none"}
-        return Trained(decide, ledger | {"seconds": seconds} | self.ledger, models)
+        shown = [self.clips(user.enrolled, splits.train) for user in users(seed)]
+        models = [found(self.method, splits._replace(train=clips), seed) for clips in shown]
+        ledger, seconds = models[0].ledger, sum(model.ledger.seconds for model in models) / len(models)
+        ledger = dataclasses.replace(ledger, labels=min(ledger.labels, len(places(shown[0]))), seconds=seconds)
+        return Trained(models, ledger, decides=functools.partial(by_users, models))
 
 
-STEPS_FOR_A_USER = 30
-KNOWN = {"pretraining": "the distilled network", "teacher_labels": 240}
+def distilled(splits: Splits, seed: int) -> Trained:
+    """The distilled network, as something that was known before."""
+    trained = found(STUDY.student, splits, seed)
+    known = Ledger(teacher_labels=trained.ledger.teacher_labels, pretraining="the distilled network")
+    return dataclasses.replace(trained, ledger=known)
 
 
-def fine_tuned(strategies: list[Strategy], *, replay: bool = False) -> list[ForEachUser]:
-    """The distilled network, on a user's ten clips; with replay, three clips of old voices beside each."""
-
-    def adapting(strategy: Strategy) -> Callable[[TensorData, Splits, int], Decide]:
-        def adapt(enrolled: TensorData, splits: Splits, seed: int) -> Decide:
-            model = copy.deepcopy(student().train(spoken(300, seed), seed).model)
-            data = together([*[enrolled] * 8, splits.train]) if replay else enrolled
-            fit(
-                model, data, objective=Supervised(), strategy=strategy, steps=STEPS_FOR_A_USER,
-                batch_size=40 if replay else 10, augment=VIEWS, seed=seed, progress=False,
-            )  # fmt: skip
-            return lambda rows: predict(model, rows).argmax(dim=-1)
-
-        return adapt
-
-    labels = 250 if replay else 10
-    return [ForEachUser(adapting(strategy), labels=labels, steps=STEPS_FOR_A_USER, **KNOWN) for strategy in strategies]
+def hers_weigh(weight: float, data: TensorData) -> Any:
+    """So much; they are the last ten."""
+    return torch.cat([torch.ones(len(data) - 10), torch.full((10,), weight)]).numpy()
 
 
-def as_it_was(enrolled: TensorData, splits: Splits, seed: int) -> Decide:
-    return student().train(spoken(300, seed), seed).decide
-
-
-def svm(weight: float | None) -> Callable[[TensorData, Splits, int], Decide]:
-    """On the labelled clips of old voices and, unless the weight is None, the user's, which weigh so much."""
-
-    def adapt(enrolled: TensorData, splits: Splits, seed: int) -> Decide:
-        data = together([splits.train, enrolled]) if weight else splits.train
-        weights = torch.ones(len(data))
-        weights[len(splits.train) :] = weight or 1.0
-        assert data.targets is not None
-        estimator = SVC(C=5.0).fit(data.inputs.flatten(1).numpy(), data.targets.numpy(), weights.numpy())
-        return lambda rows: torch.from_numpy(estimator.predict(rows.inputs.flatten(1).numpy()))
-
-    return adapt
-
-
-def of_old_voices(part: str, trained: Trained, splits: Splits) -> float:
+def on_old_voices(part: str, trained: Trained, splits: Splits) -> float:
     """After each user's clips: accuracy on 320 clips of the training voices."""
-    old = with_labels(splits.transfer[:320])
-    assert old.targets is not None
-    return torch.stack([(model(old) == old.targets).double().mean() for model in trained.model(part)]).mean().item()
+    old, numbers = unnamed(splits, trained)[:320], of(part, trained.seed or 0)
+    return sum(trained.model[number].accuracy(old) for number in numbers) / len(numbers)
 
 
-def of_a_voice(part: str, place: int, trained: Trained, seed: int) -> float:
-    rest = users(part, seed)[place].rest
-    assert rest.targets is not None
-    return (trained.model(part)[place](rest) == rest.targets).double().mean().item()
+def on_a_voice(number: int, trained: Trained, splits: Splits) -> float:
+    return trained.model[number].accuracy(users(trained.seed or 0)[number].rest)
 
 
 def new_voices() -> dict[str, Comparison]:
     """The distilled network meets a user who says each digit once: three settings each, chosen on eight other
-    users.
+    users. With replay, three clips of old voices stand beside each of hers.
     """
-    comparison = compare(
-        {
-            "as it was": ForEachUser(as_it_was, labels=0, **KNOWN),
-            "head alone": fine_tuned([HeadOnly("head", rate) for rate in (0.01, 0.03, 0.1)]),
-            "everything": fine_tuned([FullFineTuning(rate) for rate in (0.001, 0.003, 0.01)]),
-            "everything, with replay": fine_tuned([FullFineTuning(rate) for rate in (0.001, 0.003, 0.01)], replay=True),
-            "SVM as it was": ForEachUser(svm(None), labels=240),
-            "SVM, fitted again": [ForEachUser(svm(weight), labels=250) for weight in (1.0, 3.0, 10.0)],
-        },
-        voices,
-        seeds=SEEDS,
-        reference="as it was",
-        measures={f"old voices, after {part}": functools.partial(of_old_voices, part) for part in ("test", "flite")},
-        progress=True,
+    tuned = SMALL.but(start=distilled, steps=30, batch_size=10)
+    head = tuned.but(strategy=HeadOnly(lr=0.01, head="head"))
+
+    def alone(method: Any) -> ForEachUser:
+        return ForEachUser(method, lambda hers, old: hers)
+
+    def fitted_again(weight: float) -> ForEachUser:
+        svm = Classical(SVC(C=5.0), weights=functools.partial(hers_weigh, weight))
+        return ForEachUser(svm, lambda hers, old: old.with_rows(hers))
+
+    replay = ForEachUser(
+        tuned.but(batch_size=40), lambda hers, old: functools.reduce(TensorData.with_rows, [hers] * 8 + [old])
     )
-    for part, count in (("test", 24), ("flite", 5)):
-        for place in range(count):
-            comparison.measured[f"{part} {place}"] = {
-                name: [of_a_voice(part, place, run, seed) for run, seed in zip(runs, SEEDS, strict=True)]
-                for name, runs in comparison.trained.items()
-            }
-    return {"new voices": comparison}
+    methods = {
+        "as it was": alone(distilled),
+        "head alone": grid(alone(head), lr=(0.01, 0.03, 0.1)),
+        "everything": grid(alone(tuned), lr=(0.001, 0.003, 0.01)),
+        "everything, with replay": grid(replay, lr=(0.001, 0.003, 0.01)),
+        "SVM as it was": ForEachUser(Once(Classical(SVC(C=5.0))), lambda hers, old: old),
+        "SVM, fitted again": grid(fitted_again, weight=(1.0, 3.0, 10.0)),
+    }
+    measures: dict[str, Measure] = {}
+    for part in ("test", "flite"):
+        measures[f"old voices, after {part}"] = functools.partial(on_old_voices, part)
+        for place, number in enumerate(of(part, seed=0)):
+            measures[f"{part} {place}"] = functools.partial(on_a_voice, number)
+    contrasts = [(name, "as it was") for name in methods if name not in ("as it was", "SVM as it was")]
+    return {"new voices": compare(methods, voices, contrasts=contrasts, measures=measures, equal_budgets=False)}
 
 
 # Nine men
@@ -394,26 +325,23 @@ def over_time(width: int) -> nn.Sequential:
 
 def vowels() -> dict[str, Comparison]:
     """Who speaks? 45 or 90 labels and the other utterances without, and all 270: three settings each."""
-    small = Recipe(
-        functools.partial(over_time, 16), Supervised(), FullFineTuning(0.01), steps=300, batch_size=32,
-        augment=RandomShiftMask(shift=2, frames=4, bands=2),
-    )  # fmt: skip
+    views = RandomShiftMask(shift=2, frames=4, bands=2)
+    small = Recipe(over_time, Supervised, FullFineTuning(lr=0.01), steps=300, batch_size=32, augment=views)
     found = {}
     for labels in (45, 90, None):
-        study = Study(functools.partial(men, labels), small, small.but(model=functools.partial(over_time, 64)))
-        methods: dict[str, Any] = {
+        study = Study(functools.partial(men, labels), small.but(width=16), 64)
+        methods = {
             "SVM": SVMS,
             "logistic regression": LINEAR,
-            "labels, no augmentation": rated(small.but(augment=None)),
+            "labels, no augmentation": rated(study.small.but(augment=None)),
             **study.learned,
-            "distilled": study.taught("the wide network", SoftTargets),
+            "distilled": study.distilled,
         }
-        if labels:
+        if labels is not None:
             methods["pseudo-labels of itself"] = study.taught("labels", HardTargets)
-            methods["decisions of the wide network"] = study.taught("the wide network", HardTargets)
-        found[f"{labels or 270} labels"] = compare(
-            methods, study.splits, seeds=SEEDS, reference="labels", progress=True
-        )  # fmt: skip
+            methods["decisions of the wide network"] = study.taught(WIDE, HardTargets)
+        contrasts = [("distilled", "labels"), ("labels", "SVM"), ("labels", "logistic regression")]
+        found[f"{labels or 270} labels"] = compare(methods, study.splits, reference="labels", contrasts=contrasts)
     return found
 
 
