@@ -37,35 +37,29 @@ CARD = {
 }
 
 
-def utterances(text: str) -> list[tuple[Tensor, int]]:
-    """Frames ``(length, 12)`` and the speaker, from 0, of each line after ``@data``."""
-    _, data = text.split("@data")
-    said = []
-    for line in data.split():
-        *coefficients, speaker = line.split(":")
-        frames = torch.tensor([[float(value) for value in row.split(",")] for row in coefficients], dtype=torch.float64)
-        said.append((frames.T, int(speaker) - 1))
-    return said
-
-
 def main(wheel: str) -> None:
-    tensors = {}
+    """Of each line after ``@data``: frames ``(length, 12)``, how many, and the speaker, from 0."""
+    tensors: dict[str, Tensor] = {}
     for part, (size, wanted) in PARTS.items():
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts") as file,
-        ):
+        name = f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts"
+        with zipfile.ZipFile(wheel) as archive, archive.open(name) as file:
             content = file.read(size + 1)
-        found = hashlib.sha256(content).hexdigest()
-        if found != wanted:
-            sys.exit(f"JapaneseVowels_{part}.ts has the SHA-256 {found}, wanted {wanted}")
-        said = utterances(content.decode("ascii"))
-        tensors[f"{part.lower()}.frames"] = (torch.cat([frames for frames, _ in said]) / STEP).round().to(torch.int16)
-        tensors[f"{part.lower()}.lengths"] = torch.tensor([len(frames) for frames, _ in said], dtype=torch.uint8)
-        tensors[f"{part.lower()}.speakers"] = torch.tensor([speaker for _, speaker in said], dtype=torch.uint8)
+        if (found := hashlib.sha256(content).hexdigest()) != wanted:
+            sys.exit(f"{name} has the SHA-256 {found}, wanted {wanted}")
+        lines = [line.split(":") for line in content.decode("ascii").split("@data")[1].split()]
+        said = [
+            torch.tensor([[float(value) for value in row.split(",")] for row in coefficients], dtype=torch.float64).T
+            for *coefficients, _ in lines
+        ]
+        tensors |= {
+            f"{part.lower()}.frames": (torch.cat(said) / STEP).round().to(torch.int16),
+            f"{part.lower()}.lengths": torch.tensor([len(frames) for frames in said], dtype=torch.uint8),
+            f"{part.lower()}.speakers": torch.tensor([int(speaker) - 1 for *_, speaker in lines], dtype=torch.uint8),
+        }
     with written_whole(FOLDER / "japanese_vowels.safetensors") as temporary:
         save_file(tensors, str(temporary))
-    (FOLDER / "japanese_vowels.json").write_text(json.dumps(CARD, indent=2) + "\n", encoding="utf-8")
+    with written_whole(FOLDER / "japanese_vowels.json") as temporary:
+        temporary.write_text(json.dumps(CARD, indent=2) + "\n", encoding="utf-8")
     print(hashlib.sha256((FOLDER / "japanese_vowels.safetensors").read_bytes()).hexdigest())
 
 

@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
+from kdft_lib import experiments
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import bbc_news
 from kdft_lib.experiments import Candidate, Classical, Comparison, Given, NamedBy, OnFeatures, Recipe, Trained, grid
@@ -136,9 +137,8 @@ def cut(layers: Sequence[int] = (0, 5), random: bool = False) -> nn.Module:
     table, unknown = body.embeddings.word_embeddings.weight.data, encoder()._tokenizer.token_to_id("[UNK]")
     kept = torch.cat([table[unknown : unknown + 1], table[vocabulary() > 0]])
     short.embeddings.load_state_dict(body.embeddings.state_dict() | {"word_embeddings.weight": kept})
-    for new, layer in zip(short.encoder.layer, layers, strict=True):
-        if not random:
-            new.load_state_dict(body.encoder.layer[layer].state_dict())
+    for new, layer in zip(short.encoder.layer, () if random else layers, strict=not random):
+        new.load_state_dict(body.encoder.layer[layer].state_dict())
     model.body = short
     return Reads(model)
 
@@ -164,8 +164,8 @@ def svms(tokens: int | None = None) -> list[Candidate]:
 
 def heads(tokens: int = LONG) -> list[Candidate]:
     """A linear head on the frozen MiniLM, at three strengths."""
-    head = Classical(LogisticRegression(max_iter=1000))
-    return grid(OnFeatures(head, functools.partial(embedded, tokens), MINILM), C=STRENGTHS)
+    features, head = functools.partial(embedded, tokens), Classical(LogisticRegression(max_iter=1000))
+    return grid(OnFeatures(head, features, MINILM), C=STRENGTHS)
 
 
 def named(candidates: list[Candidate], by: Source | None = None) -> list[Candidate]:
@@ -176,11 +176,6 @@ def named(candidates: list[Candidate], by: Source | None = None) -> list[Candida
 def everything(splits: Splits) -> TensorData:
     """The stories with labels and without: a teacher is asked about all of them, and batches are drawn from all."""
     return splits.train.with_rows(splits.transfer)
-
-
-def to_choose_too(splits: Splits, seed: int) -> Splits:
-    """The labels to choose by are learned from."""
-    return splits._replace(train=splits.train.with_rows(splits.val))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,29 +210,29 @@ def few(labels: int) -> Comparison:
     """
     minilm, classical = teachers(labels).source(HEAD), teachers(labels).source(SVM)
     bag = BAG.but(train_data=everything)
+    own, taught = "SVM, MiniLM's decisions", "bag, MiniLM's probabilities"
+
+    def with_those_to_choose_by(splits: Splits, seed: int) -> Splits:
+        return splits._replace(train=splits.train.with_rows(splits.val))
 
     def logistic(C: float) -> FromProbabilities:
         return FromProbabilities(on_words(LogisticRegression(C=C, max_iter=1000), sublinear_tf=True), minilm)
 
-    methods = {
-        "SVM, as it comes": Given(on_words(LinearSVC()), to_choose_too),
+    methods: dict[str, experiments.Candidates] = {
+        "SVM, as it comes": Given(on_words(LinearSVC()), with_those_to_choose_by),
         SVM: svms(),
         AGAIN: named(svms()),
-        "SVM, MiniLM's decisions": named(svms(), minilm),
+        own: named(svms(), minilm),
         "logistic, MiniLM's probabilities": grid(logistic, C=STRENGTHS),
         HEAD: heads(),
         HEAD_AGAIN: named(heads()),
         "bag, labels": grid(BAG, lr=BAG_RATES),
-        "bag, MiniLM's probabilities": grid(bag.taught_by(minilm, SoftTargets, temperature=2.0), lr=BAG_RATES),
+        taught: grid(bag.taught_by(minilm, SoftTargets, temperature=2.0), lr=BAG_RATES),
         "bag, MiniLM's decisions": grid(bag.taught_by(minilm, HardTargets), lr=BAG_RATES),
         "bag, the SVM's decisions": grid(bag.taught_by(classical, HardTargets), lr=BAG_RATES),
     }
-    bags = ((f"bag, {of}") for of in ("labels", "MiniLM's decisions"))
-    contrasts = [
-        (AGAIN, SVM), (HEAD, SVM), (HEAD, AGAIN),
-        *(("bag, MiniLM's probabilities", other) for other in (*bags, HEAD)),
-        *(("SVM, MiniLM's decisions", other) for other in (SVM, HEAD, AGAIN)),
-    ]  # fmt: skip
+    contrasts = [(AGAIN, SVM), (HEAD, SVM), (HEAD, AGAIN), (own, SVM), (own, HEAD), (own, AGAIN)]
+    contrasts += [(taught, other) for other in ("bag, labels", "bag, MiniLM's decisions", HEAD)]
     return compare(methods, functools.partial(within, labels), reference=SVM, contrasts=contrasts)
 
 
@@ -270,11 +265,8 @@ def tuned() -> dict[str, Comparison]:
         "two random layers on its embeddings, taught": taught(CUT.but(random=True), CUT_RATES),
         "bag, taught": taught(BAG, BAG_RATES),
     }
-    contrasts = [
-        ("MiniLM, LoRA", "MiniLM, everything"),
-        ("two of its layers, taught", "two of its layers, labels"),
-        ("two of its layers, taught", "two random layers on its embeddings, taught"),
-    ]
+    others = ("two of its layers, labels", "two random layers on its embeddings, taught")
+    contrasts = [("MiniLM, LoRA", "MiniLM, everything"), *(("two of its layers, taught", other) for other in others)]
     splits = functools.partial(within, 50)
     return {"50 labels": compare(methods, splits, reference=HEAD, contrasts=contrasts, equal_budgets=False)}
 

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from kdft_lib import losses
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import homer
-from kdft_lib.experiments import Candidate, Comparison, Given, Ledger, Once, Recipe, Trained, grid, per_seed
+from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Ledger, Once, Recipe, Trained, grid, per_seed
 from kdft_lib.experiments.methods import Wrapped
-from kdft_lib.experiments.trained import found as found_in
 from kdft_lib.models import CharacterGRU, NGram, sample
 from kdft_lib.objectives import GKD, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -47,14 +46,15 @@ def own_text(seed: int) -> Splits:
 
 @functools.cache
 def books() -> TensorData:
-    """All 36."""
     return homer().train
 
 
-def all_books(splits: Splits) -> TensorData:
-    return books()
+def on_books(splits: Splits, seed: int) -> Splits:
+    """All 36 of them."""
+    return splits._replace(train=books())
 
 
+@functools.cache
 def begun(seed: int) -> Trained:
     """The student, begun on the 1,000 windows, as GKD and MiniLLM begin from a fine-tuned student."""
     return BEGINNER.train(own_text(seed), seed)
@@ -69,9 +69,7 @@ STUDENT, READER = functools.partial(CharacterGRU, 64, 32), functools.partial(Cha
 """25,121 and 268,161 parameters."""
 BEGINNER = Recipe(STUDENT, Supervised, FullFineTuning(lr=0.03), steps=150, batch_size=32)
 TEXT = Recipe(STUDENT, Supervised, FullFineTuning(lr=0.03), start=per_seed(begun), steps=300, batch_size=32)
-TEACHER = Once(
-    Recipe(READER, Supervised, FullFineTuning(lr=0.01), train_data=all_books, steps=800, batch_size=16)
-)  # fmt: skip
+TEACHER = Once(Given(Recipe(READER, Supervised, FullFineTuning(lr=0.01), steps=800, batch_size=16), on_books))
 KD = TEXT.taught_by(TEACHER, GKD, on_policy=0.0)
 
 
@@ -90,7 +88,6 @@ class Counted:
     """An n-gram model of a text."""
 
     order: int
-    start: None = None
 
     def train(self, splits: Splits, seed: int) -> Trained:
         started = time.perf_counter()
@@ -107,16 +104,17 @@ class OnTeachersText(Wrapped):
     def train(self, splits: Splits, seed: int) -> Trained:
         text = written(splits.train, seed)
         trained = self.method.train(splits._replace(train=text), seed)
-        before = found_in(self.method.start, splits, seed).ledger.labels if self.method.start else 0
+        before = begun(seed).ledger.labels if getattr(self.method, "start", None) else 0
         behind = TEACHER.train(splits, seed).ledger.labels
-        ledger = dataclasses.replace(trained.ledger, labels=before, unlabeled=len(text), teacher_labels=behind)
-        return dataclasses.replace(trained, ledger=ledger)
+        trained.ledger = dataclasses.replace(
+            trained.ledger, labels=before, unlabeled=len(text), teacher_labels=behind
+        )  # fmt: skip
+        return trained
 
 
 @dataclass(frozen=True)
 class OnOwnText(Wrapped):
-    """A recipe whose student writes what it reads, from the first characters of the text: the ledger counts these
-    windows."""
+    """A recipe whose student writes what it reads, which the ledger counts, from the first characters of the text."""
 
     method: Recipe
 
@@ -125,7 +123,8 @@ class OnOwnText(Wrapped):
         trained = self.method.train(prompts, seed)
         assert trained.history is not None
         read = trained.history.ledger.steps * self.method.settings.batch_size
-        return dataclasses.replace(trained, ledger=dataclasses.replace(trained.ledger, unlabeled=read))
+        trained.ledger = dataclasses.replace(trained.ledger, unlabeled=read)
+        return trained
 
 
 def students() -> dict[str, list[Candidate]]:
@@ -133,9 +132,7 @@ def students() -> dict[str, list[Candidate]]:
     arms = {
         "text": grid(TEXT, lr=RATES),
         "n-gram on the text": grid(Counted, order=(4, 5, 6)),
-        "n-gram on the teacher's text": [
-            Candidate(OnTeachersText(each.method), each.setting) for each in grid(Counted, order=(4, 5, 6))
-        ],
+        "n-gram on the teacher's text": grid(lambda order: OnTeachersText(Counted(order)), order=(4, 5, 6)),
         "sequence-level KD": grid(OnTeachersText(TEXT), lr=RATES),
     }
     for name, divergence in DIVERGENCES.items():
@@ -231,13 +228,9 @@ def little_text() -> dict[str, Comparison]:
 
 def much_text() -> dict[str, Comparison]:
     """With all 36 books: the same student on the text, n-grams, and the teacher."""
-
-    def counted(order: int) -> Given:
-        return Given(Counted(order), lambda splits, seed: splits._replace(train=books()))
-
-    arms = {
-        "text": grid(TEXT.but(train_data=all_books), lr=RATES),
-        "n-gram on the text": grid(counted, order=(5, 6, 7)),
+    arms: dict[str, Candidates] = {
+        "text": grid(Given(TEXT, on_books), lr=RATES),
+        "n-gram on the text": grid(lambda order: Given(Counted(order), on_books), order=(5, 6, 7)),
         "teacher": TEACHER,
     }
     return {"36 books": compare(arms, own_text, measures=MEASURES, equal_budgets=False)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,12 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
+from kdft_lib import experiments
 from kdft_lib.audio import log_mel
 from kdft_lib.data import RandomShiftMask, Splits, TensorData
 from kdft_lib.data.splits import draw_balanced
 from kdft_lib.datasets import asterisk_digits, flite_digits, japanese_vowels, spoken_digits
 from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Ledger, Method, Once, Recipe, Trained, grid
-from kdft_lib.experiments.comparison import Measure
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.experiments.trained import Source, found
 from kdft_lib.models import DSCNN
@@ -126,15 +127,20 @@ def elsewhere(who: str) -> TensorData:
     return data.with_inputs(mel(data.inputs))
 
 
+def share(model: Trained, clips: TensorData) -> float:
+    """What is right of clips; not a number, if there is none."""
+    return model.accuracy(clips) if len(clips) else math.nan
+
+
 def on_voices(who: str, trained: Trained, splits: Splits) -> float:
     return trained.accuracy(elsewhere(who))
 
 
 def on_known_voices(trained: Trained, splits: Splits) -> float:
-    return trained.accuracy(unnamed(splits, trained))
+    return share(trained, unnamed(splits, trained))
 
 
-MEASURES = {who: functools.partial(on_voices, who) for who in ("flite", "a person")}
+MEASURES: dict[str, experiments.Measure] = {who: functools.partial(on_voices, who) for who in ("flite", "a person")}
 MEASURES |= {"other clips of the training voices": on_known_voices}
 
 
@@ -198,8 +204,8 @@ def of(part: str, seed: int) -> dict[int, User]:
 def said(part: str, seed: int) -> TensorData:
     """What users say after their ten clips; with each clip goes the number of who says it."""
     numbered = [
-        user.rest.with_inputs({"clip": user.rest.inputs, "user": torch.full((len(user.rest),), number)})
-        for number, user in of(part, seed).items()
+        TensorData({"clip": rest.inputs, "user": torch.full((len(rest),), number)}, rest.targets)
+        for number, (_, _, rest) in of(part, seed).items()
     ]
     return functools.reduce(TensorData.with_rows, numbered)
 
@@ -251,7 +257,7 @@ def hers_weigh(weight: float, data: TensorData) -> Any:
 def on_old_voices(part: str, trained: Trained, splits: Splits) -> float:
     """After each user's clips: accuracy on 320 clips of the training voices."""
     old, numbers = unnamed(splits, trained)[:320], of(part, trained.seed or 0)
-    return sum(trained.model[number].accuracy(old) for number in numbers) / len(numbers)
+    return sum(share(trained.model[number], old) for number in numbers) / len(numbers)
 
 
 def on_a_voice(number: int, trained: Trained, splits: Splits) -> float:
@@ -275,7 +281,7 @@ def new_voices() -> dict[str, Comparison]:
     replay = ForEachUser(
         tuned.but(batch_size=40), lambda hers, old: functools.reduce(TensorData.with_rows, [hers] * 8 + [old])
     )
-    methods = {
+    methods: dict[str, experiments.Candidates] = {
         "as it was": alone(distilled),
         "head alone": grid(alone(head), lr=(0.01, 0.03, 0.1)),
         "everything": grid(alone(tuned), lr=(0.001, 0.003, 0.01)),
@@ -283,7 +289,7 @@ def new_voices() -> dict[str, Comparison]:
         "SVM as it was": ForEachUser(Once(Classical(SVC(C=5.0))), lambda hers, old: old),
         "SVM, fitted again": grid(fitted_again, weight=(1.0, 3.0, 10.0)),
     }
-    measures: dict[str, Measure] = {}
+    measures: dict[str, experiments.Measure] = {}
     for part in ("test", "flite"):
         measures[f"old voices, after {part}"] = functools.partial(on_old_voices, part)
         for place, number in enumerate(of(part, seed=0)):
