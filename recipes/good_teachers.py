@@ -272,7 +272,7 @@ def pays(labels: int) -> dict[str, Comparison]:
     return {place: compare(methods, splits) for place, methods in chosen.items()}
 
 
-EXPERIMENTS = {
+EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
     "good-teachers": teachers,
     "good-teachers-start": starts,
     "good-teachers-patience": patience,

@@ -283,5 +283,7 @@ def lengths() -> dict[str, Comparison]:
     }
 
 
+EXPERIMENTS = {"language": counts, "language-encoder": tuned, "language-lengths": lengths}
+
 if __name__ == "__main__":
-    main({"language": counts, "language-encoder": tuned, "language-lengths": lengths})
+    main(EXPERIMENTS)

@@ -270,5 +270,7 @@ def top_k() -> dict[str, Comparison]:
     return {"kept": found}
 
 
+EXPERIMENTS = {"sequences": little_text, "sequences-much": much_text, "sequences-kept": top_k}
+
 if __name__ == "__main__":
-    main({"sequences": little_text, "sequences-much": much_text, "sequences-kept": top_k})
+    main(EXPERIMENTS)

@@ -351,5 +351,7 @@ def vowels() -> dict[str, Comparison]:
     return found
 
 
+EXPERIMENTS = {"speech": digits, "speech-voice": new_voices, "speech-vowels": vowels}
+
 if __name__ == "__main__":
-    main({"speech": digits, "speech-voice": new_voices, "speech-vowels": vowels})
+    main(EXPERIMENTS)
