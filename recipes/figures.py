@@ -40,7 +40,7 @@ def fields() -> dict[str, tuple[str, str, dict[str, tuple[str, str]]]]:
         "SVM on pixels": ("SVM on pixels", SIMPLE),
     }
     news = {
-        "MiniLM, head": (f"MiniLM, {kilobytes(language.whole())}", LARGE),
+        "MiniLM, head": (f"MiniLM, {kilobytes(language.Reads())}", LARGE),
         "bag, MiniLM's decisions": (f"distilled, {bag}", SMALL),
         "bag, labels": (f"on labels, {bag}", ALONE),
         "SVM": ("SVM on words", SIMPLE),
