@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from kdft_lib.data import Splits
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Comparison, Given, Ledger, Members, Once, Recipe, Source, Trained, grid, per_seed
+from kdft_lib.experiments import Comparison, Given, Members, Once, Recipe, Source, Trained, grid, per_seed
 from kdft_lib.metrics import agreement
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Ensemble
-from kdft_lib.training import one_cycle, predict
+from kdft_lib.training import Ledger, one_cycle, predict
 
 ALONE = Recipe(student, Supervised, FullFineTuning(lr=0.3, weight_decay=0.1), steps=400)
 FIVE = Once(Members(ALONE, 5))

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from kdft_lib import losses
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import homer
-from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Ledger, Once, Recipe, Trained, grid, per_seed
+from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Once, Recipe, Trained, grid, per_seed
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.models import CharacterGRU, NGram, sample
 from kdft_lib.objectives import GKD, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Teacher, cache
-from kdft_lib.training import evaluate
+from kdft_lib.training import Ledger, evaluate
 
 DIVERGENCES = {"forward KL": "forward_kl", "reverse KL": "reverse_kl", "Jensen–Shannon": "jensen_shannon"}
 RATES = (0.01, 0.03, 0.1)

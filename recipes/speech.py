@@ -23,12 +23,13 @@ from kdft_lib.audio import log_mel
 from kdft_lib.data import RandomShiftMask, Splits, TensorData
 from kdft_lib.data.splits import draw_balanced
 from kdft_lib.datasets import asterisk_digits, flite_digits, japanese_vowels, spoken_digits
-from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Ledger, Method, Once, Recipe, Trained, grid
+from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Method, Once, Recipe, Trained, grid
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.experiments.trained import Source, found
 from kdft_lib.models import DSCNN
 from kdft_lib.objectives import HardTargets, Objective, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
+from kdft_lib.training import Ledger
 
 SVMS = grid(Classical(SVC()), C=(1.0, 5.0, 20.0))
 LINEAR = grid(Classical(LogisticRegression(max_iter=2000)), C=(0.01, 0.1, 1.0))

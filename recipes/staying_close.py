@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, Given, Interpolated, Ledger, Once, Recipe, Then, Trained, grid
+from kdft_lib.experiments import Classical, Comparison, Given, Interpolated, Once, Recipe, Then, Trained, grid
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import L2SP, LwF, Objective, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
 from kdft_lib.teachers import Teacher
-from kdft_lib.training import predict
+from kdft_lib.training import Ledger, predict
 
 OLD, NEW = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
 RATES, SIX_RATES = (0.01, 0.03), (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03)

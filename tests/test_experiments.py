@@ -22,7 +22,6 @@ from kdft_lib.experiments import (
     Given,
     Interpolated,
     Interval,
-    Ledger,
     Members,
     NamedBy,
     Once,
@@ -41,6 +40,7 @@ from kdft_lib.experiments.grid import described
 from kdft_lib.objectives import L2SP, HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly, Phases
 from kdft_lib.teachers import Teacher, cache
+from kdft_lib.training import Ledger
 
 
 def linear():

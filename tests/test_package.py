@@ -37,7 +37,7 @@ FLOORS = [
 ALONE = {"plots", "files", "losses", "data"}
 """What imports nothing of ours but itself: figures take numbers, losses take tensors."""
 INTERNAL = {"files"}
-LONG = {"losses/rows.py": 386, "objectives/logits.py": 379, "training/run.py": 415}
+LONG = {"losses/rows.py": 386, "training/run.py": 408}
 """What is to be cut, and how long it is now; it may not grow."""
 
 

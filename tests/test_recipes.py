@@ -4,16 +4,19 @@ setting of each method. Nothing is recorded; and what a recipe would try is what
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from kdft_lib import experiments, metrics, models
-from kdft_lib.datasets import splitting
+from kdft_lib.datasets import splitting, spoken_digits
 from kdft_lib.experiments import Candidate
 from kdft_lib.strategies import Phases
 from kdft_lib.training import Settings
@@ -21,17 +24,20 @@ from kdft_lib.training import Settings
 RECIPES = Path(__file__).parents[1] / "recipes"
 SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
+FEW = dict.fromkeys(ROWS, 25)
+LARGE = ("language", "full_fine_tuning", "ship_it")
+"""Recipes whose networks take long to read a row: they have fewer."""
 RECORDED = (
     "concepts", "hard_targets", "soft_targets", "beyond_logits", "good_teachers", "frozen_backbone", "full_fine_tuning",
     "staying_close", "both_together", "vision", "language", "speech", "sequences", "ship_it",
 )  # fmt: skip
 
-FEWER = {"sequences": {"TEXTS": 4}}
-"""Texts that are drawn to measure a model take longer than its training."""
+FEWER = {"sequences": {"TEXTS": 4}, "speech": {"elsewhere": lambda who: digits()}}
+"""Texts that are drawn to measure a model take longer than its training; other voices need programs."""
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, request):
     """Small data and short runs, whoever asks for them; the list of what was compared, as it is planned."""
     monkeypatch.syspath_prepend(str(RECIPES))
     for path in RECIPES.glob("*.py"):  # None that another test has loaded; those loaded now are forgotten afterwards.
@@ -39,6 +45,9 @@ def small(monkeypatch):
         del sys.modules[path.stem]
     whole, check, compare = splitting.Rows, Settings.__post_init__, experiments.compare
     timed = metrics.latency
+    rows_of = (
+        FEW if getattr(request.node, "callspec", None) and request.node.callspec.params["recipe"] in LARGE else ROWS
+    )
     planned: list[dict[str, list[dict]]] = []
 
     def two_steps(settings):
@@ -58,13 +67,22 @@ def small(monkeypatch):
         return compare({name: entries[0] for name, entries in listed.items()}, splits, **given)
 
     monkeypatch.setattr(
-        splitting, "Rows", lambda *parts: whole(*(part[:rows] for part, rows in zip(parts, ROWS.values(), strict=True)))
+        splitting,
+        "Rows",
+        lambda *parts: whole(*(part[:rows] for part, rows in zip(parts, rows_of.values(), strict=True))),
     )
     monkeypatch.setattr(Settings, "__post_init__", two_steps)
     monkeypatch.setattr(Phases, "phase", lambda strategy, epoch, epochs: (0, epochs))  # Two steps are too few for both.
     monkeypatch.setattr(metrics, "latency", lambda model, inputs, **_: timed(model, inputs, repeats=2))
     monkeypatch.setattr(importlib.import_module("recording"), "compare", first_settings)
     return planned
+
+
+def digits():
+    """In the place of Flite's and of a person's: one voice three times for each digit, or more."""
+    clips = spoken_digits(10).test
+    speech = importlib.import_module("speech")
+    return clips.with_inputs(speech.mel(clips.inputs))[:30]
 
 
 @pytest.mark.parametrize("recipe", RECORDED)
@@ -145,8 +163,18 @@ def test_what_the_figures_to_play_with_store_is_measured(small, tmp_path, monkey
     assert made["numbers"].keys() == kept["numbers"].keys()
 
 
-def test_the_nine_mens_file_is_read_as_it_was_written(small):
+def test_the_nine_mens_file_is_written(small, tmp_path, monkeypatch):
     recipe = importlib.import_module("japanese_vowels")
-    said = recipe.utterances("@problemName x\n@data\n" + ":".join(["1.0,2.0,3.0"] * 12 + ["4"]) + "\n")
-    ((frames, speaker),) = said
-    assert (tuple(frames.shape), speaker) == ((3, 12), 3)
+    said = b"@problemName x\n@data\n" + b":".join([b"0.5,-0.25,0.125"] * 12 + [b"3"]) + b"\n"
+    with zipfile.ZipFile(tmp_path / "aeon.whl", "w") as wheel:
+        for part in recipe.PARTS:
+            wheel.writestr(f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts", said)
+    monkeypatch.setattr(recipe, "FOLDER", tmp_path)
+    with pytest.raises(SystemExit, match="has the SHA-256"):
+        recipe.main(str(tmp_path / "aeon.whl"))
+    parts = {part: (len(said), hashlib.sha256(said).hexdigest()) for part in recipe.PARTS}
+    monkeypatch.setattr(recipe, "PARTS", parts)
+    recipe.main(str(tmp_path / "aeon.whl"))
+    tensors = load_file(tmp_path / "japanese_vowels.safetensors")
+    assert tensors["train.frames"][:, 0].tolist() == [5000, -2500, 1250]
+    assert tensors["test.speakers"].tolist() == [2]

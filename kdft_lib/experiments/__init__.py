@@ -8,7 +8,6 @@ from kdft_lib.experiments.records import Recorded, hardware, record, recorded
 from kdft_lib.experiments.result import Comparison
 from kdft_lib.experiments.statistics import Interval, groups, holm, mean_interval, paired_interval
 from kdft_lib.experiments.trained import Answering, Method, Once, Source, Trained, per_seed
-from kdft_lib.training import Ledger, Settings
 
 __all__ = [
     "Answering",
@@ -19,7 +18,6 @@ __all__ = [
     "Given",
     "Interpolated",
     "Interval",
-    "Ledger",
     "Measure",
     "Members",
     "Method",
@@ -28,7 +26,6 @@ __all__ = [
     "Once",
     "Recipe",
     "Recorded",
-    "Settings",
     "Source",
     "Then",
     "Trained",

@@ -17,6 +17,9 @@ import kdft_lib
 from kdft_lib.experiments.result import Comparison
 from kdft_lib.files import written_whole
 
+_DEPTH = 4
+"""Of mappings: the file, comparisons, a comparison, what it holds, and methods, or measures and their methods."""
+
 
 class Recorded(dict[str, Comparison]):
     """Comparisons by name, read from a file, and ``about``: command, commit, date, versions and hardware.
@@ -65,7 +68,7 @@ def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, se
     }
     content = {"about": about, "comparisons": {key: value.to_dict() for key, value in comparisons.items()}}
     try:
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        text = _laid_out(content) + "\n"
     except TypeError as error:
         raise ValueError(f"{name} cannot be recorded ({error}); settings are plain numbers and texts") from None
     with written_whole(path) as temporary:
@@ -115,6 +118,17 @@ def commit(folder: Path) -> str | None:
         return said("rev-parse", "HEAD") + "+" * bool(said("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _laid_out(value: Any, depth: int = 0) -> str:
+    """JSON with a line for each method of each comparison, whose numbers stand in that line."""
+    if not isinstance(value, dict) or not value or depth > _DEPTH:
+        return json.dumps(value, ensure_ascii=False)
+    inner = " " * (depth + 1)
+    lines = [
+        f"{inner}{json.dumps(key, ensure_ascii=False)}: {_laid_out(each, depth + 1)}" for key, each in value.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n" + " " * depth + "}"
 
 
 def hardware() -> str:

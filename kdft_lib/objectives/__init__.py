@@ -2,6 +2,7 @@
 
 from kdft_lib.objectives.base import Objective, Sum
 from kdft_lib.objectives.checks import Weight
+from kdft_lib.objectives.dist import DIST
 from kdft_lib.objectives.features import (
     RKD,
     AttentionTransfer,
@@ -11,7 +12,6 @@ from kdft_lib.objectives.features import (
 )
 from kdft_lib.objectives.forgetting import L2SP, LwF
 from kdft_lib.objectives.logits import (
-    DIST,
     DKD,
     HardTargets,
     LogitMatching,
