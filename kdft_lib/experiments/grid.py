@@ -19,6 +19,12 @@ class Candidate:
     Attributes:
         method: What is trained.
         setting: Its settings by name, plain values that go into a record.
+
+    Example:
+        >>> from sklearn.svm import SVC
+        >>> from kdft_lib.experiments import Classical
+        >>> Candidate(Classical(SVC(C=5.0)), {"C": 5.0}).setting["C"]
+        5.0
     """
 
     method: Method
