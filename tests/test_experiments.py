@@ -651,6 +651,10 @@ def test_a_run_of_another_method_or_of_other_data_is_refused(blob_splits, tmp_pa
     compare({"a": BASE}, blob_splits, seeds=range(2), keep=tmp_path)
     with pytest.raises(ValueError, match="is another run of a"):
         compare({"a": BASE.but(lr=0.5)}, blob_splits, seeds=range(2), keep=tmp_path)
+    taught = [BASE.taught_by(BASE.but(lr=lr), SoftTargets) for lr in (0.1, 0.2)]
+    compare({"taught": taught[0]}, blob_splits, seeds=range(2), keep=tmp_path)
+    with pytest.raises(ValueError, match="is another run of taught"):
+        compare({"taught": taught[1]}, blob_splits, seeds=range(2), keep=tmp_path)
     other = blob_splits(0)._replace(train=blob_splits(0).train[:50])
     with pytest.raises(ValueError, match="the method or the data has changed since"):
         compare({"a": BASE}, lambda seed: other, seeds=range(2), keep=tmp_path)

@@ -197,7 +197,8 @@ class _Asked:
         return source if isinstance(source, cls) else cls(source)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
-        return repr(self.source) if isinstance(self.source, Teacher) else type(self.source).__name__
+        """What tells one teacher from another: a model's fingerprint, a method's settings."""
+        return repr(Teacher(self.source) if isinstance(self.source, nn.Module) else self.source)
 
     def teacher(self, splits: Splits, seed: int) -> Teacher:
         """The teacher of a seed."""
