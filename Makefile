@@ -91,7 +91,7 @@ bench: data ## measure what is fast, against what, into benchmarks/results (abou
 	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
 
 costs: data ## measure what each objective and strategy costs, for the page that compares them
-	$(BIN)/python recipes/costs.py
+	$(BIN)/python benchmarks/costs.py
 
 course: $(INSTALLED) ## write the course pack for instructors into _build/course
 	$(BIN)/python tools/course_pack.py

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from memory import peak
 from torch import Tensor
 
 from kdft_lib import losses
@@ -88,16 +89,7 @@ def pair(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 def beyond_the_gradient(loss: Loss, student: Tensor, teacher: Tensor) -> float:
     """Peak memory of a loss beyond the gradient, as a share of the logits."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        once(loss, student, teacher)
-    held = peak = 0
-    for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return (peak - student.nbytes) / student.nbytes
+    return (peak(lambda: once(loss, student, teacher)) - student.nbytes) / student.nbytes
 
 
 def _kl_div(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:

@@ -22,6 +22,7 @@ from kdft_lib.strategies import Phases
 from kdft_lib.training import Settings
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+BENCHMARKS = RECIPES.parent / "benchmarks"
 SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = dict.fromkeys(ROWS, 25)
@@ -144,6 +145,7 @@ def test_the_intros_figures_are_drawn(small, tmp_path, monkeypatch):
 
 
 def test_costs_are_measured(small, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     recipe = importlib.import_module("costs")
     monkeypatch.setattr(recipe, "PATH", tmp_path / "costs.txt")
     monkeypatch.setattr(recipe, "TURNS", 2)

@@ -1,4 +1,4 @@
-"""What each objective and each strategy costs in time and memory: ``python recipes/costs.py``.
+"""What each objective and each strategy costs in time and memory: ``python benchmarks/costs.py``.
 
 Writes ``book/costs.txt``, the three tables of the page "Which objective, which strategy?". Objectives: a step of
 a ConvNet of width 8 on 128 pictures of Fashion-MNIST, the shipped teacher in the loop. For language models: a step
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import peak
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from kdft_lib import objectives, strategies
 from kdft_lib.data import Batch
@@ -38,7 +38,7 @@ def always(objective: Objective) -> Maker:
 
 def main() -> None:
     torch.set_num_threads(2)
-    about = f"Measured on {hardware()}, with torch {torch.__version__.split('+')[0]}, by `recipes/costs.py`."
+    about = f"Measured on {hardware()}, with torch {torch.__version__.split('+')[0]}, by `benchmarks/costs.py`."
     tables = [of_objectives(), of_language(), of_strategies(), about]
     PATH.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
     print(PATH.read_text(encoding="utf-8"))
@@ -150,17 +150,6 @@ def measured(steps: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, int]
             if turn:
                 times[name].append(time.perf_counter() - started)
     return {name: (statistics.median(times[name]), peak(once)) for name, once in steps.items()}
-
-
-def peak(once: Callable[[], Any]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        once()
-    held = highest = 0
-    for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            highest = max(highest, held)
-    return highest
 
 
 if __name__ == "__main__":
