@@ -73,7 +73,7 @@ def pretrained(name: str, seed: int) -> Remembered:
     """A small network that learned from a source, 1,200 steps; without one, it did not."""
     torch.manual_seed(seed)
     model, tuning = ConvNet(width=16), FullFineTuning(lr=0.03)
-    if name in SOURCES:
+    if name != "untrained":
         fit(model, SOURCES[name](seed), objective=Supervised(), strategy=tuning, steps=1200, seed=seed, progress=False)
     return Remembered(model, "head")
 

@@ -18,6 +18,7 @@ from kdft_lib import experiments
 from kdft_lib.data import RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.experiments import Comparison, Recipe, record
+from kdft_lib.experiments.records import commit
 from kdft_lib.features import precompute
 from kdft_lib.models import ConvNet, imagenet_backbone
 
@@ -38,12 +39,15 @@ def compare(
 def main(named: Mapping[str, Callable[[], dict[str, Comparison]]]) -> None:
     """Run those that the command line names, or all, and write each to its file."""
     global _folders
+    code = commit()
+    if unknown := set(sys.argv[1:]) - set(named):
+        sys.exit(f"no experiment {', '.join(unknown)}; there are {', '.join(named)}")
     for name in sys.argv[1:] or named:
         _folders = (KEPT / name / str(number) for number in itertools.count())
         started = time.perf_counter()
         comparisons = named[name]()
         command = f"python recipes/{Path(sys.argv[0]).name} {name}"
-        print(record(name, comparisons, command=command, seconds=time.perf_counter() - started))
+        print(record(name, comparisons, command=command, seconds=time.perf_counter() - started, code=code))
         shutil.rmtree(KEPT / name, ignore_errors=True)
         for title, comparison in comparisons.items():
             print(f"\n{title}\n{comparison}\n", flush=True)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from kdft_lib.experiments import (
     Once,
     OnFeatures,
     Recipe,
+    Then,
     Trained,
     compare,
     grid,
@@ -656,7 +658,7 @@ def test_a_run_of_another_method_or_of_other_data_is_refused(blob_splits, tmp_pa
     with pytest.raises(ValueError, match="is another run of taught"):
         compare({"taught": taught[1]}, blob_splits, seeds=range(2), keep=tmp_path)
     other = blob_splits(0)._replace(train=blob_splits(0).train[:50])
-    with pytest.raises(ValueError, match="the method or the data has changed since"):
+    with pytest.raises(ValueError, match="the method, the data or the program has changed since"):
         compare({"a": BASE}, lambda seed: other, seeds=range(2), keep=tmp_path)
 
 
@@ -671,15 +673,23 @@ def test_what_cannot_be_kept_is_said(blob_splits, tmp_path):
         assert kept.test == compare({"a": local}, blob_splits, seeds=range(2)).test
 
 
-def test_a_record_names_the_commit_of_the_code(tmp_path):
-    assert records.commit(tmp_path) is None
-    for command in (
-        ["init", "-q"],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],
-    ):
-        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
-    assert len(records.commit(tmp_path)) == 40
-    for path in (records.resources.files("kdft_lib") / "assets/results").iterdir():
+def test_a_record_names_the_commit_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_PACKAGE", tmp_path / "kdft_lib")
+    assert records.commit() is None
+    (tmp_path / "kdft_lib/assets/results").mkdir(parents=True)
+    (tmp_path / "kdft_lib/__init__.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert records.commit() is None, "the package is not in the repository"
+    (tmp_path / "kdft_lib/assets/results/x.json").write_text("1")
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+    assert len(records.commit()) == 40
+    (tmp_path / "kdft_lib/assets/results/x.json").write_text("2")
+    assert len(records.commit()) == 40, "a new result is no change of the code"
+    (tmp_path / "kdft_lib/__init__.py").write_text("changed")
+    assert records.commit().endswith("+")
+    for path in (Path(experiments.__file__).parents[1] / "assets/results").iterdir():
         assert "commit" in json.loads(path.read_text(encoding="utf-8"))["about"]
 
 
@@ -692,3 +702,125 @@ def test_a_pickled_run_needs_nothing_but_the_package(blob_splits, tmp_path):
 
 def twice(data):
     return data.with_inputs(2 * data.inputs)
+
+
+# What would go wrong in silence
+
+
+def test_candidates_that_look_alike_are_kept_apart(blob_splits, tmp_path):
+    class Same:
+        def __init__(self, right):
+            self.right = right
+
+        def __repr__(self):
+            return "Same()"
+
+        def train(self, splits, seed):
+            torch.manual_seed(int(self.right))
+            return Trained(nn.Linear(4, 3), Ledger(steps=int(self.right)))
+
+    for _ in range(2):
+        made = compare({"a": [Same(False), Same(True)]}, blob_splits, seeds=range(2), keep=tmp_path)
+    assert len(list(tmp_path.glob("*.pt"))) == 4
+    runs = [torch.load(path, weights_only=False)["trained"].ledger.steps for path in tmp_path.glob("*.pt")]
+    assert sorted(runs) == [0, 0, 1, 1]
+    assert made.val["a"][0] != made.val["a"][1]
+
+
+def test_another_start_is_another_run(blob_splits, tmp_path):
+    first, second = nn.Linear(4, 3), nn.Linear(4, 3)
+    compare({"a": BASE.but(start=first)}, blob_splits, seeds=range(2), keep=tmp_path)
+    with pytest.raises(ValueError, match="is another run of a"):
+        compare({"a": BASE.but(start=second)}, blob_splits, seeds=range(2), keep=tmp_path)
+
+
+def told(trained, splits, seed):
+    return dataclasses.replace(trained, decides=Shifted(trained))
+
+
+class Shifted:
+    def __init__(self, trained):
+        self.trained = trained
+
+    def __call__(self, data):
+        return (self.trained.decide(data) + 1) % 3
+
+
+def test_features_reach_whoever_decides_and_whoever_needs_no_label(blob_splits):
+    splits = blob_splits(0)
+    plain = OnFeatures(Then(Classical(LogisticRegression()), told), twice).train(splits, 0)
+    by_hand = Classical(LogisticRegression()).train(splits._replace(train=twice(splits.train)), 0)
+    assert torch.equal(plain.decide(splits.test), (by_hand.decide(twice(splits.test)) + 1) % 3)
+    seen = []
+
+    def watched(data):
+        seen.append(len(data))
+        return twice(data)
+
+    OnFeatures(BASE.taught_by(nn.Linear(4, 3), SoftTargets, on="all"), watched).train(splits, 0)
+    assert seen == [len(splits.train), len(splits.transfer)]
+    members = Members(OnFeatures(BASE, twice), 2).train(splits, 0).model
+    alone = [OnFeatures(BASE, twice).train(splits, 1000 + member).logits(splits.test) for member in range(2)]
+    wanted = torch.stack([one.softmax(-1) for one in alone]).mean(0)
+    torch.testing.assert_close(members(splits.test.inputs).softmax(-1), wanted)
+
+
+def test_a_classical_teacher_that_missed_a_class_names_the_others_rightly(blob_splits):
+    splits = blob_splits(0)
+    known = splits.train[splits.train.targets != 1]
+    for estimator in (LogisticRegression(), SVC()):
+        run = Classical(estimator).train(splits._replace(train=known), 0)
+        logits = run.logits(splits.test)
+        assert logits.shape == (len(splits.test), 3)
+        assert torch.equal(logits.argmax(-1), run.decide(splits.test))
+
+
+def test_what_has_no_label_is_neither_learned_nor_scored(blob_splits):
+    splits = blob_splits(0)
+    some = splits.train.with_rows(splits.transfer)
+    run = Classical(LogisticRegression()).train(splits._replace(train=some), 0)
+    assert run.ledger.labels == 60
+    assert run.accuracy(splits.val.with_rows(splits.transfer)) == run.accuracy(splits.val)
+
+
+def test_what_was_known_before_adds_up(blob_splits):
+    taught = BASE.but(pretraining="rotations").taught_by(Teacher(nn.Linear(4, 3), pretraining="ImageNet"), SoftTargets)
+    assert taught.train(blob_splits(0), 0).ledger.pretraining == "ImageNet; rotations"
+    unknown = NamedBy(Classical(LogisticRegression()), nn.Linear(4, 3)).train(blob_splits(0), 0)
+    assert unknown.ledger.teacher_labels is None
+
+
+def test_a_part_made_by_a_function_is_asked_about_once(blob_splits):
+    asked = []
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            asked.append(len(inputs))
+            return self.inner(inputs)
+
+    bare = BASE.but(train_data=lambda parts: parts.train.without_labels())
+    taught = bare.taught_by(Counting(), SoftTargets, kd_weight=1.0, ce_weight=0.0)
+    splits = blob_splits(0)
+    compare({"a": grid(taught, lr=(0.1, 0.2, 0.3))}, lambda seed: splits, seeds=range(2))
+    assert asked == [60]
+
+
+def test_a_recipe_may_keep_its_best_epoch(blob_splits):
+    run = BASE.but(epochs=3, keep_best=True).train(blob_splits(0), 0)
+    assert run.history.best_epoch is not None
+    assert run.ledger.choosing == len(blob_splits(0).val)
+    for option in ("seed", "checkpoint_dir"):
+        with pytest.raises(ValueError, match=f"{option} differs from run to run, so a Recipe has none"):
+            BASE.but(**{option: 3})
+
+
+def test_a_record_teaches_nobody(comparison):
+    read = Comparison.from_dict(json.loads(json.dumps(comparison.to_dict())))
+    with pytest.raises(ValueError, match="a record holds no models, so 'teacher' has none"):
+        read.source("teacher")
+    with pytest.raises(ValueError, match="seed is 9; choose one of 0, 1, 2"):
+        read.setting("teacher", seed=9)

@@ -2,12 +2,12 @@
 
 from kdft_lib.experiments.comparison import Candidates, Measure, compare
 from kdft_lib.experiments.grid import Candidate, grid
-from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, NamedBy, OnFeatures, Then
+from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, NamedBy, OnFeatures, Then, Wrapped
 from kdft_lib.experiments.recipe import Recipe
 from kdft_lib.experiments.records import Recorded, hardware, record, recorded
 from kdft_lib.experiments.result import Comparison
 from kdft_lib.experiments.statistics import Interval, groups, holm, mean_interval, paired_interval
-from kdft_lib.experiments.trained import Answering, Method, Once, Source, Trained, per_seed
+from kdft_lib.experiments.trained import Answering, Method, Once, Source, Trained, found, per_seed
 
 __all__ = [
     "Answering",
@@ -29,7 +29,9 @@ __all__ = [
     "Source",
     "Then",
     "Trained",
+    "Wrapped",
     "compare",
+    "found",
     "grid",
     "groups",
     "hardware",

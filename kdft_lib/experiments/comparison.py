@@ -41,10 +41,10 @@ def compare(
     settings that were not chosen are never computed.
 
     Args:
-        methods: Each a :class:`Recipe`, a :class:`Classical`, anything with their ``train``, or several settings
-            of one to choose from, as :func:`grid` makes them.
+        methods: The methods by name: each a :class:`Recipe`, a :class:`Classical`, anything with their ``train``, or
+            several settings of one to choose from, as :func:`grid` makes them.
         splits: A function from a seed to splits, such as ``lambda seed: fashion_mnist(1000, seed=seed)``.
-        seeds: At least two; five or more to be believed.
+        seeds: The seeds, at least two; five or more to be believed.
         reference: The method that differences are against; by default the first.
         contrasts: The few differences that the comparison is made for, as pairs ``(method, other)``, named before
             it is run: Holm's correction is over these.
@@ -88,7 +88,7 @@ def compare(
     runs: dict[str, list[list[Trained]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     val: dict[str, list[list[float]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     for seed, parts, name, index in _all_runs(candidates, seeds, splits, progress):
-        run = kept.run(candidates[name][index], name, parts, seed)
+        run = kept.run(candidates[name][index], name, index, parts, seed)
         choosing = len(parts.val) if len(candidates[name]) > 1 else run.ledger.choosing
         run = dataclasses.replace(run, ledger=dataclasses.replace(run.ledger, choosing=choosing), seed=seed)
         runs[name][index].append(run)

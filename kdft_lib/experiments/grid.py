@@ -78,8 +78,8 @@ def described(setting: Mapping[str, Any], names: Iterable[str] | None = None) ->
     """A setting in words, such as ``T = 4, weight decay 0.1``.
 
     Args:
-        setting: By name.
-        names: Which of them to say; by default all.
+        setting: The setting, by name.
+        names: The names that are said; by default all.
 
     Example:
         >>> described({"temperature": 4.0, "weight_decay": 0.1})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import pickle
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,30 +24,31 @@ class Kept:
     """Trains what is not in a folder yet.
 
     Args:
-        folder: Where finished runs are kept; ``None`` keeps none.
+        folder: The folder with the finished runs; ``None`` keeps none.
     """
 
     def __init__(self, folder: str | Path | None):
         self.folder = Path(folder) if folder is not None else None
         self._hashed: tuple[Any, str] = (None, "")
 
-    def run(self, candidate: Candidate, name: str, splits: Splits, seed: int) -> Trained:
+    def run(self, candidate: Candidate, name: str, place: int, splits: Splits, seed: int) -> Trained:
         """A run, trained now or read from the folder.
 
         Raises:
-            ValueError: If the folder has a run of that name, setting and seed which was another one.
+            ValueError: If the folder has a run of that name, place and seed which was another one.
         """
         if self.folder is None:
             return candidate.method.train(splits, seed)
-        what = f"{name}, {described(candidate.setting)}, seed {seed}"
-        made_of = f"{_shown(candidate.method)} on {self._data(splits)}"
-        path = self.folder / f"{hashlib.sha256(what.encode()).hexdigest()[:20]}.pt"
+        what = f"{name}, setting {place + 1} ({described(candidate.setting)}), seed {seed}"
+        setting = json.dumps(dict(candidate.setting), default=repr)
+        made_of = f"{setting} of {_shown(candidate.method)} on {self._data(splits)} by {_code()}"
+        path = self.folder / f"{hashlib.sha256(f'{name} {place} {seed}'.encode()).hexdigest()[:20]}.pt"
         if path.exists():
             content = torch.load(path, weights_only=False)
             if content["made_of"] != made_of:
                 raise ValueError(
-                    f"keep is {self.folder}, where {path.name} is another run of {what}: the method or the data has"
-                    " changed since; use another folder, or delete this one"
+                    f"keep is {self.folder}, where {path.name} is another run of {what}: the method, the data or the"
+                    " program has changed since; use another folder, or delete this one"
                 )
             return content["trained"]
         trained = candidate.method.train(splits, seed)
@@ -61,6 +65,13 @@ class Kept:
             parts = (splits.train, splits.transfer, splits.val)
             self._hashed = splits, " ".join(part.fingerprint()[:12] if len(part) else "none" for part in parts)
         return self._hashed[1]
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the program that runs, since functions look alike whatever they do; in a notebook, of none."""
+    program = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    return hashlib.sha256(program.read_bytes()).hexdigest()[:12] if program.is_file() else "a notebook"
 
 
 def _shown(method: Any) -> str:

@@ -9,16 +9,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments.trained import Method, Source, Trained, found
-from kdft_lib.teachers import Ensemble
+from kdft_lib.data import UNLABELED, Splits, TensorData
+from kdft_lib.experiments.trained import Method, Source, Trained, as_module, found, shown
+from kdft_lib.teachers import Ensemble, Teacher
 from kdft_lib.training import Ledger, interpolate
 
 
 class Wrapped:
-    """A method around another: what it does not know itself, :meth:`but` changes in that one."""
+    """A method around another: what it does not know itself, :meth:`but` changes in that one.
+
+    Example:
+        >>> from sklearn.svm import SVC
+        >>> @dataclass(frozen=True)
+        ... class Twice(Wrapped):
+        ...     method: Method
+        ...
+        ...     def train(self, splits, seed):
+        ...         return self.method.train(splits._replace(train=splits.train.with_rows(splits.train)), seed)
+        >>> Twice(Classical(SVC())).but(C=5.0).method.estimator
+        SVC(C=5.0)
+    """
 
     method: Any
 
@@ -68,16 +80,20 @@ class Classical:
         estimator = clone(self.estimator)
         if "random_state" in estimator.get_params():
             estimator.set_params(random_state=seed)
-        if splits.train.targets is None:
+        train, targets = splits.train, splits.train.targets
+        if targets is None:
             raise ValueError("train has no targets; a classical method needs labels")
+        labeled = targets != UNLABELED
+        if not bool(labeled.all()):
+            train, targets = train[labeled], targets[labeled]
         trained = Trained(estimator, Ledger(), shown=self.shown, seed=seed)
-        rows = trained._shown(splits.train)
+        rows = trained._shown(train)
         # A pipeline hands on what is named after its last step.
         named = f"{estimator.steps[-1][0]}__sample_weight" if hasattr(estimator, "steps") else "sample_weight"
-        weighted = {} if self.weights is None else {named: self.weights(splits.train)}
+        weighted = {} if self.weights is None else {named: self.weights(train)}
         started = time.perf_counter()
-        estimator.fit(rows, splits.train.targets.numpy(), **weighted)
-        trained.ledger = Ledger(labels=len(splits.train), seconds=time.perf_counter() - started)
+        estimator.fit(rows, targets.numpy(), **weighted)
+        trained.ledger = Ledger(labels=len(train), seconds=time.perf_counter() - started)
         return trained
 
 
@@ -87,7 +103,7 @@ class Given(Wrapped):
 
     Attributes:
         method: What is trained.
-        change: From the seed's splits and the seed to the splits that the method sees.
+        change: A function from the seed's splits and the seed to the splits that the method sees.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -112,7 +128,7 @@ class OnFeatures(Wrapped):
 
     Attributes:
         method: Learns from features and decides by them.
-        features: From data to the same rows with features as inputs, such as
+        features: A function from data to the same rows with features as inputs, such as
             ``lambda data: kdft_lib.features.precompute(body, "head", data)[1]``. The labelled rows go through it
             before the training, other rows when something is decided of them.
         pretraining: What the body knew before, in words for the ledger.
@@ -132,12 +148,33 @@ class OnFeatures(Wrapped):
 
     def train(self, splits: Splits, seed: int) -> Trained:
         """Compute the features of the labelled rows, and train the method on them."""
-        trained = self.method.train(splits._replace(train=self.features(splits.train)), seed)
-        ledger = dataclasses.replace(trained.ledger, pretraining=self.pretraining)
-        return dataclasses.replace(trained, ledger=ledger, shown=functools.partial(self._shown, trained))
+        given = splits._replace(train=self.features(splits.train))
+        if _reads_unlabeled(self.method):
+            given = given._replace(transfer=self.features(splits.transfer))
+        trained = self.method.train(given, seed)
+        return dataclasses.replace(
+            trained,
+            ledger=trained.ledger + Ledger(pretraining=self.pretraining),
+            shown=functools.partial(_shown_features, self.features, trained),
+            decides=trained.decides and functools.partial(_decided_by_features, self.features, trained),
+        )
 
-    def _shown(self, trained: Trained, data: TensorData) -> Any:
-        return trained._shown(self.features(data))
+
+def _shown_features(features: Callable[[TensorData], TensorData], trained: Trained, data: TensorData) -> Any:
+    return trained._shown(features(data))
+
+
+def _decided_by_features(features: Callable[[TensorData], TensorData], trained: Trained, data: TensorData) -> Tensor:
+    return trained.decide(features(data))
+
+
+def _reads_unlabeled(method: Any) -> bool:
+    """Whether something in a method looks at the inputs without labels."""
+    while method is not None:
+        if isinstance(method, NamedBy) or getattr(method, "transfer_data", None) is not None:
+            return True
+        method = getattr(method, "method", None)
+    return False
 
 
 @dataclass(frozen=True)
@@ -183,7 +220,10 @@ class NamedBy(Wrapped):
             unnamed, names = unnamed[rows], names[rows]
         train = splits.train.with_rows(TensorData(unnamed.inputs, names))
         trained = self.method.train(splits._replace(train=train), seed)
-        behind = first.ledger.teacher_labels
+        known = first.ledger
+        if isinstance(namer.source, nn.Module | Teacher):
+            known = dataclasses.replace(known, teacher_labels=Teacher(namer.source).labels)
+        behind = known.teacher_labels
         ledger = dataclasses.replace(
             trained.ledger,
             labels=len(splits.train),
@@ -203,7 +243,7 @@ class _Namer:
         self._certainty: Tensor | None = None
 
     def __repr__(self) -> str:
-        return repr(self.source)
+        return shown(self.source)
 
     def asked(self, splits: Splits, seed: int) -> tuple[Trained, Tensor]:
         """Who names for a seed, and the names of the inputs without labels."""
@@ -227,8 +267,8 @@ class Members(Wrapped):
 
     Attributes:
         method: What is trained, so many times.
-        count: How many; the seeds are ``first + count * seed`` and those after.
-        first: Of the seeds, so that none is the comparison's own.
+        count: The number of members; their seeds are ``first + count * seed`` and those after.
+        first: Where these seeds begin, so that none is the comparison's own.
 
     Example:
         >>> from kdft_lib.objectives import Supervised
@@ -250,7 +290,7 @@ class Members(Wrapped):
         start = self.first + self.count * seed
         members = [self.method.train(splits, start + member) for member in range(self.count)]
         ledger = sum((member.ledger for member in members[1:]), members[0].ledger)
-        return Trained(Ensemble([member.model for member in members]), ledger, seed=seed)
+        return Trained(Ensemble([as_module(member) for member in members]), ledger, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -259,7 +299,7 @@ class Interpolated(Wrapped):
 
     Attributes:
         method: A :class:`Recipe` with a ``start``.
-        alpha: From 0, the start, to 1, the fine-tuned model.
+        alpha: The place between them, from 0, the start, to 1, the fine-tuned model.
 
     Example:
         >>> from kdft_lib.objectives import Supervised
@@ -289,7 +329,7 @@ class Then(Wrapped):
 
     Attributes:
         method: What is trained.
-        change: From what was trained, the seed's splits and the seed to what it becomes.
+        change: A function from what was trained, the seed's splits and the seed to what it becomes.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression

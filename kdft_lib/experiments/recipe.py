@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments.trained import Source, Trained, a_copy, as_teacher, found
+from kdft_lib.experiments.trained import Source, Trained, a_copy, as_teacher, found, shown
 from kdft_lib.objectives import Objective
 from kdft_lib.strategies import Strategy
 from kdft_lib.teachers import Teacher, cache
-from kdft_lib.training import Settings, fit
+from kdft_lib.training import Ledger, Settings, fit
 from kdft_lib.training.settings import OPTIONS, settings_of, takes_settings
 
 Part: TypeAlias = Literal["train", "transfer", "val"] | Callable[[Splits], TensorData]
@@ -28,23 +28,24 @@ class Recipe:
     """The four choices and a budget: one call of :func:`kdft_lib.training.fit` for each seed.
 
     Args:
-        model: Makes the student; torch's generator is seeded before.
+        model: What makes the student; torch's generator is seeded before.
         objective: What it learns from: an objective or, where settings of it are to be tried or each seed has its
             own teacher, what makes one: its class, or a function, called with the teacher if there is one.
         strategy: What may move, or what makes a strategy.
-        teacher: To learn from; see :data:`~kdft_lib.experiments.Source`. Its logits are computed once for each
-            seed and part, if the objective reads nothing else and there is no ``augment``.
+        teacher: The teacher to learn from; see :data:`~kdft_lib.experiments.Source`. Its logits are computed once for
+            each seed and part, if the objective reads nothing else and there is no ``augment``.
         start: Whose trained weights to start from, in place of ``model``'s.
         change: What is done to the copy of ``start``, such as giving it a new head.
         train_data: Which part of the splits to learn from.
         transfer_data: Which part to use without labels, if any.
         pretraining: What the student knew before, in words for the ledger. With a ``start`` and without such words,
             the ledger of the start is added.
-        options: Those of :func:`~kdft_lib.training.fit`, such as ``steps``; the seed is the comparison's.
+        options: Options of :func:`~kdft_lib.training.fit`, such as ``steps``; the seed is the comparison's, and
+            ``keep_best`` looks at ``splits.val``.
 
     Raises:
         TypeError: If there is no such option.
-        ValueError: If an option is out of range.
+        ValueError: If an option is out of range, or differs from run to run.
 
     Example:
         >>> from kdft_lib.models import ConvNet
@@ -76,11 +77,12 @@ class Recipe:
         self.teacher = None if teacher is None else _Asked.of(teacher)
         self.start, self.change = start, change
         self.train_data, self.transfer_data, self.pretraining = train_data, transfer_data, pretraining
+        _check_options(options)
         self.settings: Settings = settings_of({"progress": False} | options, "Recipe")
 
     def __repr__(self) -> str:
-        chosen = {name: value for name, value in vars(self).items() if value is not None}
-        return f"Recipe({', '.join(f'{name}={value!r}' for name, value in chosen.items())})"
+        chosen = {name: shown(value) for name, value in vars(self).items() if value is not None}
+        return f"Recipe({', '.join(f'{name}={value}' for name, value in chosen.items())})"
 
     def but(self, **changes: Any) -> Recipe:
         """The same with some things changed: an argument of this class, an option of
@@ -102,6 +104,7 @@ class Recipe:
             options = {"epochs": None} | options
         elif "epochs" in options:
             options = {"steps": None} | options
+        _check_options(options)
         new.settings = dataclasses.replace(self.settings, **options)
         for name, value in changes.items():
             if name not in vars(self) and name not in OPTIONS:
@@ -119,7 +122,7 @@ class Recipe:
         """The same student, taught.
 
         Args:
-            teacher: By whom: a model for all seeds, a method that each seed trains, or a function.
+            teacher: The teacher: a model for all seeds, a method that each seed trains, or a function.
             objective: What makes the objective of the teacher, such as :class:`~kdft_lib.objectives.SoftTargets`.
             on: ``"labels"``: on the labelled inputs; ``"all"``: on those without labels too.
             settings: Arguments of the objective.
@@ -146,22 +149,21 @@ class Recipe:
         if not isinstance(objective, Objective):
             objective = objective() if teacher is None else objective(teacher)
         strategy = self.strategy if isinstance(self.strategy, Strategy) else self.strategy()
-        train, transfer = _part(splits, self.train_data), None
-        if self.transfer_data is not None and len(rest := _part(splits, self.transfer_data)):
+        part = _part if self.teacher is None else self.teacher.part
+        train, transfer = part(splits, self.train_data), None
+        if self.transfer_data is not None and len(rest := part(splits, self.transfer_data)):
             transfer = rest
         if self.teacher is not None and self.settings.augment is None and _reads_logits_alone(objective):
             train = self.teacher.answered(train)
             transfer = None if transfer is None else self.teacher.answered(transfer)
         history = fit(
             model, train, objective=objective, strategy=strategy, transfer_data=transfer,
-            **{**vars(self.settings), "seed": seed},
+            val_data=splits.val if self.settings.keep_best else None, **{**vars(self.settings), "seed": seed},
         )  # fmt: skip
         ledger = history.ledger
         if before is not None and self.pretraining == "none":
             ledger = before.ledger + ledger
-        elif self.pretraining != "none":
-            ledger = dataclasses.replace(ledger, pretraining=self.pretraining)
-        return Trained(model, ledger, history, objective, seed=seed)
+        return Trained(model, ledger + Ledger(pretraining=self.pretraining), history, objective, seed=seed)
 
     def _set(self, name: str, value: Any) -> None:
         """Change an argument of the strategy, the objective or the model."""
@@ -183,12 +185,19 @@ class Recipe:
         return own + [name for part in (self.strategy, self.objective, self.model) for name in _arguments(part)]
 
 
+def _check_options(options: dict[str, Any]) -> None:
+    for name in ("seed", "checkpoint_dir", "log_dir"):
+        if name in options:
+            raise ValueError(f"{name} differs from run to run, so a Recipe has none; a comparison gives the seeds")
+
+
 class _Asked:
     """A teacher and, of the parts of the data that it was asked about last, what it said."""
 
     def __init__(self, source: Source):
         self.source = source
         self._teachers: OrderedDict[tuple[int, int], tuple[Splits, Teacher]] = OrderedDict()
+        self._parts: OrderedDict[tuple[int, Any], tuple[Splits, TensorData]] = OrderedDict()
         self._answers: OrderedDict[tuple[int, int], tuple[TensorData, TensorData]] = OrderedDict()
         self._now: Teacher | None = None
 
@@ -198,15 +207,29 @@ class _Asked:
 
     def __repr__(self) -> str:
         """What tells one teacher from another: a model's fingerprint, a method's settings."""
-        return repr(Teacher(self.source) if isinstance(self.source, nn.Module) else self.source)
+        return shown(self.source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what it remembers."""
+        return vars(_Asked(self.source)) | {"source": self.source}
 
     def teacher(self, splits: Splits, seed: int) -> Teacher:
         """The teacher of a seed."""
         key = (id(splits), seed)
         if key not in self._teachers:
+            if not any(before is splits for before, _ in self._teachers.values()):
+                self._parts.clear()
+                self._answers.clear()
             self._teachers[key] = splits, as_teacher(self.source, splits, seed)
         self._now = _last(self._teachers, key, keep=1)[1]
         return self._now
+
+    def part(self, splits: Splits, part: Part) -> TensorData:
+        """A part of the splits: the same object as long as the teacher is, so that its answers are found again."""
+        key = (id(splits), part)
+        if key not in self._parts:
+            self._parts[key] = splits, _part(splits, part)
+        return _last(self._parts, key, keep=4)[1]
 
     def answered(self, data: TensorData) -> TensorData:
         """Data with the logits of the teacher asked for last, unless it carries logits already."""
@@ -227,7 +250,7 @@ def _last(kept: OrderedDict[Any, Any], key: Any, keep: int) -> Any:
     return kept[key]
 
 
-def _part(splits: Splits, part: str | Callable[[Splits], TensorData]) -> TensorData:
+def _part(splits: Splits, part: Part) -> TensorData:
     data: TensorData = getattr(splits, part) if isinstance(part, str) else part(splits)
     return data
 

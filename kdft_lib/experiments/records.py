@@ -17,6 +17,7 @@ import kdft_lib
 from kdft_lib.experiments.result import Comparison
 from kdft_lib.files import written_whole
 
+_PACKAGE = Path(kdft_lib.__file__).parent
 _DEPTH = 4
 """Of mappings: the file, comparisons, a comparison, what it holds, and methods, or measures and their methods."""
 
@@ -34,14 +35,17 @@ class Recorded(dict[str, Comparison]):
         self.about = about
 
 
-def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, seconds: float) -> Path:
+def record(
+    name: str, comparisons: Mapping[str, Comparison], *, command: str, seconds: float, code: str | None = None
+) -> Path:
     """Write comparisons that take too long for a notebook to ``assets/results/NAME.json``.
 
     Args:
         name: The result's name.
-        comparisons: By name.
+        comparisons: The comparisons by name.
         command: What runs it again.
         seconds: How long it took.
+        code: The commit of the code that ran, as :func:`commit` said before it ran; by default as it says now.
 
     Returns:
         The path written.
@@ -58,7 +62,7 @@ def record(name: str, comparisons: Mapping[str, Comparison], *, command: str, se
     path = Path(str(resources.files("kdft_lib") / "assets/results")) / f"{name}.json"
     about = {
         "command": command,
-        "commit": commit(path.parent),
+        "commit": code or commit(),
         "date": datetime.date.today().isoformat(),
         "minutes": round(seconds / 60, 1),
         "hardware": hardware(),
@@ -99,23 +103,25 @@ def recorded(name: str) -> Recorded:
     return Recorded(comparisons, content["about"])
 
 
-def commit(folder: Path) -> str | None:
-    """The commit of the code that runs, with ``+`` where files differ from it; ``None`` outside a repository.
-
-    Args:
-        folder: Where the code is.
+def commit() -> str | None:
+    """The commit of the code that runs, with ``+`` where its files differ from it; ``None`` where it is in no
+    repository, as an installed package is.
 
     Example:
-        >>> commit(Path("/")) is None
-        True
+        >>> said = commit()
+        >>> said is None or len(said.rstrip("+"))
+        40
     """
 
     def said(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", "-C", str(_PACKAGE.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
+    code = [":/", f":(exclude){_PACKAGE / 'assets/results'}"]
     try:
-        return said("rev-parse", "HEAD") + "+" * bool(said("status", "--porcelain", "--untracked-files=no"))
+        said("ls-files", "--error-unmatch", str(_PACKAGE / "__init__.py"))
+        changed = said("status", "--porcelain", "--untracked-files=no", "--", *code)
+        return said("rev-parse", "HEAD") + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return None
 

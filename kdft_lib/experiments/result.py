@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdft_lib.data import Splits
 from kdft_lib.experiments.grid import described, varied
 from kdft_lib.experiments.statistics import Interval, groups, holm, mean_deviation, paired_interval
 from kdft_lib.experiments.trained import Source, Trained
@@ -23,6 +24,21 @@ _CHOICE = {
 
 
 @dataclass(repr=False)
+class _Chosen:
+    """A source: what was trained for a seed."""
+
+    method: str
+    trained: dict[int, Trained]
+    setting: str
+
+    def __repr__(self) -> str:
+        return f"{self.method} ({self.setting})"
+
+    def __call__(self, splits: Splits, seed: int) -> Trained:
+        return self.trained[seed]
+
+
+@dataclass(repr=False)
 class Comparison:
     """Test accuracies of several methods on the same seeds. A notebook shows its tables.
 
@@ -33,7 +49,7 @@ class Comparison:
         chosen: For each method and seed, the place of the chosen setting among these.
         choose: How it was chosen: by the ``"mean"`` over seeds, or for ``"each seed"`` by its own labels.
         ledgers: For each method, what its chosen setting consumed, for each seed.
-        seeds: In the order of the accuracies.
+        seeds: The seeds, in the order of the accuracies.
         reference: The method that the differences are against.
         contrasts: The few differences that the comparison was made for, as pairs of methods.
         measured: For each further measure and method, its value for each seed, of the chosen setting.
@@ -62,14 +78,16 @@ class Comparison:
         """The setting that was chosen of a method.
 
         Args:
-            method: Which.
-            seed: Which seed's, where each has its own.
+            method: The method's name.
+            seed: The seed whose setting it is, where each has its own.
 
         Raises:
             KeyError: If the method was not compared.
-            ValueError: If the seeds have different settings and none of them is named.
+            ValueError: If the seeds have different settings and none of them is named, or there is no such seed.
         """
         self._check(method)
+        if seed is not None and seed not in self.seeds:
+            raise ValueError(f"seed is {seed}; choose one of {', '.join(map(str, self.seeds))}")
         places = self.chosen[method] if seed is None else [self.chosen[method][self.seeds.index(seed)]]
         found = [self.settings[method][place] for place in places]
         if any(setting != found[0] for setting in found):
@@ -82,7 +100,7 @@ class Comparison:
         """The validation accuracy of each seed.
 
         Args:
-            method: Which.
+            method: The method's name.
             setting: Values that single out one of the settings tried; by default those chosen.
 
         Raises:
@@ -114,10 +132,16 @@ class Comparison:
         return paired_interval(self.test[method], self.test[reference or self.reference])
 
     def source(self, method: str) -> Source:
-        """What was trained of a method's chosen setting, for others to learn from or to start from."""
+        """What was trained of a method's chosen setting, for others to learn from or to start from.
+
+        Raises:
+            KeyError: If the method was not compared.
+            ValueError: If the comparison was read from a record, which holds no models.
+        """
         self._check(method)
-        trained = dict(zip(self.seeds, self.trained[method], strict=True))
-        return lambda splits, seed: trained[seed]
+        if method not in self.trained:
+            raise ValueError(f"a record holds no models, so {method!r} has none; run the comparison, or train it again")
+        return _Chosen(method, dict(zip(self.seeds, self.trained[method], strict=True)), self.choice(method))
 
     def part(self, methods: Iterable[str], *, reference: str | None = None) -> Comparison:
         """Some of the methods; the reference is the first of them, if the comparison's own is not among them."""

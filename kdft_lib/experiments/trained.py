@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdft_lib.data import Splits, TensorData
+from kdft_lib.data import UNLABELED, Splits, TensorData
 from kdft_lib.objectives import Objective
 from kdft_lib.teachers import Teacher
 from kdft_lib.training import History, Ledger, predict
 
-_SURE = 10.0
+_SURE, _IMPOSSIBLE = 10.0, -50.0
 _number = itertools.count()
 
 
@@ -29,7 +29,7 @@ class Trained:
     Attributes:
         model: A network, or a fitted classifier of scikit-learn.
         ledger: What was consumed.
-        history: Of the run, for networks.
+        history: The history of the run, for networks.
         objective: What a network learned from.
         shown: What the model is shown of the data: a function of it. By default the data for a network, and its
             inputs as rows of numbers for a classifier.
@@ -64,9 +64,12 @@ class Trained:
         """
         if isinstance(self.model, nn.Module):
             return predict(self.model, self._shown(data))
+        known = torch.as_tensor(self.model.classes_)
         if hasattr(self.model, "predict_log_proba"):
-            return torch.from_numpy(self.model.predict_log_proba(self._shown(data))).float()
-        return _SURE * F.one_hot(self.decide(data), len(self.model.classes_)).float()
+            said = torch.from_numpy(self.model.predict_log_proba(self._shown(data))).float()
+            # Classes that it has not met are as good as impossible.
+            return said.new_full((len(said), int(known.max()) + 1), _IMPOSSIBLE).index_copy(1, known, said)
+        return _SURE * F.one_hot(self.decide(data), int(known.max()) + 1).float()
 
     def accuracy(self, data: TensorData) -> float:
         """The share of the labelled rows that are decided rightly.
@@ -76,7 +79,8 @@ class Trained:
         """
         if data.targets is None:
             raise ValueError("data has no targets, so nothing can be scored")
-        return (self.decide(data).cpu() == data.targets.cpu()).double().mean().item()
+        labeled = data.targets.cpu() != UNLABELED
+        return (self.decide(data).cpu() == data.targets.cpu())[labeled].double().mean().item()
 
     def _shown(self, data: TensorData) -> Any:
         if self.shown is not None:
@@ -109,7 +113,7 @@ class Answering(nn.Module):
     """Something that was trained, as a module of its own: its logits for a batch of inputs.
 
     Args:
-        trained: Such as a forest, or an SVM on features.
+        trained: What is asked, such as a forest, or an SVM on features.
 
     Example:
         >>> Answering(Trained(nn.Linear(3, 2), Ledger()))(torch.zeros(4, 3)).shape
@@ -127,7 +131,17 @@ class Answering(nn.Module):
 
 
 def found(source: Source, splits: Splits, seed: int) -> Trained:
-    """What a source is for a seed."""
+    """What a source is for a seed.
+
+    Args:
+        source: A model, a method, or a function of splits and seed.
+        splits: The seed's splits.
+        seed: The seed, which torch's generator starts from.
+
+    Example:
+        >>> found(per_seed(lambda seed: nn.Linear(1, seed)), None, 3).model.out_features
+        3
+    """
     if isinstance(source, nn.Module | Teacher):
         source = Teacher(source)
         return Trained(source.model, Ledger(labels=source.labels or 0, pretraining=source.pretraining), seed=seed)
@@ -142,10 +156,20 @@ def as_teacher(source: Source, splits: Splits, seed: int) -> Teacher:
     if isinstance(source, nn.Module | Teacher):
         return Teacher(source)
     trained = found(source, splits, seed)
-    model = trained.model if isinstance(trained.model, nn.Module) and trained.shown is None else Answering(trained)
     ledger = trained.ledger
     behind = None if ledger.teacher_labels is None else max(ledger.labels, ledger.teacher_labels)
-    return Teacher(model, labels=behind, pretraining=ledger.pretraining)
+    return Teacher(as_module(trained), labels=behind, pretraining=ledger.pretraining)
+
+
+def as_module(trained: Trained) -> nn.Module:
+    """A network that sees the inputs as they are, or what asks another model for its logits."""
+    plain = isinstance(trained.model, nn.Module) and trained.shown is None
+    return trained.model if plain else Answering(trained)
+
+
+def shown(thing: Any) -> str:
+    """What tells one thing from another: of a model its fingerprint."""
+    return repr(Teacher(thing) if isinstance(thing, nn.Module) else thing)
 
 
 def a_copy(model: nn.Module, change: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
@@ -193,16 +217,25 @@ def per_seed(make: Callable[[int], Any]) -> Callable[[Splits, int], Any]:
     """A source made from the seed alone, kept for later.
 
     Args:
-        make: From the seed to a model, or to something :class:`Trained`.
+        make: What makes, of the seed, a model or something :class:`Trained`.
 
     Example:
         >>> source = per_seed(lambda seed: nn.Linear(1, 1))
         >>> source(None, 3) is source(None, 3)
         True
     """
-    kept = functools.cache(make)
+    return _PerSeed(make)
 
-    def source(splits: Splits, seed: int) -> Any:
-        return kept(seed)
 
-    return source
+class _PerSeed:
+    """A source that needs no splits, and remembers."""
+
+    def __init__(self, make: Callable[[int], Any]):
+        self.make = make
+        self._kept = functools.cache(make)
+
+    def __repr__(self) -> str:
+        return f"per_seed({self.make!r})"
+
+    def __call__(self, splits: Splits, seed: int) -> Any:
+        return self._kept(seed)

@@ -19,7 +19,7 @@ class Ledger:
         unlabeled: Samples without a label that were trained on.
         pretraining: What the model, or its teacher, had learned before, in words.
         steps: Optimiser steps.
-        seconds: Of training.
+        seconds: The time that training took.
 
     Example:
         >>> Ledger(labels=100, steps=50, seconds=2.0) + Ledger(labels=100, unlabeled=900, steps=10, seconds=1.0)
