@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import hashlib
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,25 +26,29 @@ from kdft_lib.models import ConvNet, imagenet_backbone
 LITE0_HEAD = "1.classifier"
 IMAGENET = "ImageNet, 1.3 million labels"
 KEPT = Path(__file__).parents[1] / "_build/runs"
-_folders = (KEPT / "unnamed" / str(number) for number in itertools.count())
+_kept = KEPT / "unnamed"
+_times: Counter[str] = Counter()
 
 
 def compare(
     methods: Mapping[str, experiments.Candidates], splits: Callable[[int], Splits], **options: Any
 ) -> Comparison:
     """As :func:`kdft_lib.experiments.compare`, with a bar; finished runs are kept until the experiment is recorded."""
-    given: dict[str, Any] = {"progress": True, "keep": next(_folders)}
+    names = hashlib.sha256("\n".join(methods).encode()).hexdigest()[:12]
+    _times[names] += 1
+    given: dict[str, Any] = {"progress": True, "keep": _kept / f"{names}-{_times[names]}"}
     return experiments.compare(methods, splits, **(given | options))
 
 
 def main(named: Mapping[str, Callable[[], dict[str, Comparison]]]) -> None:
     """Run those that the command line names, or all, and write each to its file."""
-    global _folders
+    global _kept
     code = commit()
     if unknown := set(sys.argv[1:]) - set(named):
         sys.exit(f"no experiment {', '.join(unknown)}; there are {', '.join(named)}")
     for name in sys.argv[1:] or named:
-        _folders = (KEPT / name / str(number) for number in itertools.count())
+        _kept = KEPT / name
+        _times.clear()
         started = time.perf_counter()
         comparisons = named[name]()
         command = f"python recipes/{Path(sys.argv[0]).name} {name}"
