@@ -32,8 +32,9 @@ class Recipe:
         objective: What it learns from: an objective or, where settings of it are to be tried or each seed has its
             own teacher, what makes one: its class, or a function, called with the teacher if there is one.
         strategy: What may move, or what makes a strategy.
-        teacher: The teacher to learn from; see :data:`~kdft_lib.experiments.Source`. Its logits are computed once for
-            each seed and part, if the objective reads nothing else and there is no ``augment``.
+        teacher: The teacher to learn from: a model for all seeds, a method that each seed trains, or a function of
+            splits and seed. Its logits are computed once for each seed and part, if the objective reads nothing else
+            and there is no ``augment``.
         start: Whose trained weights to start from, in place of ``model``'s.
         change: What is done to the copy of ``start``, such as giving it a new head.
         train_data: Which part of the splits to learn from.
