@@ -101,7 +101,7 @@ def draw_balanced(targets: Tensor, pool: Tensor, count: int, seed: int) -> tuple
         seed: The seed of the draw.
 
     Returns:
-        What was drawn, ``(count,)``, and the rest, ``(P - count,)``: indices into ``targets``.
+        What was drawn, ``(count,)``, and the rest, ``(P - count,)``, as indices into ``targets``.
 
     Example:
         >>> targets = torch.tensor([0, 0, 0, 0, 1, 1])
