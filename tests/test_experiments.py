@@ -49,6 +49,18 @@ def linear():
     return nn.Linear(4, 3)
 
 
+class Counting(nn.Module):
+    """A teacher that notes how many rows it was asked about each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.asked = nn.Linear(4, 3), []
+
+    def forward(self, inputs):
+        self.asked.append(len(inputs))
+        return self.inner(inputs)
+
+
 BASE = Recipe(linear, Supervised, FullFineTuning(lr=0.05), steps=6, batch_size=20)
 
 
@@ -502,23 +514,14 @@ def test_taught_by_a_method_each_seed_has_its_own_teacher(blob_splits):
 
 
 def test_a_teacher_is_asked_once_for_all_settings(blob_splits, teacher):
-    asked = []
-
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(4, 3)
-
-        def forward(self, inputs):
-            asked.append(len(inputs))
-            return self.inner(inputs)
-
+    counting = Counting()
+    asked = counting.asked
     splits = blob_splits(0)
-    tried = grid(BASE.taught_by(Counting(), SoftTargets, on="all"), temperature=(1.0, 2.0, 4.0), lr=(0.1, 0.2))
+    tried = grid(BASE.taught_by(counting, SoftTargets, on="all"), temperature=(1.0, 2.0, 4.0), lr=(0.1, 0.2))
     compare({"taught": tried}, lambda seed: splits, seeds=range(2))
     assert sum(asked) == len(splits.train) + len(splits.transfer)
     asked.clear()
-    BASE.taught_by(Counting(), SoftTargets, temperature=2.0).but(augment=lambda x: x + 1).train(splits, 0)
+    BASE.taught_by(counting, SoftTargets, temperature=2.0).but(augment=lambda x: x + 1).train(splits, 0)
     assert len(asked) == BASE.settings.steps
 
 
@@ -791,19 +794,10 @@ def test_what_was_known_before_adds_up(blob_splits):
 
 
 def test_a_part_made_by_a_function_is_asked_about_once(blob_splits):
-    asked = []
-
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(4, 3)
-
-        def forward(self, inputs):
-            asked.append(len(inputs))
-            return self.inner(inputs)
-
+    counting = Counting()
+    asked = counting.asked
     bare = BASE.but(train_data=lambda parts: parts.train.without_labels())
-    taught = bare.taught_by(Counting(), SoftTargets, kd_weight=1.0, ce_weight=0.0)
+    taught = bare.taught_by(counting, SoftTargets, kd_weight=1.0, ce_weight=0.0)
     splits = blob_splits(0)
     compare({"a": grid(taught, lr=(0.1, 0.2, 0.3))}, lambda seed: splits, seeds=range(2))
     assert asked == [60]
