@@ -410,6 +410,7 @@ def test_each_seed_may_choose_for_itself(blob_splits):
     assert [alone.setting("guess", seed=seed)["good_at"] for seed in range(3)] == [0, 1, 2]
     assert alone.choice("guess") == "good at 0 / good at 1 / good at 2"
     assert "Each seed's settings were chosen on its own" in alone._repr_html_()
+    assert "chosen" not in compare({"one": tried[:1]}, blob_splits, seeds=range(3))._repr_html_(), "nothing was"
     with pytest.raises(ValueError, match="the seeds have different settings of 'guess'; name one"):
         alone.setting("guess")
     assert compare({"guess": tried}, blob_splits, seeds=range(3)).test["guess"] == [1.0, 0.0, 0.0]

@@ -267,8 +267,9 @@ class Comparison:
         with pandas.option_context("display.max_colwidth", None):
             table, ledger = (shown.to_html(border=0) for shown in (self.table(), self.ledger()))
             contrasts = f"<p>What it was made for:</p>{self.planned().to_html(border=0)}" if self.contrasts else ""
+        choice = f" {_CHOICE[self.choose]}." if any(len(tried) > 1 for tried in self.settings.values()) else ""
         return (
-            f"{table}<p>{len(self.seeds)} seeds; intervals are paired over seeds. {_CHOICE[self.choose]}.</p>"
+            f"{table}<p>{len(self.seeds)} seeds; intervals are paired over seeds.{choice}</p>"
             f"{contrasts}<p>Ledger, for one seed:</p>{ledger}"
         )
 
