@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kdft_lib import models
-from kdft_lib.data import TensorData, batches
+from kdft_lib.data import Batch, TensorData, batches
+from kdft_lib.data.sources import Data, source
+from kdft_lib.data.tensors import of_columns
 
 __all__ = [
     "Outputs",
@@ -103,15 +105,18 @@ def find(model: nn.Module, name: str, argument: str = "layer") -> nn.Module:
     modules = dict(model.named_modules())
     if not name or name not in modules:
         named = [known for known in modules if known]
-        near = get_close_matches(name, named, n=5, cutoff=0.4) or named
+        children = [child for child, _ in model.named_children()]
+        last = [known for known in named if any(True for _ in modules[known].parameters(recurse=False))][-1:]
+        near = get_close_matches(name, named, n=5, cutoff=0.4)
+        listed = list(dict.fromkeys([*children, *last, *near]))
         raise ValueError(
             f"{argument} is {name!r}, which {type(model).__name__} does not have; choose one of its modules,"
-            f" such as {', '.join(map(repr, near[:20])) or '(it has none)'}"
+            f" such as {', '.join(map(repr, listed[:20])) or '(it has none)'}"
         )
     return modules[name]
 
 
-def precompute(model: nn.Module, head: str, data: TensorData, *, batch_size: int = 512) -> tuple[nn.Module, TensorData]:
+def precompute(model: nn.Module, head: str, data: Data, *, batch_size: int = 512) -> tuple[nn.Module, TensorData]:
     """Run the frozen body once over the data, so that the head can be trained alone, in seconds: feature extraction,
     or linear probing on cached features.
 
@@ -122,11 +127,11 @@ def precompute(model: nn.Module, head: str, data: TensorData, *, batch_size: int
     Args:
         model: The model, which computes where it is, in evaluation mode. Nothing in it changes.
         head: The head's name, as in ``model.named_modules()``: what makes logits of features, last.
-        data: The data to compute features of, in memory.
-        batch_size: The number of samples in each of the model's calls.
+        data: The data to compute features of, of any kind that :func:`kdft_lib.training.fit` takes.
+        batch_size: The number of samples in each of the model's calls; a loader has its own.
 
     Returns:
-        The head, and the data with its inputs replaced by what goes into the head, on the data's device.
+        The head, and the data in memory, with its inputs replaced by what goes into the head and every other tensor.
 
     Raises:
         ValueError: If there is no such module, if it takes more than one tensor, or if the model does
@@ -139,10 +144,10 @@ def precompute(model: nn.Module, head: str, data: TensorData, *, batch_size: int
         (True, torch.Size([5, 4]))
     """
     module = find(model, head, "head")
-    device = next((parameter.device for parameter in model.parameters()), data.device)
-    found: list[Tensor] = []
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    found: list[Batch] = []
     with models.evaluation_mode(model), _inputs_of(module, head) as seen:
-        for batch in data.batches(batch_size):
+        for batch in source(data).in_order(batch_size):
             inputs = batches.apply({"inputs": batch["inputs"]}, lambda column: column.to(device))["inputs"]
             logits = models.logits(model, inputs)
             if len(seen) != 1:
@@ -154,10 +159,10 @@ def precompute(model: nn.Module, head: str, data: TensorData, *, batch_size: int
                     " name a module that holds all that follows the body"
                 )
             seen.clear()
-            found.append(features.to(data.device))
+            found.append(batch | {"inputs": features.to(batches.device(batch))})
     if not found:
         raise ValueError("data is empty; there is nothing to compute features of")
-    return module, data.with_inputs(torch.cat(found))
+    return module, of_columns(batches.concatenated(found), getattr(data, "teacher", None))
 
 
 @contextmanager

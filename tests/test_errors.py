@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kdft_lib import losses, objectives, strategies
 from kdft_lib.data import TensorData, as_batch
@@ -74,6 +74,34 @@ def run(model=None, data=DATA, objective=None, strategy=FULL, **more):
         net() if model is None else model, data, objective=objective or Supervised(), strategy=strategy,
         **{"epochs": 1, "batch_size": 4} | more,
     )  # fmt: skip
+
+
+class ListDataset(Dataset):
+    """Samples in a list."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+class _Endless(Dataset):
+    def __getitem__(self, index):
+        return torch.zeros(4)
+
+
+def hugging_face_splits():
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"inputs": [[0.0] * 4] * 8, "labels": [0, 1] * 4})
+    return datasets.DatasetDict(train=rows, test=rows)
+
+
+def mobilenet():
+    return pytest.importorskip("torchvision").models.mobilenet_v3_small()
 
 
 def in_folder(action):
@@ -296,10 +324,48 @@ CASES = {
     "average": lambda: run(ema_decay=1.0),
     "best without validation": lambda: run(keep_best=True),
     "empty data": lambda: run(data=DATA[:0]),
-    "empty loader": lambda: run(data=DataLoader(TensorDataset(torch.zeros(0, 4)))),
+    "empty loader": lambda: run(data=DataLoader(TensorDataset(torch.zeros(0, 4)), batch_size=4)),
     "empty transfer data": lambda: run(transfer_data=DATA[:0].without_labels()),
     "generator": lambda: run(data=(batch for batch in DATA.batches(2))),
-    "loss that is not finite": lambda: run(data=TensorData(torch.full((8, 4), math.inf), DATA.targets)),
+    "loss that is not finite": lambda: run(
+        data=TensorData(torch.full((8, 4), 3e38) * torch.tensor([1.0, -1.0, 1.0, -1.0]), DATA.targets)
+    ),
+    "inputs that are not finite": lambda: run(data=TensorData(torch.full((8, 4), math.nan), DATA.targets)),
+    "a mask of numbers": lambda: run(data=TensorData(DATA.inputs, DATA.targets, mask=torch.ones(8))),
+    "a column twice": lambda: TensorData(DATA.inputs, columns={"targets": DATA.targets}),
+    "data of a kind unknown": lambda: run(data=7),
+    "data by its name": lambda: run(data="imagenet"),
+    "a list of tensors": lambda: run(data=[DATA.inputs, DATA.targets]),
+    "three tensors": lambda: run(data=(DATA.inputs, DATA.targets, DATA.targets)),
+    "a column of texts": lambda: run(data={"inputs": DATA.inputs, "targets": ["a"] * 8}),
+    "batches of three": lambda: run(data=TensorDataset(DATA.inputs, DATA.targets, DATA.targets)),
+    "a dataset without a length": lambda: run(data=_Endless()),
+    "splits of Hugging Face": lambda: run(data=hugging_face_splits()),
+    "samples that differ in shape": lambda: run(data=ListDataset([torch.zeros(3), torch.zeros(4)])),
+    "samples that are pictures": lambda: run(data=ListDataset([(object(), 0)] * 4)),
+    "a loader of other batches": lambda: run(data=DataLoader(DATA, batch_size=2)),
+    "a generator to resume": lambda: in_folder(
+        lambda folder: run(data=(batch for batch in DATA.batches(2)), epochs=None, steps=2, checkpoint_dir=folder)
+    ),
+    "a generator that ends": lambda: run(data=(batch for batch in DATA.batches(4)), epochs=None, steps=3),
+    "a keyword that the model lacks": lambda: run(data={"pixels": DATA.inputs, "labels": DATA.targets}),
+    "an objective of torch": lambda: run(objective=nn.CrossEntropyLoss()),
+    "an objective for several labels": lambda: run(objective=nn.BCEWithLogitsLoss()),
+    "an objective for numbers": lambda: run(objective=nn.MSELoss()),
+    "a divergence of torch": lambda: run(objective=nn.KLDivLoss()),
+    "an objective that is a function": lambda: run(objective=nn.functional.mse_loss),
+    "an objective that is a class": lambda: run(objective=Supervised),
+    "a strategy of torch": lambda: run(strategy=torch.optim.AdamW(net().parameters(), lr=0.01)),
+    "a strategy that is a class": lambda: run(strategy=FullFineTuning),
+    "a strategy that is a rate": lambda: run(strategy=0.01),
+    "an optimizer made already": lambda: run(optimizer=torch.optim.SGD(net().parameters(), lr=0.1)),
+    "an optimizer by its name": lambda: run(optimizer="adam"),
+    "a scheduler of torch": lambda: run(schedule=torch.optim.lr_scheduler.StepLR),
+    "a model by its name": lambda: fit("resnet18", DATA, objective=Supervised(), strategy=FULL, steps=1),
+    "steps in words": lambda: run(steps="three", epochs=None),
+    "augmentation by its name": lambda: run(augment="flip"),
+    "a negative number of workers": lambda: run(num_workers=-1),
+    "a head of another network": lambda: HeadOnly(head="fc", lr=0.01).prepare(mobilenet()),
     "batch of a kind unknown": lambda: as_batch("batch"),
     "columns of other lengths": lambda: TensorData(torch.zeros(3, 4), torch.zeros(2)),
     "model without logits": lambda: predict(_Words(), DATA),

@@ -125,12 +125,12 @@ def test_float16_needs_a_gpu(blobs):
 
 
 def test_empty_data_is_named(blobs):
-    for data in (blobs[:0], DataLoader(TensorDataset(torch.zeros(0, 4)))):
+    for data in (blobs[:0], DataLoader(TensorDataset(torch.zeros(0, 4)), batch_size=32)):
         with pytest.raises(ValueError, match="train_data is empty"):
             trained(linear, data)
     with pytest.raises(ValueError, match="transfer_data is empty"):
         trained(linear, blobs, transfer_data=blobs[:0].without_labels())
-    with pytest.raises(ValueError, match="train_data is a generator without a length"):
+    with pytest.raises(ValueError, match="train_data is a generator of unknown length, so that epochs"):
         trained(linear, (batch for batch in blobs.batches(3)))
 
 

@@ -1,21 +1,27 @@
-"""What a batch is: a dict with ``inputs``, ``targets`` and, where there are any, ``teacher_logits``
-and ``mask``. Everything else is turned into one at the door.
+"""What a batch is: a dict with ``inputs``, ``targets`` and, where there are any, ``teacher_logits``, ``mask`` and
+whatever else it came with. Everything else is turned into one at the door.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from kdft_lib.data import order
 
 Batch: TypeAlias = dict[str, Any]
 
 UNLABELED = -100
 """The target of a sample without a label, as in :class:`torch.nn.CrossEntropyLoss`."""
 
-_OURS = ("inputs", "targets", "teacher_logits", "mask")
+_NOT_INPUTS = ("targets", "teacher_logits", "mask")
+_LABELS = ("labels", "label")
+"""What Transformers and its data collators call the targets."""
 
 
 def as_batch(raw: Any) -> Batch:
@@ -23,10 +29,11 @@ def as_batch(raw: Any) -> Batch:
 
     Args:
         raw: A tensor of inputs, a pair ``(inputs, targets)``, a batch, or a Hugging Face dict, whose
-            ``labels`` become ``targets`` and whose other entries become the dict of ``inputs``.
+            ``labels`` or ``label`` become ``targets`` and whose other tensors become the dict of ``inputs``. NumPy
+            arrays become tensors.
 
     Returns:
-        A dict with ``inputs`` and, if given, ``targets``, ``teacher_logits`` and ``mask``.
+        A dict with ``inputs`` and every other column that came along.
 
     Raises:
         TypeError: If ``raw`` is none of these.
@@ -34,22 +41,36 @@ def as_batch(raw: Any) -> Batch:
     Example:
         >>> sorted(as_batch({"input_ids": torch.ones(2, 3), "labels": torch.zeros(2)}))
         ['inputs', 'targets']
+        >>> sorted(as_batch({"inputs": torch.ones(2, 3), "weights": torch.ones(2)}))
+        ['inputs', 'weights']
     """
-    if isinstance(raw, Tensor):
-        return {"inputs": raw}
     if isinstance(raw, Mapping):
-        if "inputs" in raw:
-            return {key: raw[key] for key in _OURS if key in raw}
-        batch: Batch = {"inputs": {key: value for key, value in raw.items() if key not in ("labels", *_OURS)}}
-        if "labels" in raw:
-            batch["targets"] = raw["labels"]
-        return batch | {key: raw[key] for key in _OURS if key in raw}
-    if isinstance(raw, Sequence) and len(raw) == 2:
-        return {"inputs": raw[0], "targets": raw[1]}
-    raise TypeError(
-        f"a batch came as a {type(raw).__name__}; it must be a tensor of inputs, a pair (inputs, targets),"
-        " a dict with inputs, or a Hugging Face dict"
-    )
+        batch = _named(raw)
+    elif isinstance(raw, Tensor | np.ndarray):
+        batch = {"inputs": raw}
+    elif isinstance(raw, Sequence) and not isinstance(raw, str) and len(raw) in (1, 2):
+        batch = dict(zip(("inputs", "targets"), raw, strict=False))
+    elif isinstance(raw, Sequence) and not isinstance(raw, str):
+        raise TypeError(
+            f"a batch came as {len(raw)} columns without names; give it as a dict, such as"
+            ' {"inputs": …, "targets": …, "weights": …}, which a collate_fn can make'
+        )
+    else:
+        raise TypeError(
+            f"a batch came as a {type(raw).__name__}; it must be a tensor of inputs, a pair (inputs, targets),"
+            " a dict with inputs, or a Hugging Face dict"
+        )
+    batch = {name: _tensors(column) for name, column in batch.items()}
+    inputs = batch["inputs"]
+    if not isinstance(inputs, Tensor) and not (isinstance(inputs, dict) and inputs):
+        raise TypeError(
+            f"a batch's inputs came as a {type(inputs).__name__}; they must be a tensor, or a dict of tensors for a"
+            " model that takes keywords: give the data a transform or a collate_fn that makes them so"
+        )
+    targets = batch.get("targets")
+    if isinstance(targets, Tensor) and not targets.is_floating_point():
+        batch["targets"] = targets.long()
+    return batch
 
 
 def has_label(targets: Tensor) -> Tensor:
@@ -65,25 +86,98 @@ def size(batch: Batch) -> int:
 
 
 def apply(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """Change each tensor of a batch, those in a dict of inputs too."""
+    """Change each tensor of a batch, those in a dict of inputs too; what is no tensor stays."""
 
     def changed(value: Any) -> Any:
-        return {key: change(item) for key, item in value.items()} if isinstance(value, Mapping) else change(value)
+        if isinstance(value, Mapping):
+            return {key: changed(item) for key, item in value.items()}
+        return change(value) if isinstance(value, Tensor) else value
 
     return {key: changed(value) for key, value in batch.items()}
+
+
+def rows(batch: Batch, chosen: slice) -> Batch:
+    """Consecutive samples of a batch."""
+    take = operator.itemgetter(chosen)
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: taken(item) for key, item in value.items()}
+        return take(value) if isinstance(value, Tensor | Sequence) else value
+
+    return {key: taken(value) for key, value in batch.items()}
+
+
+def cut(batch: Batch, parts: int) -> list[Batch]:
+    """Consecutive pieces of a batch, as equal as can be.
+
+    Raises:
+        ValueError: If it has fewer samples.
+    """
+    if parts == 1:
+        return [batch]
+    return [rows(batch, order.part(size(batch), (index, parts))) for index in range(parts)]
+
+
+def device(batch: Batch) -> torch.device:
+    """Where its inputs are."""
+    inputs = batch["inputs"]
+    found: torch.device = (next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs).device
+    return found
+
+
+def concatenated(parts: Sequence[Batch]) -> Batch:
+    """The tensors of several batches, behind one another."""
+
+    def joined(columns: list[Any]) -> Any:
+        if isinstance(columns[0], Mapping):
+            return {key: joined([column[key] for column in columns]) for key in columns[0]}
+        return torch.cat(columns)
+
+    return {
+        key: joined([part[key] for part in parts])
+        for key, column in parts[0].items()
+        if isinstance(column, Tensor | Mapping)
+    }
 
 
 def join(labeled: Batch, unlabeled: Batch) -> Batch:
     """Put two batches behind one another; the second has no labels."""
     first, second = dict(labeled), dict(unlabeled)
     if "targets" in first:
-        rows = (size(second), *first["targets"].shape[1:])
-        second["targets"] = first["targets"].new_full(rows, UNLABELED)
+        shape = (size(second), *first["targets"].shape[1:])
+        second["targets"] = first["targets"].new_full(shape, UNLABELED)
     for key in sorted(first.keys() ^ second.keys()):
         missing = "transfer_data" if key in first else "train_data"
         raise ValueError(f"{missing} has no {key} and the other data has; give {key} to both, or to neither")
 
     def joined(a: Any, b: Any) -> Any:
-        return {key: torch.cat([a[key], b[key]]) for key in a} if isinstance(a, Mapping) else torch.cat([a, b])
+        if isinstance(a, Mapping):
+            return {key: joined(a[key], b[key]) for key in a}
+        return torch.cat([a, b]) if isinstance(a, Tensor) else [*a, *b]
 
     return {key: joined(first[key], second[key]) for key in first}
+
+
+def _named(raw: Mapping[Any, Any]) -> Batch:
+    """A dict of columns: ours, or a Hugging Face one, where what a model is given stands beside the rest."""
+    batch = {("targets" if name in _LABELS and "targets" not in raw else name): raw[name] for name in raw}
+    if "inputs" in batch:
+        return batch
+    inputs = {
+        name: column
+        for name, column in batch.items()
+        if name not in _NOT_INPUTS and isinstance(column, Tensor | np.ndarray)
+    }
+    if not inputs:
+        raise TypeError(
+            f"a batch came as a dict with {', '.join(map(str, raw)) or 'nothing'}, and none of it is a tensor that a"
+            " model could be given; give the data a transform or a collate_fn that makes tensors"
+        )
+    return {"inputs": inputs} | {name: column for name, column in batch.items() if name not in inputs}
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tensors(item) for key, item in value.items()}
+    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdft_lib.data import batches
+from kdft_lib.data import batches, values
 from kdft_lib.data.batches import UNLABELED, Batch
 
 
@@ -27,6 +27,7 @@ class TensorData(Dataset[Batch]):
         teacher_logits: A tensor ``(N, ..., C)``, or the columns of the highest alone, as
             :func:`kdft_lib.teachers.cache` computes them.
         mask: A boolean tensor ``(N, ...)``, true where a position counts.
+        columns: Further tensors ``(N, ...)`` by name, such as weights or an index, which a batch then has too.
         teacher: The fingerprint of the teacher whose logits these are.
 
     Raises:
@@ -47,6 +48,7 @@ class TensorData(Dataset[Batch]):
         *,
         teacher_logits: Tensor | Mapping[str, Tensor] | None = None,
         mask: Tensor | None = None,
+        columns: Mapping[str, Tensor] | None = None,
         teacher: str | None = None,
     ):
         if (teacher_logits is None) != (teacher is None):
@@ -55,16 +57,20 @@ class TensorData(Dataset[Batch]):
                 " kdft_lib.teachers.cache(teacher, data) gives both"
             )
         given = {"inputs": inputs, "targets": targets, "teacher_logits": teacher_logits, "mask": mask}
-        columns: Batch = {
+        for name in columns or {}:
+            if name in given:
+                raise ValueError(f"columns holds {name!r}, which is an argument of its own")
+        held: Batch = {
             name: dict(column) if isinstance(column, Mapping) else column
-            for name, column in given.items()
+            for name, column in (given | dict(columns or {})).items()
             if column is not None
         }
-        lengths = {name: len(column) for name, column in _flat(columns)}
+        lengths = {name: len(column) for name, column in _flat(held)}
         if len(set(lengths.values())) != 1:
             counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise ValueError(f"{counts} rows; all columns must have the same number")
-        self._columns = columns
+        self._columns = held
+        self._counts: values.PerRow | None = None
         self.teacher = teacher
 
     @property
@@ -86,6 +92,11 @@ class TensorData(Dataset[Batch]):
     @property
     def device(self) -> torch.device:
         return next(column.device for _, column in _flat(self._columns))
+
+    @property
+    def resident(self) -> bool:
+        """Whether all of it is in memory, so that it may be moved to a device."""
+        return True
 
     @property
     def nbytes(self) -> int:
@@ -137,7 +148,7 @@ class TensorData(Dataset[Batch]):
 
     def with_teacher_logits(self, teacher_logits: Tensor | Mapping[str, Tensor], teacher: str) -> TensorData:
         """The same rows with a teacher's logits and its fingerprint."""
-        return TensorData(self.inputs, self.targets, teacher_logits=teacher_logits, mask=self.mask, teacher=teacher)
+        return of_columns(self._columns | {"teacher_logits": teacher_logits}, teacher=teacher)
 
     def rows(self, indices: Tensor) -> Batch:
         """The batch made of these rows. ``indices`` is on the data's device."""
@@ -163,6 +174,21 @@ class TensorData(Dataset[Batch]):
         for indices in order.split(batch_size):
             yield self.rows(indices)
 
+    def counts(self, name: str = "data") -> values.PerRow:
+        """What counts in each row, of values that were looked at once.
+
+        Args:
+            name: What the data is called in messages.
+
+        Raises:
+            TypeError: If the mask is not boolean.
+            ValueError: If inputs are not finite.
+        """
+        if self._counts is None:
+            values.check(self._columns, name)
+            self._counts = values.PerRow(self._columns)
+        return self._counts
+
     def fingerprint(self) -> str:
         """SHA-256 of the columns that a teacher or a loss would see: inputs, targets and mask."""
         digest = hashlib.sha256()
@@ -173,7 +199,15 @@ class TensorData(Dataset[Batch]):
         return digest.hexdigest()
 
     def _with(self, columns: Batch) -> TensorData:
-        return TensorData(**columns, teacher=self.teacher)
+        return of_columns(columns, teacher=self.teacher)
+
+
+def of_columns(columns: Batch, teacher: str | None = None) -> TensorData:
+    """Data made of a batch's columns, whatever they are called."""
+    own = {name: columns[name] for name in ("inputs", "targets", "teacher_logits", "mask") if name in columns}
+    return TensorData(
+        **own, columns={name: column for name, column in columns.items() if name not in own}, teacher=teacher
+    )
 
 
 def _flat(columns: Batch) -> Iterator[tuple[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import torch
@@ -39,13 +40,23 @@ def wide_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student.to(dtype), teacher.to(dtype)
 
 
+def readable(tensor: Tensor) -> bool:
+    """Whether a tensor's values may be looked at: not on a GPU, which would have to be waited for, and not while they
+    are traced or transformed."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
 def check_mask(mask: Tensor, logits: Tensor) -> None:
     if mask.shape != logits.shape[:-1] or mask.dtype != torch.bool:
         raise ValueError(
             f"mask has shape {tuple(mask.shape)} and dtype {mask.dtype};"
             f" it must be boolean, {tuple(logits.shape[:-1])}, one entry for each position"
         )
-    if not mask.any():
+    if readable(mask) and not mask.any():
         raise ValueError("mask counts no position; leave a batch without any out")
 
 
@@ -61,17 +72,31 @@ def reduced(values: Tensor, reduction: Reduction) -> Tensor:
     raise ValueError(f'reduction is {reduction!r}; choose "mean", "sum" or "none"')
 
 
-def check_targets(targets: Tensor, logits: Tensor, labeled: Tensor | None = None) -> None:
-    """Refuse targets that are no class index for each position, where it is labelled."""
+def check_targets(
+    targets: Tensor, logits: Tensor, labeled: Tensor | None = None, totals: Mapping[str, int] | None = None
+) -> None:
+    """Refuse targets that are no class index for each position, where it is labelled. Their range is read from
+    ``totals``, which were counted on the CPU, where there are any."""
     if targets.dtype != torch.int64 or targets.shape != logits.shape[:-1]:
         raise ValueError(
             f"targets has dtype {targets.dtype} and shape {tuple(targets.shape)};"
             f" it must be int64, {tuple(logits.shape[:-1])}, a class index for each position"
         )
-    outside = (targets < 0) | (targets >= logits.shape[-1])
-    outside = outside if labeled is None else outside & labeled
-    if outside.any():
+    wrong = _out_of_range(targets, logits.shape[-1], labeled, totals)
+    if wrong is not None:
         raise ValueError(
-            f"targets holds {int(targets[outside][0])}; it must be from 0 to {logits.shape[-1] - 1}"
+            f"targets holds {wrong}; it must be from 0 to {logits.shape[-1] - 1}"
             + (", or -100 for no label" if labeled is not None else "")
         )
+
+
+def _out_of_range(
+    targets: Tensor, classes: int, labeled: Tensor | None, totals: Mapping[str, int] | None
+) -> int | None:
+    if totals is not None:
+        return next((found for found in (totals["lowest"], totals["highest"]) if not 0 <= found < classes), None)
+    if not readable(targets):
+        return None
+    outside = (targets < 0) | (targets >= classes)
+    outside = outside if labeled is None else outside & labeled
+    return int(targets[outside][0]) if outside.any() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ def logits(model: nn.Module, inputs: Inputs) -> Tensor:
         >>> logits(torch.nn.Linear(3, 2), torch.zeros(4, 3)).shape
         torch.Size([4, 2])
     """
-    output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    output = _called(model, inputs)
     if isinstance(output, Tensor):
         return output
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -40,6 +40,20 @@ def logits(model: nn.Module, inputs: Inputs) -> Tensor:
             " it must return a tensor of logits, or an object with a tensor named logits"
         )
     return found
+
+
+def _called(model: nn.Module, inputs: Inputs) -> Any:
+    if not isinstance(inputs, Mapping):
+        return model(inputs)
+    try:
+        return model(**inputs)
+    except TypeError as error:
+        if "keyword argument" not in str(error):
+            raise
+        raise TypeError(
+            f"{type(model).__name__} was given {', '.join(inputs)} as keywords, and {str(error).split('() ')[-1]}; name"
+            ' the columns of a batch as its forward does, take the others out, or give {"inputs": a tensor}'
+        ) from error
 
 
 @contextmanager

@@ -203,7 +203,7 @@ class Objective(nn.Module):
             values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
             values = values.masked_fill(~labeled, 0.0)
         else:
-            check_targets(targets, logits, labeled)
+            check_targets(targets, logits, labeled, batch.get("totals"))
             values = F.cross_entropy(
                 logits.movedim(-1, 1) if logits.dim() > 1 else logits,
                 targets,

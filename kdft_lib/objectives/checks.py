@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from kdft_lib.losses.checks import readable
+
 Weight: TypeAlias = float | Callable[[int, int], float]
 """A number, or a schedule: a function of the epoch (from 0) and the number of epochs."""
 
@@ -19,6 +21,8 @@ def check_multi_label(targets: Tensor, labeled: Tensor, logits: Tensor) -> None:
             f"targets has dtype {targets.dtype} and shape {tuple(targets.shape)}; with multi_label=True it"
             f" must be floating-point, {tuple(logits.shape)}, from 0 to 1 for each class"
         )
+    if not readable(targets):
+        return
     outside = labeled.unsqueeze(-1) & ((targets < 0) | (targets > 1))
     if outside.any():
         raise ValueError(

@@ -306,7 +306,7 @@ class DKD(LogitObjective):
             labeled = batch["targets"] != UNLABELED
             if "mask" in batch:
                 labeled = labeled & batch["mask"]
-            check_targets(batch["targets"], student_logits, labeled)
+            check_targets(batch["targets"], student_logits, labeled, batch.get("totals"))
             targets = torch.where(labeled, batch["targets"], targets)
         student, teacher = _standardized(student_logits, teacher_logits, self.standardize)
         return losses.dkd_loss(student, teacher, targets, self.alpha, self.beta, self.temperature, reduction="none")

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import metrics, models
-from kdft_lib.data import Batch, TensorData, as_batch, batches
+from kdft_lib.data import Batch, TensorData, batches
+from kdft_lib.data.sources import source
 
 
 def predict(model: nn.Module, data: TensorData | Iterable[Any], *, batch_size: int = 512) -> Tensor:
@@ -93,8 +94,7 @@ def _answers(model: nn.Module, data: TensorData | Iterable[Any], batch_size: int
     device = first.device if first is not None else torch.device("cpu")
     answers = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []), models.evaluation_mode(model):
-        for raw in data.batches(batch_size) if isinstance(data, TensorData) else data:
-            batch = as_batch(raw)
+        for batch in source(data).in_order(batch_size):
             inputs = batches.apply({"inputs": batch["inputs"]}, lambda column: column.to(device))["inputs"]
             answers.append((models.logits(model, inputs).float().cpu(), batch))
     if not answers:

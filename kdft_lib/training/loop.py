@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kdft_lib.data import Batch, TensorData
+from kdft_lib.data import Batch
+from kdft_lib.data.sources import Data
 from kdft_lib.objectives import Objective
 from kdft_lib.strategies import Strategy
+from kdft_lib.training import checks
 from kdft_lib.training.history import History
 from kdft_lib.training.inference import evaluate
 from kdft_lib.training.run import Run
@@ -22,12 +23,12 @@ from kdft_lib.training.settings import settings_of, takes_settings
 @takes_settings
 def fit(
     model: nn.Module,
-    train_data: TensorData | Iterable[Any],
+    train_data: Data,
     *,
     objective: Objective,
     strategy: Strategy,
-    transfer_data: TensorData | Iterable[Any] | None = None,
-    val_data: TensorData | Iterable[Any] | None = None,
+    transfer_data: Data | None = None,
+    val_data: Data | None = None,
     **options: Any,
 ) -> History:
     """Train a model in place.
@@ -41,14 +42,18 @@ def fit(
 
     Args:
         model: The student. On a GPU where there is one, it ends there, and so does the teacher.
-        train_data: Data in memory (shuffled batches of ``batch_size``), or a loader with a length.
+        train_data: A :class:`~kdft_lib.data.TensorData`, a ``Dataset``, a pair ``(inputs, targets)`` of tensors or
+            NumPy arrays or a Hugging Face data set, which is shuffled into batches of ``batch_size``; or a
+            ``DataLoader`` or another iterable of batches, which come as they are. What has no length needs ``steps``.
         objective: What it learns from; see :mod:`kdft_lib.objectives`.
         strategy: What may move, and how fast: it holds the learning rate; see :mod:`kdft_lib.strategies`.
         epochs: Passes over ``train_data``; what does not fill a batch is left out of a pass, and
             every pass is shuffled anew. Either this or ``steps``.
         steps: Optimiser steps. Either this or ``epochs``.
-        batch_size: The number of samples in a step, over all processes and accumulated parts, for data in memory;
-            all samples where there are fewer. ``transfer_data`` adds as many again.
+        batch_size: The number of samples in a step, over all processes and accumulated parts;
+            all samples where there are fewer. ``transfer_data`` adds as many again. A loader has its own.
+        num_workers: The number of processes that read a dataset; 0 reads it in this one. It changes no result.
+        collate_fn: What makes a batch of a dataset's samples; torch's ``default_collate`` by default.
         transfer_data: Inputs without labels. Each step draws a batch from both: cross-entropy sees the
             labelled rows, distillation all of them.
         val_data: Data that is scored after each epoch; for choosing, never the test set.
@@ -77,7 +82,8 @@ def fit(
         :class:`~kdft_lib.training.History`.
 
     Raises:
-        TypeError: If there is no such option; the message lists those that exist.
+        TypeError: If there is no such option, the message lists those that exist; if an argument is of another type,
+            it says what to write.
         ValueError: If an argument is out of range or two do not fit together.
         FloatingPointError: If the loss is not finite; the weights are those before that step.
         OSError: If ``checkpoint_dir`` cannot be written.
@@ -90,7 +96,9 @@ def fit(
         >>> [step["step"] for step in history.steps]
         [1, 2, 3]
     """
+    checks.check_choices(model, objective, strategy)
     settings = settings_of(options, "fit")
+    checks.check_batch_size(options.get("batch_size"), train_data, transfer_data)
     if settings.keep_best and val_data is None:
         raise ValueError("keep_best needs val_data to choose by")
     run = Run(model, objective, strategy, train_data, transfer_data, val_data, settings)
@@ -113,20 +121,21 @@ def fit(
 
 def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[str, float]:
     """One step of the optimiser, from the parts of one batch; the losses, each a mean over the batch."""
-    totals: dict[str, float] = {}
-    for index, batch in enumerate(parts):
-        last = index == len(parts) - 1
+    found: list[dict[str, Tensor]] = []
+    for batch in parts:
+        last = len(found) == len(parts) - 1
         with contextlib.nullcontext() if last else run.accelerator.no_sync(run.wrapped):
             losses = run.wrapped(batch)
-            values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
-            _check_finite(values, run.step + 1)
             run.accelerator.backward(losses["loss"] * run.accelerator.num_processes)
-        totals = {name: totals.get(name, 0.0) + value for name, value in values.items()}
+        found.append({name: value.detach() for name, value in losses.items()})
+    rows = torch.stack([torch.stack([*losses.values()]) for losses in found]).tolist()
+    values = {name: sum(column) for name, column in zip(found[0], zip(*rows, strict=True), strict=True)}
+    _check_finite(values, run.step + 1)
     if clip_norm is not None:
         run.accelerator.clip_grad_norm_(run.wrapped.parameters(), clip_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    return totals
+    return values
 
 
 def _check_finite(values: dict[str, float], step: int) -> None:

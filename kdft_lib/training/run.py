@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -15,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kdft_lib.data import Batch, TensorData, batches
+from kdft_lib.data import Batch, batches
+from kdft_lib.data.sources import Counted, Data, source
+from kdft_lib.data.values import Totals
 from kdft_lib.objectives import Objective
 from kdft_lib.strategies import Strategy
-from kdft_lib.training import checkpoints
+from kdft_lib.training import checkpoints, checks
 from kdft_lib.training.averaging import MovingAverage
 from kdft_lib.training.history import History
 from kdft_lib.training.ledger import Ledger, known_before
 from kdft_lib.training.progress import progress_bar
 from kdft_lib.training.settings import Settings
-from kdft_lib.training.sources import check_teachers, count_labels, cut, described
-from kdft_lib.training.streams import stream
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,34 +44,42 @@ class Run:
         model: nn.Module,
         objective: Objective,
         strategy: Strategy,
-        train_data: TensorData | Iterable[Any],
-        transfer_data: TensorData | Iterable[Any] | None,
-        val_data: TensorData | Iterable[Any] | None,
+        train_data: Data,
+        transfer_data: Data | None,
+        val_data: Data | None,
         settings: Settings,
     ):
-        check_teachers(model, objective, [train_data, transfer_data], settings.augment)
         self.model, self.objective, self.strategy, self.settings = model, objective, strategy, settings
         self.accelerator = _accelerator(settings.precision)
         self._folder = Path(settings.checkpoint_dir) if settings.checkpoint_dir is not None else None
         given = {"train_data": train_data, "transfer_data": transfer_data}
-        self._data = {name: data for name, data in given.items() if data is not None}
+        self._data = {
+            name: source(data, name=name, num_workers=settings.num_workers, collate_fn=settings.collate_fn)
+            for name, data in given.items()
+            if data is not None
+        }
         self._val_data = val_data
-        self._streams = [
-            stream(self._placed(data), settings.batch_size, settings.seed + (index << 32), name)
-            for index, (name, data) in enumerate(self._data.items())
-        ]
-        self.steps_per_epoch = self._streams[0].length
+        sources = [*self._data.values()]
+        checks.check_teachers(model, objective, sources, settings.augment)
+        length = sources[0].length(settings.batch_size)
+        if length is None and settings.steps is None:
+            raise ValueError(
+                f"train_data is {checks.what(train_data)} of unknown length, so that epochs={settings.epochs} is no"
+                " number of steps; give steps instead"
+            )
+        self.steps_per_epoch = length or settings.steps or 1
         self.total_steps = settings.steps or (settings.epochs or 0) * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-        self.step = 0
+        self.step, self._labeled = 0, 0
         self.history = History()
         self._best: dict[str, Tensor] | None = None
         self._arguments: dict[str, str] = {}
         if self._folder is not None:
+            checks.check_resumption(sources)
             arguments = {
                 "model": type(model).__name__, "objective": objective, "strategy": strategy,
                 "processes": self.accelerator.num_processes,
-            } | settings.decisive() | {name: described(data) for name, data in given.items()}  # fmt: skip
+            } | settings.decisive() | {name: self._data.get(name, "none") for name in given}  # fmt: skip
             self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
 
     # Lending the model ---------------------------------------------------------------------------
@@ -91,9 +100,13 @@ class Run:
                 teacher.to(device)
             if self._folder is not None:
                 checkpoints.check(self._folder)
-            self._prepare()
+            self._data = {name: data.to(device) for name, data in self._data.items()}
+            streams = self._streams(0)
+            first = next(streams[0])
+            self._prepare(batches.apply(first[0], self._to_device))
             self._resume()
-            self._sources = [source.batches(self.step) for source in self._streams]
+            streams[0] = itertools.chain([first], streams[0])
+            self._drawn = streams if self.step == 0 else self._streams(self.step)
             self._started = time.perf_counter() - self.history.seconds
             self._watch()
         except BaseException:
@@ -117,10 +130,18 @@ class Run:
         self._random.__exit__(kind, error, trace)
         self.history.ledger = self._ledger()
 
-    def _prepare(self) -> None:
+    def _streams(self, first_step: int) -> list[Iterator[Counted]]:
+        """This process's part of each batch, from a step on."""
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        return [
+            data.training(self.settings.batch_size, self.settings.seed + (index << 32), first_step, share)
+            for index, data in enumerate(self._data.values())
+        ]
+
+    def _prepare(self, first_batch: Batch) -> None:
         """Make the optimiser, and let Accelerate wrap what it must."""
         self.strategy.prepare(self.model)
-        self.objective.prepare(self.model, batches.apply(next(self._streams[0].batches(0)), self._to_device))
+        self.objective.prepare(self.model, first_batch)
         if not self.strategy.param_groups(self.model):
             raise ValueError(
                 f"strategy is {self.strategy!r}, which leaves nothing of {type(self.model).__name__} to train"
@@ -177,31 +198,22 @@ class Run:
     def batches_of(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of an epoch that are left, each cut into the parts of this process."""
         while self.step < self.last_step(epoch):
-            shares = [self._share(next(source)) for source in self._sources]
-            pieces = [cut(share, self.settings.accumulate) for share in shares]
+            drawn, counts = zip(*map(next, self._drawn), strict=True)
+            totals = self._totals(counts)
+            pieces = [batches.cut(batch, self.settings.accumulate) for batch in drawn]
             joined = [batches.join(*both) if len(both) == 2 else both[0] for both in zip(*pieces, strict=True)]
-            parts = [batches.apply(part, self._to_device) for part in joined]
+            parts = [batches.apply(part, self._to_device) | {"totals": totals} for part in joined]
             if self.settings.augment is not None:
                 parts = [part | {"inputs": self.settings.augment(part["inputs"])} for part in parts]
-            totals = self._totals(parts)
-            yield [part | {"totals": totals} for part in parts]
+            yield parts
 
-    def _share(self, batch: Batch) -> Batch:
-        """The rows of a batch that are this process's."""
-        processes = self.accelerator.num_processes
-        return batch if processes == 1 else cut(batch, processes)[self.accelerator.process_index]
-
-    def _totals(self, parts: list[Batch]) -> dict[str, int]:
-        """What a mean is over: counts for the whole step, all parts and processes together."""
-        counts = {"samples": sum(batches.size(part) for part in parts), "labeled": 0, "counted": 0}
-        for part in parts:
-            labeled = batches.has_label(part["targets"]) if "targets" in part else None
-            if "mask" in part:
-                counts["counted"] += int(part["mask"].sum())
-                labeled = labeled & part["mask"] if labeled is not None else None
-            if labeled is not None:
-                counts["labeled"] += int(labeled.sum())
-        return dict(zip(counts, self._over_processes([*counts.values()]), strict=True))
+    def _totals(self, counts: Sequence[Totals]) -> Totals:
+        """What a mean is over: counts for the whole step, all parts and processes together. Labels of transfer data
+        do not count."""
+        self._labeled += counts[0]["labeled"]
+        totals = counts[0] | {name: sum(count[name] for count in counts) for name in ("samples", "counted")}
+        names = ("samples", "labeled", "counted")
+        return totals | dict(zip(names, self._over_processes([totals[name] for name in names]), strict=True))
 
     def _over_processes(self, values: list[Any]) -> list[Any]:
         if self.accelerator.num_processes == 1:
@@ -212,14 +224,6 @@ class Run:
 
     def _to_device(self, column: Tensor) -> Tensor:
         return column.to(self.accelerator.device, non_blocking=True)
-
-    def _placed(self, data: TensorData | Iterable[Any]) -> TensorData | Iterable[Any]:
-        """Data in memory on the device, if it takes less than half of what is free there."""
-        device = self.accelerator.device
-        if not isinstance(data, TensorData) or device.type != "cuda":
-            return data
-        free, _ = torch.cuda.mem_get_info(device)
-        return data.to(device) if data.nbytes < free / 2 else data
 
     # Steps and epochs ----------------------------------------------------------------------------
 
@@ -301,13 +305,14 @@ class Run:
 
     def _ledger(self) -> Ledger:
         train, transfer = self._data["train_data"], self._data.get("transfer_data")
-        labels, without = count_labels(train)
+        labels, without = train.labels() or (self._labeled, 0)
+        unlabeled = 0 if transfer is None else sum(transfer.labels() or (self.step * self.settings.batch_size, 0))
         behind = [teacher.labels for teacher in self.objective.teachers()]
         return Ledger(
             labels=labels,
-            choosing=count_labels(self._val_data)[0] if self.settings.keep_best else 0,
+            choosing=(source(self._val_data).labels() or (0, 0))[0] if self.settings.keep_best else 0,
             teacher_labels=None if None in behind else max((count for count in behind if count), default=0),
-            unlabeled=without + (sum(count_labels(transfer)) if transfer is not None else 0),
+            unlabeled=without + unlabeled,
             pretraining=known_before([teacher.pretraining for teacher in self.objective.teachers()]),
             steps=self.step,
             seconds=self.history.seconds,
@@ -345,6 +350,7 @@ class Run:
                 "random": everywhere,
                 "history": {key: value for key, value in vars(self.history).items() if key != "ledger"},
                 "best": self._best,
+                "labeled": self._labeled,
                 "average": self._average.state_dict() if self._average is not None else {},
             }
             checkpoints.write(self._folder, state)
@@ -373,7 +379,8 @@ class Run:
             self._average.load_state_dict(state["average"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self._best, self.history = state["step"], state["best"], History(**state["history"])
+        self.step, self._labeled = state["step"], state["labeled"]
+        self._best, self.history = state["best"], History(**state["history"])
         random = state["random"][self.accelerator.process_index]
         torch.set_rng_state(random[0])
         if len(random) > 1 and self.accelerator.device.type == "cuda":

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch.optim import Optimizer
 
+from kdft_lib.training import checks
 from kdft_lib.training.schedules import SCHEDULES, Schedule
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_NUMBER, _SWITCH, _PATH = (Real, "a number"), (bool, "True or False"), ((str, os.PathLike), "a path")
+_FUNCTION = (Callable, "a function")
+_TYPES: dict[str, tuple[Any, str]] = {
+    "epochs": _NUMBER, "steps": _NUMBER, "batch_size": _NUMBER, "num_workers": _NUMBER, "collate_fn": _FUNCTION,
+    "augment": _FUNCTION, "clip_norm": _NUMBER, "accumulate": _NUMBER, "seed": _NUMBER, "keep_best": _SWITCH,
+    "ema_decay": _NUMBER, "log_dir": _PATH, "checkpoint_dir": _PATH, "checkpoint_every": _NUMBER, "progress": _SWITCH,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +44,8 @@ class Settings:
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 128
+    num_workers: int = 0
+    collate_fn: Callable[[list[Any]], Any] | None = None
     augment: Callable[[Any], Any] | None = None
     optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW
     schedule: Literal["one_cycle", "cosine", "constant"] | Schedule = "one_cycle"
@@ -48,18 +61,30 @@ class Settings:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs is {self.epochs} and steps is {self.steps}; give exactly one of them")
         for name in ("epochs", "steps", "batch_size", "accumulate", "checkpoint_every"):
             count = getattr(self, name)
-            if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
+            if count is not None and (int(count) != count or count < 1):
                 raise ValueError(f"{name} is {count}; it must be a whole number of 1 or more")
+        if self.num_workers < 0 or int(self.num_workers) != self.num_workers:
+            raise ValueError(f"num_workers is {self.num_workers}; it must be a whole number of 0 or more")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}; it must be positive, or None for no clipping")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}; choose {', '.join(SCHEDULES)}, or give a function")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be None for no average")
+
+    def _check_types(self) -> None:
+        checks.check_optimizer(self.optimizer)
+        if not isinstance(self.schedule, str):
+            checks.check_schedule(self.schedule)
+        for name, (kinds, wanted) in _TYPES.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, kinds) or (kinds is Real and isinstance(value, bool))):
+                raise TypeError(f"{name} is {checks.what(value)}; it must be {wanted}")
 
     @property
     def course(self) -> Schedule:
@@ -68,7 +93,7 @@ class Settings:
 
     def decisive(self) -> dict[str, Any]:
         """Those that decide what comes out: a resumed run must have the same."""
-        free = ("epochs", "steps", "log_dir", "checkpoint_dir", "checkpoint_every", "progress")
+        free = ("epochs", "steps", "num_workers", "log_dir", "checkpoint_dir", "checkpoint_every", "progress")
         return {name: value for name, value in vars(self).items() if name not in free}
 
 

@@ -1,0 +1,306 @@
+"""The door: data of every kind goes into every function, and comes out as the same samples, whoever reads them."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from kdft_lib.data import TensorData
+from kdft_lib.data.sources import source
+from kdft_lib.features import precompute
+from kdft_lib.objectives import Objective, Supervised
+from kdft_lib.strategies import FullFineTuning
+from kdft_lib.training import evaluate, fit, predict
+
+COUNT = 30
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(COUNT, 4, generator=GENERATOR)
+Y = torch.randint(0, 3, (COUNT,), generator=GENERATOR)
+FULL = FullFineTuning(lr=0.1)
+WHOLE = TensorData(X, Y)
+
+
+class Rows(Dataset):
+    """Samples one by one, as most datasets give them."""
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, row):
+        return X[row], int(Y[row])
+
+
+class Noisy(Rows):
+    """Random transforms, from each of the three sources that people draw from."""
+
+    def __getitem__(self, row):
+        noise = torch.rand(()) + random.random() + float(np.random.rand())  # noqa: NPY002
+        return X[row] + noise, int(Y[row])
+
+
+class Stream(IterableDataset):
+    """Samples without a length."""
+
+    def __iter__(self):
+        return iter(zip(X, Y, strict=True))
+
+
+def hugging_face(streaming=False):
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"input": X.tolist(), "label": Y.tolist(), "text": ["a"] * COUNT})
+    return data.to_iterable_dataset() if streaming else data
+
+
+KINDS = {
+    "TensorData": lambda: WHOLE,
+    "TensorDataset": lambda: TensorDataset(X, Y),
+    "Dataset": Rows,
+    "Subset": lambda: Subset(Rows(), range(COUNT)),
+    "pair of tensors": lambda: (X, Y),
+    "pair of arrays": lambda: (X.double().numpy(), Y.int().numpy()),
+    "dict of columns": lambda: {"inputs": X, "targets": Y},
+    "DataLoader": lambda: DataLoader(TensorDataset(X, Y), batch_size=10),
+    "list of batches": lambda: [*WHOLE.batches(10)],
+    "IterableDataset": Stream,
+    "loader without a length": lambda: DataLoader(Stream(), batch_size=10),
+    "Hugging Face": hugging_face,
+    "Hugging Face streaming": lambda: hugging_face(streaming=True),
+}
+KEYWORDS = ("Hugging Face", "Hugging Face streaming")
+
+
+class Keywords(nn.Linear):
+    """A model that takes its input by name, as those of Transformers do."""
+
+    def forward(self, input):
+        return super().forward(input)
+
+
+def linear():
+    torch.manual_seed(0)
+    return Keywords(4, 3)
+
+
+class Headed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, input):
+        return self.head(self.body(input))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_is_predicted_in_its_order(kind):
+    assert torch.equal(predict(linear(), KINDS[kind]()), predict(linear(), WHOLE))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_is_scored(kind):
+    assert evaluate(linear(), KINDS[kind]()) == pytest.approx(evaluate(linear(), WHOLE), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_of_every_kind_of_data_are_computed(kind):
+    head, data = precompute(Headed(), "head", KINDS[kind]())
+    assert torch.equal(data.inputs, precompute(Headed(), "head", WHOLE)[1].inputs)
+    assert torch.equal(data.targets, Y)
+    assert head.in_features == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_trains(kind):
+    model = linear()
+    history = fit(model, KINDS[kind](), objective=Supervised(), strategy=FULL, steps=6, **sized(kind))
+    assert len(history.steps) == 6
+    assert history.steps[-1]["loss"] < history.steps[0]["loss"]
+    assert history.ledger.labels == (60 if kind in UNKNOWN else COUNT)
+
+
+UNKNOWN = ("list of batches", "IterableDataset", "loader without a length", "Hugging Face streaming")
+"""Kinds whose number of samples nobody knows; each labelled sample that is drawn counts."""
+
+
+def sized(kind):
+    """A loader has its own batches."""
+    return {} if "oader" in kind or kind == "list of batches" else {"batch_size": 10}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in UNKNOWN and "Loader" not in kind])
+def test_what_has_indices_trains_like_tensors(kind, assert_same_bits):
+    """The same order, so the same weights to the last bit."""
+    ends = []
+    for data in (WHOLE, KINDS[kind]()):
+        model = linear()
+        fit(model, data, objective=Supervised(), strategy=FULL, epochs=2, batch_size=10)
+        ends.append(model)
+    assert_same_bits(*[model.state_dict() for model in ends])
+
+
+def test_the_number_of_steps_is_what_batch_size_says():
+    """600 steps of one sample each is what a dataset taken for a loader gave, in silence."""
+    data = TensorDataset(torch.randn(300, 4), torch.randint(0, 3, (300,)))
+    history = fit(linear(), data, objective=Supervised(), strategy=FULL, batch_size=32, epochs=2)
+    assert len(history.steps) == 18
+    assert predict(linear(), data).shape == (300, 3)
+
+
+class Columns(Objective):
+    """Looks at what a batch holds."""
+
+    name = "columns"
+
+    def __init__(self):
+        super().__init__({"loss": 1.0})
+        self.seen = []
+
+    def parts(self, student, teacher, batch):
+        self.seen.append(dict(batch))
+        return {"loss": student.logits.square().mean()}
+
+
+@pytest.mark.parametrize("kind", ["columns", "dicts", "Hugging Face"])
+def test_a_batch_keeps_every_column(kind):
+    rows = torch.arange(COUNT)
+    data = {
+        "columns": lambda: TensorData(X, Y, columns={"weights": rows}),
+        "dicts": lambda: [{"inputs": X, "targets": Y, "weights": rows, "names": [str(row) for row in range(COUNT)]}],
+        "Hugging Face": lambda: hugging_face(),
+    }[kind]()
+    objective = Columns()
+    fit(linear(), data, objective=objective, strategy=FULL, steps=1, batch_size=COUNT if kind != "dicts" else 1)
+    batch = objective.seen[0]
+    if kind == "Hugging Face":
+        assert batch["text"] == ["a"] * COUNT
+        assert batch["inputs"].keys() == {"input"}
+    else:
+        assert torch.equal(X[batch["weights"]], batch["inputs"])
+    if kind == "dicts":
+        assert batch["names"] == [str(row) for row in range(COUNT)]
+
+
+def test_columns_are_cut_with_their_samples():
+    objective = Columns()
+    data = [{"inputs": X, "targets": Y, "names": [str(row) for row in range(COUNT)]}]
+    fit(linear(), data, objective=objective, strategy=FULL, steps=1, accumulate=4)
+    assert [name for batch in objective.seen for name in batch["names"]] == [str(row) for row in range(COUNT)]
+    assert [len(batch["names"]) for batch in objective.seen] == [len(batch["inputs"]) for batch in objective.seen]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_transforms_depend_on_seed_pass_and_sample_alone(workers):
+    """Not on who reads, on where reading began, or on what else was drawn."""
+    batches = {}
+    for start in (0, 4):
+        torch.rand(start + 1)
+        stream = source(Noisy(), num_workers=workers).training(10, seed=3, first_step=start, share=(0, 1))
+        batches[start] = [next(stream)[0]["inputs"] for _ in range(6 - start)]
+    reference = source(Noisy()).training(10, seed=3, first_step=0, share=(0, 1))
+    expected = [next(reference)[0]["inputs"] for _ in range(6)]
+    assert torch.equal(torch.cat(batches[0]), torch.cat(expected))
+    assert torch.equal(torch.cat(batches[4]), torch.cat(expected[4:]))
+    passes = [torch.cat(expected[:3]).sort(0).values, torch.cat(expected[3:]).sort(0).values]
+    assert not torch.allclose(*passes), "each pass draws anew"
+
+
+def test_reading_disturbs_no_random_numbers():
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
+    for data in (Noisy(), DataLoader(Noisy(), batch_size=10, shuffle=True), Stream()):
+        stream = source(data).training(10, seed=0, first_step=0, share=(0, 1))
+        next(stream), next(stream)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert (before[2] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("kind", ["TensorData", "Dataset", "DataLoader", "list of batches"])
+def test_shares_of_processes_make_the_same_batches(kind):
+    whole = source(KINDS[kind]()).training(10, 5, 2, (0, 1))
+    parts = [source(KINDS[kind]()).training(10, 5, 2, (process, 3)) for process in range(3)]
+    for _ in range(5):
+        shares = [next(part)[0] for part in parts]
+        assert [len(share["inputs"]) for share in shares] == [3, 3, 4]
+        assert torch.equal(torch.cat([share["inputs"] for share in shares]), next(whole)[0]["inputs"])
+
+
+def test_a_process_reads_its_own_samples_alone():
+    """Of indices nothing is read that another process keeps; of a stream, every n-th sample is kept."""
+    read = []
+
+    class Watched(Rows):
+        def __getitem__(self, row):
+            read.append(row)
+            return super().__getitem__(row)
+
+    for data in (Watched(), DataLoader(Watched(), batch_size=10)):
+        read.clear()
+        stream = source(data).training(10, 0, 0, (1, 2))
+        [next(stream) for _ in range(3)]
+        assert len(read) == 15
+    stream = source(Stream()).training(10, 0, 0, (1, 2))
+    assert torch.equal(next(stream)[0]["inputs"], X[1:10:2])
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_resumes_exactly(kind, workers, tmp_path, assert_same_bits):
+    if workers and kind not in ("Dataset", "IterableDataset", "DataLoader"):
+        pytest.skip("workers read what is not in memory")
+
+    class Stop(Exception):
+        pass
+
+    def data():
+        if kind == "Dataset":
+            return Noisy()
+        if kind == "DataLoader":
+            return DataLoader(Noisy(), batch_size=10, shuffle=True, num_workers=workers)
+        return KINDS[kind]()
+
+    def run(model, stop_at=None, **more):
+        def augment(inputs):
+            augment.calls += 1
+            if augment.calls == stop_at:
+                raise Stop
+            return inputs + 0.1 if isinstance(inputs, torch.Tensor) else inputs
+
+        augment.calls = 0
+        fit(
+            model, data(), objective=Supervised(), strategy=FULL, steps=8, augment=augment,
+            num_workers=workers if kind != "DataLoader" else 0, **sized(kind), **more,
+        )  # fmt: skip
+
+    whole, resumed = linear(), linear()
+    run(whole)
+    with pytest.raises(Stop):
+        run(linear(), 6, checkpoint_dir=tmp_path, checkpoint_every=2)
+    run(resumed, checkpoint_dir=tmp_path, checkpoint_every=2)
+    assert_same_bits(whole.state_dict(), resumed.state_dict())
+
+
+def test_a_run_that_may_not_resume_exactly_says_so(tmp_path):
+    class Own(torch.utils.data.Sampler):
+        def __iter__(self):
+            return iter(range(COUNT))
+
+        def __len__(self):
+            return COUNT
+
+    loader = DataLoader(TensorDataset(X, Y), batch_size=10, sampler=Own())
+    with pytest.warns(UserWarning, match="its order comes from a Own"):
+        fit(linear(), loader, objective=Supervised(), strategy=FULL, steps=1, checkpoint_dir=tmp_path)
+
+
+def test_targets_are_looked_at_before_a_step_and_counted_once():
+    data = TensorData(X, Y.masked_fill(torch.arange(COUNT) % 2 == 0, -100), mask=torch.arange(COUNT) < 20)
+    totals = data.counts().of()
+    assert totals == {"samples": 30, "labeled": 10, "counted": 20, "lowest": int(Y[1:20:2].min()), "highest": 2}
+    rows = torch.tensor([1, 2, 3, 25])
+    assert data.counts().of(rows) == totals | {"samples": 4, "labeled": 2, "counted": 3}
