@@ -80,7 +80,10 @@ def _quick(
     student: Tensor, teacher: Tensor, weights: tuple[float, float], temperature: float
 ) -> tuple[Tensor, Tensor] | None:
     """Value and gradient from sums of products, in the precision at hand; ``None`` where a row or a column
-    varies so little, or is so small, that this would lose digits."""
+    varies so little, or is so small, that this would lose digits, and on a GPU, which would have to be waited for
+    to tell."""
+    if student.device.type != "cpu":
+        return None
     samples, classes = student.shape
     q, p = (logits.mul(1 / temperature).softmax(1) for logits in (student, teacher))
     squares = q * q, p * p, q * p

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdft_lib import losses
 from kdft_lib.data import Batch
 from kdft_lib.features import Outputs
-from kdft_lib.losses.checks import positive
+from kdft_lib.losses.checks import positive, readable
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
@@ -80,7 +80,7 @@ class LwF(LogitObjective):
         if not self.joint:
             old = self._places(student_logits, teacher_logits)
             targets = self._targets(batch)
-            if torch.isin(targets, targets.new_tensor(old)).any():
+            if readable(targets) and torch.isin(targets, targets.new_tensor(old)).any():
                 raise ValueError(f"targets holds an old class ({old}); with joint=False only new ones may be labelled")
             places = torch.tensor(old, device=student_logits.device)
             student_logits = student_logits.index_fill(-1, places, -torch.inf)
