@@ -147,6 +147,9 @@ def join(labeled: Batch, unlabeled: Batch) -> Batch:
     if "targets" in first:
         shape = (size(second), *first["targets"].shape[1:])
         second["targets"] = first["targets"].new_full(shape, UNLABELED)
+        # A number of −100 may be meant; these are not.
+        first["labeled"] = first["targets"].new_ones(size(first), dtype=torch.bool)
+        second["labeled"] = second["targets"].new_zeros(size(second), dtype=torch.bool)
     for key in sorted(first.keys() ^ second.keys()):
         missing = "transfer_data" if key in first else "train_data"
         raise ValueError(f"{missing} has no {key} and the other data has; give {key} to both, or to neither")

@@ -9,8 +9,8 @@ from kdft_lib.data import batches
 from kdft_lib.data.batches import Batch
 
 Totals = dict[str, int]
-"""Of a batch: its ``samples``, those ``labeled``, the positions ``counted`` by its mask, and its ``lowest`` and
-``highest`` class; 0 where there are none."""
+"""Of a batch: its ``samples``, the positions ``labeled``, those ``counted`` by its mask, those ``given`` a target that is
+a number (samples, or what the mask counts), and its ``lowest`` and ``highest`` class; 0 where there are none."""
 
 
 def check(columns: Batch, name: str) -> None:
@@ -67,7 +67,7 @@ class PerRow:
             name: samples * held if isinstance(held, int) else int((held if rows is None else held[rows]).sum())
             for name, held in self._counts.items()
         }
-        return {"samples": samples} | counts | self._range
+        return {"samples": samples, "given": counts["counted"] or samples} | counts | self._range
 
 
 def _by_row(counting: Tensor | None) -> Tensor | int:

@@ -17,9 +17,9 @@ from kdft_lib.objectives.logits import (
     LogitMatching,
     LogitObjective,
     SoftTargets,
-    Supervised,
 )
 from kdft_lib.objectives.sequences import GKD
+from kdft_lib.objectives.supervised import Supervised
 
 __all__ = [
     "DIST",

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import features
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
-from kdft_lib.losses.checks import check_targets
-from kdft_lib.objectives.checks import Weight, check_multi_label, named, weight_at
+from kdft_lib.objectives.checks import Weight, named, weight_at
+from kdft_lib.objectives.labels import cross_entropies
+from kdft_lib.objectives.numbers import Loss
 from kdft_lib.teachers import Teacher, expand
 
 _NO_SETTINGS = {"training", "teacher", "class_dim", "student_layers", "teacher_layers", "reads_logits", "weights"}
@@ -53,6 +53,10 @@ class Objective(nn.Module):
     """
 
     name: str
+    _labels = "labeled"
+    """The name in the totals of what its mean over labels divides by."""
+    _weighs = False
+    """Whether labels count unequally."""
 
     def __init__(
         self,
@@ -118,6 +122,11 @@ class Objective(nn.Module):
         """What it is the sum of, each with the factor that counts now."""
         yield 1.0, self
 
+    @property
+    def scored_by(self) -> Loss | None:
+        """What validation scores it by, in place of accuracy and cross-entropy."""
+        return next((loss for _, term in self.terms() if term is not self and (loss := term.scored_by)), None)
+
     def teachers(self) -> list[Teacher]:
         """Those it learns from, each once."""
         return list({id(term.teacher.model): term.teacher for _, term in self.terms() if term.teacher}.values())
@@ -175,8 +184,20 @@ class Objective(nn.Module):
         totals = batch.get("totals")
         return value * (batches.size(batch) / totals["samples"]) if totals else value
 
+    def weighed(self, batch: Batch) -> dict[str, Tensor]:
+        """What weighted labels weigh together, by the names of the terms' totals: the loop adds it up over the parts
+        and processes of a step, and hands it back among the batch's ``totals``."""
+        weighing = [term for _, term in self.terms() if term._weighs and batch.get("targets") is not None]
+        return {term._labels: term._label_weights(batch).sum() for term in weighing}
+
     def cross_entropy(
-        self, logits: Tensor, batch: Batch, *, label_smoothing: float = 0.0, multi_label: bool = False
+        self,
+        logits: Tensor,
+        batch: Batch,
+        *,
+        label_smoothing: float = 0.0,
+        multi_label: bool = False,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """The mean cross-entropy with the batch's targets over the labelled positions of the whole step.
 
@@ -186,6 +207,7 @@ class Objective(nn.Module):
                 several labels at once, ``(..., C)`` from 0 to 1.
             label_smoothing: How much of each label is spread evenly over all classes.
             multi_label: Whether classes do not exclude one another; the cross-entropy is then binary.
+            weight: How much each class counts, ``(C,)``; all alike by default.
 
         Returns:
             A scalar, 0 where the batch has no label.
@@ -196,23 +218,11 @@ class Objective(nn.Module):
         targets = self._targets(batch)
         if "mask" in batch:
             targets = targets.masked_fill(~batch["mask"], UNLABELED)
-        self._check_kind(targets, logits, multi_label)
-        labeled = batches.has_label(targets)
-        if multi_label:
-            check_multi_label(targets, labeled, logits)
-            values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
-            values = values.masked_fill(~labeled, 0.0)
-        else:
-            check_targets(targets, logits, labeled, batch.get("totals"))
-            values = F.cross_entropy(
-                logits.movedim(-1, 1) if logits.dim() > 1 else logits,
-                targets,
-                ignore_index=UNLABELED,
-                label_smoothing=label_smoothing,
-                reduction="none",
-            )
-        count = batch["totals"]["labeled"] if "totals" in batch else int(labeled.sum())
-        return values.sum() / max(count, 1)
+        values = cross_entropies(
+            self, logits, targets, label_smoothing=label_smoothing, multi_label=multi_label, weight=weight,
+            totals=batch.get("totals"),
+        )  # fmt: skip
+        return self._mean_over_labels(values, batch)
 
     def extra_repr(self) -> str:
         settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
@@ -261,13 +271,15 @@ class Objective(nn.Module):
             )
         return batch["targets"]
 
-    def _check_kind(self, targets: Tensor, logits: Tensor, multi_label: bool) -> None:
-        if not multi_label and targets.is_floating_point() and targets.shape == logits.shape:
-            raise ValueError(
-                f"targets has dtype {targets.dtype} and the logits' shape, as multi-label targets have, but"
-                f" {type(self).__name__} takes classes that exclude one another;"
-                " use Supervised(multi_label=True) or LogitMatching(teacher, multi_label=True)"
-            )
+    def _label_weights(self, batch: Batch) -> Tensor:
+        """How much each target counts, true and false alone where all labels count alike."""
+        labeled = batches.has_label(batch["targets"])
+        return labeled & batch["mask"] if "mask" in batch else labeled
+
+    def _mean_over_labels(self, values: Tensor, batch: Batch) -> Tensor:
+        """Values, 0 where there is no label, over what the labels of the whole step weigh together."""
+        total = batch["totals"][self._labels] if "totals" in batch else self._label_weights(batch).sum()
+        return values.sum() / (total.clamp(min=1e-30) if isinstance(total, Tensor) else total or 1)
 
 
 class Sum(Objective):

@@ -1,4 +1,4 @@
-"""Learn from labels, and from a teacher's logits."""
+"""Learn from a teacher's logits."""
 
 from __future__ import annotations
 
@@ -13,43 +13,8 @@ from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import check_targets, positive
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
+from kdft_lib.objectives.labels import refuse_numbers
 from kdft_lib.teachers import Teacher
-
-
-class Supervised(Objective):
-    """Learn from the labels: cross-entropy, as ordinary training and supervised fine-tuning (SFT) have it, part
-    ``supervised/ce``.
-
-    Args:
-        label_smoothing: How much of each label is spread evenly over all classes (Szegedy et al.,
-            2016, section 7), from 0 to below 1.
-        multi_label: Whether targets are floating-point, of the logits' shape, 0 or 1 for each class; the loss is
-            then binary cross-entropy, a mean over classes as in :class:`torch.nn.BCEWithLogitsLoss`.
-        class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
-
-    Raises:
-        ValueError: If ``label_smoothing`` is out of range; in use, if a batch has no targets, or a
-            target is no class.
-
-    Example:
-        >>> batch = {"inputs": torch.zeros(2, 3), "targets": torch.tensor([0, 1])}
-        >>> sorted(Supervised()(torch.nn.Linear(3, 2), batch))
-        ['loss', 'supervised/ce']
-    """
-
-    name = "supervised"
-
-    def __init__(self, *, label_smoothing: float = 0.0, multi_label: bool = False, class_dim: int = -1):
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to below 1")
-        if label_smoothing and multi_label:
-            raise ValueError("label_smoothing spreads one label over all classes; with multi_label=True it must be 0")
-        super().__init__({"ce": 1.0}, class_dim=class_dim)
-        self.label_smoothing, self.multi_label = label_smoothing, multi_label
-
-    def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        smoothing, multi_label = self.label_smoothing, self.multi_label
-        return {"ce": self.cross_entropy(student.logits, batch, label_smoothing=smoothing, multi_label=multi_label)}
 
 
 class LogitObjective(Objective):
@@ -108,12 +73,16 @@ class LogitObjective(Objective):
         parts = {}
         if self.weights["kd"]:
             targets = batch.get("targets")
-            if targets is not None:
-                self._check_kind(targets, student.logits, self.multi_label)
+            if targets is not None and targets.is_floating_point() and targets.shape == student.logits.shape:
+                self._check_numbers(targets)
             parts["kd"] = self._kd(student.logits, teacher.logits, batch)
         if self.weights["ce"]:
             parts["ce"] = self._ce(student.logits, teacher.logits, batch)
         return parts
+
+    def _check_numbers(self, targets: Tensor) -> None:
+        """Refuse a divergence of distributions over classes where targets are none."""
+        refuse_numbers(self, targets)
 
     def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return self.mean(self.divergence(student_logits, teacher_logits, batch), batch)
@@ -210,6 +179,9 @@ class LogitMatching(LogitObjective):
     """Learn the teacher's logits themselves (Ba and Caruana, 2014), and labels where there are any:
     parts ``logit_matching/kd`` and ``logit_matching/ce``. Also known as logit regression, or MSE distillation.
 
+    Outputs need not be logits: of numbers, it is the distillation of regression. There labels are learned beside it,
+    by ``LogitMatching(teacher) + Supervised(loss=F.mse_loss)``.
+
     Args:
         teacher: The model to learn from, any with the student's outputs; it is never trained.
         kd_weight: How much the squared distance of the logits counts: a number or a schedule. As in the paper,
@@ -242,7 +214,12 @@ class LogitMatching(LogitObjective):
         self.multi_label = multi_label
 
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        if student_logits.dim() == 1:  # One output for each sample, without a dimension of its own.
+            student_logits, teacher_logits = student_logits.unsqueeze(-1), teacher_logits.unsqueeze(-1)
         return losses.logit_mse_loss(student_logits, teacher_logits, reduction="none")
+
+    def _check_numbers(self, targets: Tensor) -> None:
+        """Outputs of any kind have a distance."""
 
 
 class DKD(LogitObjective):

@@ -199,10 +199,12 @@ class Run:
         """The batches of an epoch that are left, each cut into the parts of this process."""
         while self.step < self.last_step(epoch):
             drawn, counts = zip(*map(next, self._drawn), strict=True)
-            totals = self._totals(counts)
+            totals: dict[str, Any] = self._totals(counts)
             pieces = [batches.cut(batch, self.settings.accumulate) for batch in drawn]
             joined = [batches.join(*both) if len(both) == 2 else both[0] for both in zip(*pieces, strict=True)]
-            parts = [batches.apply(part, self._to_device) | {"totals": totals} for part in joined]
+            parts = [batches.apply(part, self._to_device) for part in joined]
+            totals |= self._weighed(parts)
+            parts = [part | {"totals": totals} for part in parts]
             if self.settings.augment is not None:
                 parts = [part | {"inputs": self.settings.augment(part["inputs"])} for part in parts]
             yield parts
@@ -212,8 +214,14 @@ class Run:
         do not count."""
         self._labeled += counts[0]["labeled"]
         totals = counts[0] | {name: sum(count[name] for count in counts) for name in ("samples", "counted")}
-        names = ("samples", "labeled", "counted")
+        names = ("samples", "labeled", "counted", "given")
         return totals | dict(zip(names, self._over_processes([totals[name] for name in names]), strict=True))
+
+    def _weighed(self, parts: list[Batch]) -> dict[str, Tensor]:
+        """What labels of unequal weight weigh together, left on the device so that nothing waits for it."""
+        found = [self.objective.weighed(part) for part in parts]
+        sums = {name: torch.stack([part[name] for part in found]).sum() for name in found[0]}
+        return {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
 
     def _over_processes(self, values: list[Any]) -> list[Any]:
         if self.accelerator.num_processes == 1:
@@ -273,7 +281,7 @@ class Run:
         }
         row = {"epoch": epoch, "step": self.step, **means} | {f"val_{name}": score for name, score in scores.items()}
         best = max((row["val_accuracy"] for row in self.history.epochs if "val_accuracy" in row), default=-1.0)
-        if scores and scores["accuracy"] > best:
+        if "accuracy" in scores and scores["accuracy"] > best:
             self.history.best_epoch = epoch
             if self.settings.keep_best:
                 self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
