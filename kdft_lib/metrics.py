@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import models
@@ -22,6 +22,9 @@ __all__ = [
     "latency",
     "parameters",
 ]
+
+_BLOCK = 2**18
+"""How many numbers are held in float64 at once."""
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:
@@ -60,7 +63,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> float:
         0.6931
     """
     logits, targets = _labeled(logits, targets)
-    return F.cross_entropy(logits.double(), targets).item()
+    return nats(logits, targets).mean().item()
 
 
 def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
@@ -166,6 +169,26 @@ def latency(model: nn.Module, inputs: models.Inputs, *, repeats: int = 50) -> La
             times.append(1000 * (time.perf_counter() - start))
     times = times[5:]
     return Latency(statistics.median(times), statistics.quantiles(times, n=20)[-1])
+
+
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Each target's negative log-likelihood, ``(N,)``, in float64."""
+    return in_blocks(lambda block, at: -block.log_softmax(-1).gather(-1, at.unsqueeze(-1)).squeeze(-1), logits, targets)
+
+
+def in_blocks(values: Callable[..., Tensor], *columns: Tensor) -> Tensor:
+    """Values of rows, in float64, of some rows at a time: whole, the copy would be twice as large as what it is of.
+
+    Args:
+        values: From some rows of each column to a value, or values, for each row.
+        columns: Tensors ``(N, ...)``.
+    """
+
+    def wide(part: Tensor) -> Tensor:
+        return part.double() if part.is_floating_point() else part
+
+    size = max(1, _BLOCK * len(columns[0]) // max(1, columns[0].numel()))
+    return torch.cat([values(*map(wide, parts)) for parts in zip(*(each.split(size) for each in columns), strict=True)])
 
 
 def _wait() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -217,6 +218,14 @@ CASES = {
         net(), MANY | {"targets": torch.full((2, 3), 2.0)}
     ),
     "multi-label evaluation": lambda: evaluate(net(4), TensorData(torch.zeros(8, 4), torch.zeros(8, 3))),
+    "numbers for classes": lambda: Supervised()(net(), MANY | {"targets": torch.zeros(2)}),
+    "loss that is a module": lambda: Supervised(loss=nn.MSELoss()),
+    "loss beside smoothing": lambda: Supervised(loss=F.mse_loss, label_smoothing=0.1),
+    "loss of other shapes": lambda: run(net(2), objective=Supervised(loss=F.mse_loss)),
+    "loss that is a mean": lambda: Supervised(loss=lambda *pair, reduction: F.mse_loss(*pair))(net(), MANY),
+    "weight of a class": lambda: Supervised(weight=[1.0, -1.0]),
+    "weights of other classes": lambda: run(objective=Supervised(weight=[1.0, 2.0])),
+    "weight of several labels": lambda: Supervised(weight=[1.0, 2.0], multi_label=True),
     "smoothed multi-label": lambda: Supervised(label_smoothing=0.1, multi_label=True),
     "label smoothing": lambda: Supervised(label_smoothing=1.0),
     "no targets": lambda: run(data=DATA.without_labels()),
@@ -370,6 +379,12 @@ CASES = {
     "columns of other lengths": lambda: TensorData(torch.zeros(3, 4), torch.zeros(2)),
     "model without logits": lambda: predict(_Words(), DATA),
     "no data to predict": lambda: predict(net(), DATA[:0]),
+    "label that is no class": lambda: evaluate(net(2), DATA),
+    "labels that are all missing": lambda: evaluate(net(), TensorData(torch.zeros(8, 4), torch.full((8,), -100))),
+    "metric with a value for each class": lambda: evaluate(net(), DATA, metrics={"each": lambda *_: torch.ones(3)}),
+    "metric of our own name": lambda: evaluate(net(), DATA, metrics={"loss": max}),
+    "metric by its name": lambda: evaluate(net(), DATA, metrics={"f1": "f1"}),
+    "metrics without names": lambda: evaluate(net(), DATA, metrics=[max]),
     "no labels to evaluate": lambda: evaluate(net(), DATA.without_labels()),
     # Files
     "other arguments than before": lambda: in_folder(other_arguments),
@@ -503,7 +518,9 @@ def test_defaults_are_those_documented():
             "temperature": 4.0, "kd_weight": 0.9, "ce_weight": 0.1, "standardize": False, "class_dim": -1,
         },
         "Sum": {"factors": None},
-        "Supervised": {"label_smoothing": 0.0, "multi_label": False, "class_dim": -1},
+        "Supervised": {
+            "label_smoothing": 0.0, "multi_label": False, "weight": None, "loss": None, "class_dim": -1,
+        },
         "L2SP": {"head": None, "head_weight": 0.0},
         "BitFit": {"head": None, "weight_decay": 0.01, "decay_all": False},
         "FullFineTuning": {"weight_decay": 0.01, "decay_all": False},

@@ -9,8 +9,8 @@ from kdft_lib.data import batches
 from kdft_lib.data.batches import Batch
 
 Totals = dict[str, int]
-"""Of a batch: its ``samples``, the positions ``labeled``, those ``counted`` by its mask, those ``given`` a target that is
-a number (samples, or what the mask counts), and its ``lowest`` and ``highest`` class; 0 where there are none."""
+"""Of a batch: its ``samples``, the positions ``labeled``, those ``counted`` by its mask, those ``given`` a target that
+is a number (samples, or what the mask counts), and its ``lowest`` and ``highest`` class; 0 where there are none."""
 
 
 def check(columns: Batch, name: str) -> None:

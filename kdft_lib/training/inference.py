@@ -2,101 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdft_lib import metrics, models
-from kdft_lib.data import Batch, TensorData, batches
-from kdft_lib.data.sources import source
+from kdft_lib import models
+from kdft_lib.data import Batch, batches
+from kdft_lib.data.sources import Data, source
+from kdft_lib.objectives.numbers import Loss
+from kdft_lib.training.scores import Metric, Scores
+
+Collate: TypeAlias = Callable[[list[Any]], Any]
 
 
-def predict(model: nn.Module, data: TensorData | Iterable[Any], *, batch_size: int = 512) -> Tensor:
-    """The logits for each sample, in evaluation mode.
+def predict(
+    model: nn.Module, data: Data, *, batch_size: int = 512, num_workers: int = 0, collate_fn: Collate | None = None
+) -> Tensor:
+    """The logits for each sample, in evaluation mode. Of the data, no more than a batch is held.
 
     Args:
         model: The model to ask; where it is, there it computes. Its modes, gradients and the random state stay.
-        data: Data in memory, or a loader of batches.
-        batch_size: The size of the model's calls, for data in memory.
+        data: Data of any kind that :func:`~kdft_lib.training.fit` takes.
+        batch_size: The size of the model's calls; a loader has its own.
+        num_workers: The number of processes that read a dataset; 0 reads it in this one.
+        collate_fn: What makes a batch of a dataset's samples; torch's ``default_collate`` by default.
 
     Returns:
         ``(N, ..., C)`` on the CPU, in the data's order.
 
     Raises:
-        ValueError: If the data is empty.
+        TypeError: If it is no data; the message lists what is.
+        ValueError: If it is empty.
 
     Example:
         >>> predict(nn.Linear(3, 2), TensorData(torch.zeros(5, 3))).shape
         torch.Size([5, 2])
     """
-    return torch.cat([logits for logits, _ in _answers(model, data, batch_size)])
+    answers = []
+    with _asked(model) as device:
+        for batch in source(data, num_workers=num_workers, collate_fn=collate_fn).in_order(batch_size):
+            answers.append(_answer(model, batch, device).cpu())
+            del batch
+    if not answers:
+        raise ValueError("data is empty; there is nothing to ask the model")
+    return torch.cat(answers)
 
 
 def evaluate(
-    model: nn.Module, data: TensorData | Iterable[Any], *, batch_size: int = 512, class_dim: int = -1
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: Loss | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    batch_size: int = 512,
+    num_workers: int = 0,
+    collate_fn: Collate | None = None,
+    class_dim: int = -1,
 ) -> dict[str, float]:
-    """Accuracy and cross-entropy on the labelled samples.
+    """Accuracy and cross-entropy on the labelled samples, or how far numbers are from those that were predicted.
+
+    Scores are added up batch by batch, in float64, so memory does not grow with the data.
 
     Args:
         model: The model to ask; where it is, there it computes. Its modes, gradients and the random state stay.
-        data: Data with targets, in memory or as a loader; −100 is no label.
-        batch_size: The size of the model's calls, for data in memory.
+        data: Data with targets, of any kind that :func:`~kdft_lib.training.fit` takes; −100 is no label. Where it has a mask, positions that this
+            leaves out are not scored.
+        loss: What compares outputs with targets that are numbers, ``f(outputs, targets, reduction="none")``, as in
+            :class:`~kdft_lib.objectives.Supervised`; there is no accuracy then. By default targets are classes, or
+            several labels at once where they are floating-point.
+        metrics: Further scores by name: a metric of torchmetrics, which is copied and updated batch by batch, or a
+            function ``f(outputs, targets)`` that returns a number, such as
+            :func:`kdft_lib.metrics.calibration_error`, for which all outputs are kept until the end. They see what is
+            labelled alone, ``(N, C)`` and ``(N,)``, or for several labels and numbers both alike.
+        batch_size: The size of the model's calls; a loader has its own.
+        num_workers: The number of processes that read a dataset; 0 reads it in this one.
+        collate_fn: What makes a batch of a dataset's samples; torch's ``default_collate`` by default.
         class_dim: The dimension of the classes in the logits.
 
     Returns:
         ``accuracy``, from 0 to 1, and ``loss``, the mean cross-entropy in nats. Of multi-label targets
         (floating-point, of the logits' shape), the share of right answers over all classes, and the mean
-        binary cross-entropy.
+        binary cross-entropy. With ``loss``, its mean over the numbers of a sample, then over samples, as ``loss``.
+        And the ``metrics``.
 
     Raises:
-        ValueError: If the data is empty or has no targets.
+        TypeError: If ``loss`` or a metric is none, or it is no data; the message lists what is.
+        ValueError: If the data is empty or has no targets, shapes do not match, a target is no class, or a metric has
+            more than one value.
 
     Example:
         >>> data = TensorData(torch.eye(2), torch.tensor([0, 1]))
         >>> evaluate(nn.Identity(), data)["accuracy"]
         1.0
+        >>> data = TensorData(torch.zeros(4, 1), torch.tensor([1.0, 1.0, 1.0, 3.0]))
+        >>> evaluate(nn.Identity(), data, loss=torch.nn.functional.mse_loss)
+        {'loss': 3.0}
     """
-    answers = _answers(model, data, batch_size)
-    if any("targets" not in batch for _, batch in answers):
-        raise ValueError("data has no targets; evaluate needs labels, predict does not")
-    logits = torch.cat([logits.movedim(class_dim, -1).flatten(0, -2) for logits, _ in answers])
-    given = [batch["targets"].cpu() for _, batch in answers]
-    if given[0].is_floating_point():
-        return _multi_label_scores(logits, torch.cat(given))
-    targets = torch.cat([part.flatten() for part in given])
-    return {
-        "accuracy": metrics.accuracy(logits, targets),
-        "loss": metrics.cross_entropy(logits, targets),
-    }
+    scores = Scores(loss, metrics, class_dim)
+    with _asked(model) as device:
+        for batch in source(data, num_workers=num_workers, collate_fn=collate_fn).in_order(batch_size):
+            # Without a name, an answer is gone before the next batch is made.
+            scores.add(_answer(model, batch, device), batch)
+            del batch
+        return scores.result()
 
 
-def _multi_label_scores(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    if targets.dim() < 2 or targets.flatten(0, -2).shape != logits.shape:
-        raise ValueError(
-            f"targets has dtype {targets.dtype} and shape {tuple(targets.shape)}; class indices are int64, and"
-            f" multi-label targets have the logits' shape, {tuple(logits.shape)}"
-        )
-    targets = targets.flatten(0, -2)
-    labeled = batches.has_label(targets)
-    logits, targets = logits[labeled], targets[labeled]
-    return {
-        "accuracy": ((logits > 0) == (targets > 0.5)).double().mean().item(),
-        "loss": F.binary_cross_entropy_with_logits(logits, targets).item(),
-    }
-
-
-def _answers(model: nn.Module, data: TensorData | Iterable[Any], batch_size: int) -> list[tuple[Tensor, Batch]]:
-    """Logits in float32 and their batch, all on the CPU."""
+@contextmanager
+def _asked(model: nn.Module) -> Iterator[torch.device]:
+    """The device of a model that stays as it is, and so does the random state."""
     first = next(iter([*model.parameters(), *model.buffers()]), None)
     device = first.device if first is not None else torch.device("cpu")
-    answers = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []), models.evaluation_mode(model):
-        for batch in source(data).in_order(batch_size):
-            inputs = batches.apply({"inputs": batch["inputs"]}, lambda column: column.to(device))["inputs"]
-            answers.append((models.logits(model, inputs).float().cpu(), batch))
-    if not answers:
-        raise ValueError("data is empty; there is nothing to ask the model")
-    return answers
+        yield device
+
+
+def _answer(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """What the model gives, in float32."""
+    inputs = batches.apply({"inputs": batch["inputs"]}, lambda column: column.to(device))["inputs"]
+    return models.logits(model, inputs).float()

@@ -112,7 +112,11 @@ def fit(
                     run.write_checkpoint()
             run.synchronize_buffers()
             with run.averaged():
-                scores = {} if val_data is None else evaluate(model, val_data, class_dim=objective.class_dim)
+                scores = (
+                    {}
+                    if val_data is None
+                    else evaluate(model, val_data, loss=objective.scored_by, class_dim=objective.class_dim)
+                )
                 run.record_epoch(epoch, scores)
             run.write_checkpoint()
         run.choose_weights()
