@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdft_lib.data import UNLABELED, TensorData
+from kdft_lib.data.values import PerRow
 from kdft_lib.objectives import LogitMatching, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.training import evaluate, fit
@@ -29,8 +30,8 @@ def numbers():
 
 def step_of(objective, model, parts):
     """The gradient of a step whose batch comes in parts, as the loop makes it."""
-    counts = [objective.counts(part) for part in parts]
-    totals = {name: float(sum(count[name] for count in counts)) for name in counts[0]}
+    counts = [PerRow(part).of() | objective.weighed(part) for part in parts]
+    totals = {name: sum(count[name] for count in counts) for name in counts[0] if name not in ("lowest", "highest")}
     model.zero_grad()
     losses = [objective(model, part | {"totals": totals}) for part in parts]
     sum(loss["loss"] for loss in losses).backward()

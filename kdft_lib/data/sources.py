@@ -113,13 +113,9 @@ class Source:
     def __str__(self) -> str:
         return f"{type(self.data).__name__} of {'unknown length' if self.samples is None else self.samples}"
 
-    def _checked(self, raw: Any) -> Batch:
+    def _counted(self, raw: Any) -> Counted:
         batch = as_batch(raw)
         values.check(batch, self.name)
-        return batch
-
-    def _counted(self, raw: Any) -> Counted:
-        batch = self._checked(raw)
         return batch, values.PerRow(batch).of()
 
 
@@ -131,7 +127,6 @@ class InMemory(Source):
     def __init__(self, data: TensorData, name: str):
         super().__init__(data, name)
         self.samples = _some(len(data), name)
-        self._counts = data.counts(name)
 
     def length(self, batch_size: int) -> int:
         return len(self.data) // min(batch_size, len(self.data))
@@ -140,8 +135,9 @@ class InMemory(Source):
         return self.data.batches(batch_size)
 
     def training(self, batch_size: int, seed: int, first_step: int, share: order.Share) -> Iterator[Counted]:
+        counts = self.data.counts(self.name)
         for _, rows in order.training(len(self.data), batch_size, seed, first_step, share):
-            yield self.data.rows(rows.to(self.data.device, non_blocking=True)), self._counts.of(rows)
+            yield self.data.rows(rows.to(self.data.device, non_blocking=True)), counts.of(rows)
 
     def to(self, device: torch.device) -> Source:
         if device.type != "cuda" or not self.data.resident:
@@ -150,7 +146,7 @@ class InMemory(Source):
         return InMemory(self.data.to(device), self.name) if self.data.nbytes < free / 2 else self
 
     def labels(self) -> tuple[int, int]:
-        labeled = self._counts.rows_labeled
+        labeled = self.data.counts(self.name).rows_labeled
         return labeled, len(self.data) - labeled
 
     def __str__(self) -> str:
@@ -171,7 +167,7 @@ class Indexed(Source):
         return self.samples // min(batch_size, self.samples)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        return map(self._checked, self._read((0, rows) for rows in torch.arange(self.samples).split(batch_size)))
+        return map(as_batch, self._read((0, rows) for rows in torch.arange(self.samples).split(batch_size)))
 
     def training(self, batch_size: int, seed: int, first_step: int, share: order.Share) -> Iterator[Counted]:
         return map(self._counted, self._read(order.training(self.samples, batch_size, seed, first_step, share), seed))
@@ -193,7 +189,7 @@ class Loaded(Source):
             return None
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        return map(self._checked, self.data)
+        return map(as_batch, self.data)
 
     def training(self, batch_size: int, seed: int, first_step: int, share: order.Share) -> Iterator[Counted]:
         length = self.length(batch_size)
@@ -248,7 +244,7 @@ class Streamed(Loaded):
         return None
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        return map(self._checked, DataLoader(self.data, batch_size, generator=torch.Generator(), **self._reading))
+        return map(as_batch, DataLoader(self.data, batch_size, generator=torch.Generator(), **self._reading))
 
     def _of_process(self, batch_size: int, share: order.Share) -> tuple[Iterable[Any], bool]:
         part = order.part(batch_size, share)

@@ -93,7 +93,7 @@ def check_targets(
 def _out_of_range(
     targets: Tensor, classes: int, labeled: Tensor | None, totals: Mapping[str, int] | None
 ) -> int | None:
-    if totals is not None:
+    if totals is not None and "lowest" in totals:
         return next((found for found in (totals["lowest"], totals["highest"]) if not 0 <= found < classes), None)
     if not readable(targets):
         return None

@@ -68,8 +68,8 @@ def evaluate(
 
     Args:
         model: The model to ask; where it is, there it computes. Its modes, gradients and the random state stay.
-        data: Data with targets, of any kind that :func:`~kdft_lib.training.fit` takes; −100 is no label. Where it has a mask, positions that this
-            leaves out are not scored.
+        data: Data with targets, of any kind that :func:`~kdft_lib.training.fit` takes; −100 is no label. Where it
+            has a mask, positions that this leaves out are not scored.
         loss: What compares outputs with targets that are numbers, ``f(outputs, targets, reduction="none")``, as in
             :class:`~kdft_lib.objectives.Supervised`; there is no accuracy then. By default targets are classes, or
             several labels at once where they are floating-point.
