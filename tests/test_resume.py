@@ -58,7 +58,7 @@ def test_resumed_runs_end_alike(net, blobs, tmp_path, state_bytes, assert_same_b
 
     def data():
         own = torch.Generator().manual_seed(7) if "generator" in kind else None
-        return DataLoader(dataset, batch_size=40, shuffle=True, generator=own) if "loader" in kind else blobs
+        return DataLoader(dataset, batch_size=32, shuffle=True, generator=own) if "loader" in kind else blobs
 
     more = {}
     if kind == "transfer":
