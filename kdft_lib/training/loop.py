@@ -112,11 +112,9 @@ def fit(
                     run.write_checkpoint()
             run.synchronize_buffers()
             with run.averaged():
-                scores = (
-                    {}
-                    if val_data is None
-                    else evaluate(model, val_data, loss=objective.scored_by, class_dim=objective.class_dim)
-                )
+                scores = {}
+                if val_data is not None:
+                    scores = evaluate(run.model, val_data, loss=objective.scored_by, class_dim=objective.class_dim)
                 run.record_epoch(epoch, scores)
             run.write_checkpoint()
         run.choose_weights()
@@ -128,7 +126,7 @@ def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[s
     found: list[dict[str, Tensor]] = []
     for batch in parts:
         last = len(found) == len(parts) - 1
-        with contextlib.nullcontext() if last else run.accelerator.no_sync(run.wrapped):
+        with contextlib.nullcontext() if last else run.lent.held_back(run.wrapped):
             losses = run.wrapped(batch)
             run.accelerator.backward(losses["loss"] * run.accelerator.num_processes)
         found.append({name: value.detach() for name, value in losses.items()})

@@ -6,16 +6,18 @@ import contextlib
 import itertools
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdft_lib import sharding
 from kdft_lib.data import Batch, batches
 from kdft_lib.data.sources import Counted, Data, source
 from kdft_lib.data.values import Totals
@@ -23,15 +25,11 @@ from kdft_lib.objectives import Objective
 from kdft_lib.strategies import Strategy
 from kdft_lib.training import checkpoints, checks
 from kdft_lib.training.averaging import MovingAverage
+from kdft_lib.training.engine import Lent, accelerator
 from kdft_lib.training.history import History
 from kdft_lib.training.ledger import Ledger, known_before
 from kdft_lib.training.progress import progress_bar
 from kdft_lib.training.settings import Settings
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-_PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 class Run:
@@ -50,7 +48,8 @@ class Run:
         settings: Settings,
     ):
         self.model, self.objective, self.strategy, self.settings = model, objective, strategy, settings
-        self.accelerator = _accelerator(settings.precision)
+        self.accelerator = accelerator(settings.precision)
+        self.lent = Lent(model, objective, self.accelerator)
         self._folder = Path(settings.checkpoint_dir) if settings.checkpoint_dir is not None else None
         given = {"train_data": train_data, "transfer_data": transfer_data}
         self._data = {
@@ -79,6 +78,7 @@ class Run:
             arguments = {
                 "model": type(model).__name__, "objective": objective, "strategy": strategy,
                 "processes": self.accelerator.num_processes,
+                "sharded": self.lent.sharded,
             } | settings.decisive() | {name: self._data.get(name, "none") for name in given}  # fmt: skip
             self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
 
@@ -110,7 +110,7 @@ class Run:
             self._started = time.perf_counter() - self.history.seconds
             self._watch()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__(*sys.exc_info())
             raise
         return self
 
@@ -121,7 +121,7 @@ class Run:
             self._bar.close()
         if self._writer is not None:
             self._writer.close()
-        self.strategy.finish(self.model)
+        self.strategy.finish(self.lent.hand_back(trained=error is None))
         for parameter, required in self._required:
             parameter.requires_grad_(required)
             parameter.grad = None
@@ -146,6 +146,7 @@ class Run:
             raise ValueError(
                 f"strategy is {self.strategy!r}, which leaves nothing of {type(self.model).__name__} to train"
             )
+        self.model = self.lent.share()
         self.optimizer: Any = self.settings.optimizer(self._groups())
         if self.accelerator.scaler is not None:
             # Elsewhere Accelerate's wrapper would only look for a package in each step.
@@ -166,9 +167,8 @@ class Run:
         return groups
 
     def _wrap(self) -> None:
-        """Model and objective as one module, for autocast and, between processes, for mean gradients."""
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.wrapped = self.accelerator.prepare_model(_Step(self.model, self.objective))
+        self.wrapped = self.lent.wrapped()
 
     def _watch(self) -> None:
         """A bar for a person and a log for TensorBoard, each on the main process alone."""
@@ -237,6 +237,7 @@ class Run:
 
     def begin_epoch(self, epoch: int) -> None:
         """Modes, rates and weights for an epoch, whether it is begun or resumed."""
+        self.lent.close()
         self.model.train()
         self.strategy.before_epoch(self.model, epoch)
         self.objective.before_epoch(epoch, self.epochs)
@@ -308,7 +309,8 @@ class Run:
             from accelerate.utils import broadcast
 
             averages = self._average.tensors.values() if self._average is not None else ()
-            for buffer in [*self.model.buffers(), *averages]:
+            cut = [tensor for tensor in averages if not hasattr(tensor, "full_tensor")]
+            for buffer in [*self.model.buffers(), *cut]:
                 buffer.copy_(broadcast(buffer))
 
     def _ledger(self) -> Ledger:
@@ -346,21 +348,22 @@ class Run:
             everywhere = gather_object([random])
         else:
             everywhere = [random]
+        scaler = self.accelerator.scaler
+        state = {
+            "arguments": self._arguments,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "objective": self.objective.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "random": everywhere,
+            "history": {key: value for key, value in vars(self.history).items() if key != "ledger"},
+            "best": self._best,
+            "labeled": self._labeled,
+            "average": self._average.state_dict() if self._average is not None else {},
+        }
+        state = sharding.gathered(state, keep=self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            state = {
-                "arguments": self._arguments,
-                "step": self.step,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "objective": self.objective.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else {},
-                "random": everywhere,
-                "history": {key: value for key, value in vars(self.history).items() if key != "ledger"},
-                "best": self._best,
-                "labeled": self._labeled,
-                "average": self._average.state_dict() if self._average is not None else {},
-            }
             checkpoints.write(self._folder, state)
 
     def _resume(self) -> None:
@@ -375,6 +378,7 @@ class Run:
                 f"{self._folder} is at step {state['step']}, past the budget of {self.total_steps};"
                 " give a budget that is as large or larger, or another checkpoint_dir"
             )
+        state = self.lent.shares(state, self.optimizer)
         for name in ("model", "optimizer", "objective"):
             try:
                 getattr(self, name).load_state_dict(state[name])
@@ -393,31 +397,3 @@ class Run:
         torch.set_rng_state(random[0])
         if len(random) > 1 and self.accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(random[1])
-
-
-class _Step(nn.Module):
-    """What is run in each step: the objective on the model."""
-
-    def __init__(self, model: nn.Module, objective: Objective):
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.objective(self.model, batch)
-
-
-def _accelerator(precision: str) -> Accelerator:
-    if precision not in _PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; choose {', '.join(_PRECISIONS)}")
-    if precision == "float16" and not torch.cuda.is_available():
-        raise ValueError('precision is "float16", which needs a GPU; choose "float32" or "bfloat16" here')
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
-
-    # Accelerate keeps one precision for the whole process; runs in one notebook may differ in it.
-    shared = AcceleratorState._shared_state
-    if shared and AcceleratorState().mixed_precision != _PRECISIONS[precision]:
-        AcceleratorState._reset_state()
-    # An objective may leave layers out; running statistics are given out once an epoch.
-    distributed = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    return Accelerator(mixed_precision=_PRECISIONS[precision], kwargs_handlers=[distributed])

@@ -1,0 +1,92 @@
+"""Weights of which each process holds a share: FSDP2, fully sharded data parallel, elsewhere ZeRO.
+
+Where something is cut, every process makes the same calls, in the same order. PyTorch's part is loaded where it is
+used: it takes longer than all of ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def on_cpu() -> bool:
+    """Whether there is nothing but a CPU; Accelerate, unless it is told, leaves the processes there unconnected."""
+    return not torch.accelerator.is_available()
+
+
+def shard(module: nn.Module, device: torch.device, *, close: bool) -> None:
+    """Leave each process its share of every parameter, on its device; a call brings them together, block by block.
+
+    A block is what stands in a ``ModuleList`` or a ``Sequential``.
+
+    Args:
+        module: What is cut, in place and for good.
+        device: The process's own.
+        close: Whether a block's weights are given up as soon as it has run, so that no process ever holds all of them.
+            What reads weights, or layers inside of a block, for a gradient, needs ``False``.
+    """
+    from torch.distributed import get_world_size, init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    mesh = init_device_mesh(device.type, (get_world_size(),))
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList | nn.Sequential)]
+    blocks = [block for part in reversed(lists) for block in part if any(True for _ in block.parameters())]
+    for block in [*blocks, module]:
+        if not isinstance(block, FSDPModule):
+            fully_shard(block, mesh=mesh, reshard_after_forward=close)
+
+
+def close(module: nn.Module) -> None:
+    """Give up what a call without a backward pass has left together, so that parameters are shares again."""
+    for part in module.modules():
+        if hasattr(part, "reshard"):
+            part.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with the shares of all processes, where it is cut."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def gathered(state: Any, *, keep: bool) -> Any:
+    """A state with whole tensors on the CPU in place of shares, brought together one after another.
+
+    Args:
+        state: Anything made of dicts and lists.
+        keep: Whether this process is the one that wants them; the others get ``None`` for each.
+    """
+    if isinstance(state, dict):
+        found = copy.copy(state)
+        found.update({name: gathered(value, keep=keep) for name, value in state.items()})
+        return found
+    if isinstance(state, list):
+        return [gathered(value, keep=keep) for value in state]
+    if not hasattr(state, "full_tensor"):
+        return state
+    tensor = whole(state)
+    return tensor.cpu() if keep else None
+
+
+def shares(state: Any, like: Any) -> Any:
+    """A state with this process's shares in place of whole tensors.
+
+    Args:
+        state: Anything made of dicts, with the whole tensors that :func:`gathered` has made.
+        like: The tensors that it is for, cut or not, in dicts of the same names; one stands for all of a dict. What has
+            no likeness, or one of another shape, stays as it is.
+    """
+    if isinstance(state, dict):
+        found = copy.copy(state)
+        found.update(
+            {name: shares(value, like.get(name) if isinstance(like, dict) else like) for name, value in state.items()}
+        )
+        return found
+    if not (hasattr(like, "placements") and isinstance(state, Tensor) and state.shape == like.shape):
+        return state
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(state.to(like.device), like.device_mesh, like.placements)

@@ -1,0 +1,150 @@
+"""What carries a run: Accelerate, and, among several processes, mean gradients or shares of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kdft_lib import sharding
+from kdft_lib.data import Batch
+from kdft_lib.objectives import Objective
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+_SHARDED = {"FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_ACTIVATION_CHECKPOINTING": "false"}
+"""What ``accelerate launch --use_fsdp`` may say, in the variables that it sets."""
+
+
+def accelerator(precision: str) -> Accelerator:
+    """What knows the device and the other processes, on a CPU where there is nothing else.
+
+    Raises:
+        ValueError: If there is no such precision, or not here.
+    """
+    if precision not in _PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; choose {', '.join(_PRECISIONS)}")
+    if precision == "float16" and not torch.cuda.is_available():
+        raise ValueError('precision is "float16", which needs a GPU; choose "float32" or "bfloat16" here')
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    # Accelerate keeps one precision for the whole process; runs in one notebook may differ in it.
+    shared = AcceleratorState._shared_state
+    if shared and AcceleratorState().mixed_precision != _PRECISIONS[precision]:
+        AcceleratorState._reset_state()
+    # An objective may leave layers out; running statistics are given out once an epoch.
+    distributed = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    return Accelerator(cpu=sharding.on_cpu(), mixed_precision=_PRECISIONS[precision], kwargs_handlers=[distributed])
+
+
+class Lent:
+    """A caller's model as a run trains it: itself, or, sharded, a copy of which each process holds a share.
+
+    Args:
+        model: The caller's.
+        objective: What it learns from; the adapters of an objective are never cut.
+        accelerator: What carries the run.
+
+    Raises:
+        ValueError: If the run was started for a kind of sharding that there is not.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, accelerator: Accelerator):
+        self.model = self._own = model
+        self._objective, self._accelerator = objective, accelerator
+        self.sharded = _is_sharded(accelerator)
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def share(self) -> nn.Module:
+        """The model to train, which is cut from now on where the run is sharded."""
+        if self.sharded:
+            self.model = copy.deepcopy(self._own.cpu())
+            sharding.shard(self.model, self._accelerator.device, close=False)
+            self._hooks = [adapter.register_hook(self._mean) for adapter in self._objective.parameters()]
+        return self.model
+
+    def wrapped(self) -> nn.Module:
+        """Model and objective as one module, for autocast and, between processes, for mean gradients."""
+        step = _Step(self.model, self._objective)
+        wrapped: nn.Module = self._accelerator.prepare_model(step, evaluation_mode=self.sharded)
+        return wrapped
+
+    def held_back(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """As long as this lasts, gradients need not be brought together; those that are cut always are."""
+        return contextlib.nullcontext() if self.sharded else self._accelerator.no_sync(wrapped)
+
+    def close(self) -> None:
+        """Leave each process its share again, after calls without a backward pass."""
+        if self.sharded:
+            sharding.close(self.model)
+
+    def shares(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+        """A checkpoint with this process's shares in place of whole tensors."""
+        weights = self.model.state_dict()
+        places = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+        like = {
+            "model": weights, "best": weights, "average": {"tensors": weights}, "optimizer": {"state": places},
+        }  # fmt: skip
+        found: dict[str, Any] = sharding.shares(state, like)
+        return found
+
+    @torch.no_grad()
+    def hand_back(self, trained: bool) -> nn.Module:
+        """The caller's model, on the run's device; what a sharded run has made of it, or, if that broke off, as it was.
+
+        Args:
+            trained: Whether all processes come here, with weights to bring together.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        if self.model is not self._own:
+            self._own.to(self._accelerator.device)
+            if trained:
+                sharding.close(self.model)
+                for own, cut in zip(_tensors(self._own), _tensors(self.model), strict=True):
+                    own.copy_(sharding.whole(cut))
+        return self._own
+
+    def _mean(self, gradient: Tensor) -> Tensor:
+        mean: Tensor = self._accelerator.reduce(gradient, "mean")
+        return mean
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _is_sharded(accelerator: Accelerator) -> bool:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return False
+    for name, wanted in _SHARDED.items():
+        given = os.environ.get(name, wanted)
+        if given.lower() != wanted:
+            raise ValueError(
+                f"accelerate was started with --{name.lower()} {given}; a sharded run needs --{name.lower()} {wanted}"
+            )
+    if accelerator.mixed_precision == "fp16":
+        raise ValueError('precision is "float16", which a sharded run has no scaler for; choose "bfloat16"')
+    return True
+
+
+class _Step(nn.Module):
+    """What is run in each step: the objective on the model."""
+
+    def __init__(self, model: nn.Module, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.objective(self.model, batch)
