@@ -7,15 +7,29 @@ used: it takes longer than all of ours.
 from __future__ import annotations
 
 import copy
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def on_cpu() -> bool:
     """Whether there is nothing but a CPU; Accelerate, unless it is told, leaves the processes there unconnected."""
     return not torch.accelerator.is_available()
+
+
+def device_among_several() -> torch.device | None:
+    """This process's device, connected with the others', where a launcher has started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from accelerate import PartialState
+
+    device: torch.device = PartialState(cpu=on_cpu()).device
+    return device
 
 
 def shard(module: nn.Module, device: torch.device, *, close: bool) -> None:
@@ -29,7 +43,8 @@ def shard(module: nn.Module, device: torch.device, *, close: bool) -> None:
         close: Whether a block's weights are given up as soon as it has run, so that no process ever holds all of them.
             What reads weights, or layers inside of a block, for a gradient, needs ``False``.
     """
-    from torch.distributed import get_world_size, init_device_mesh
+    from torch.distributed import get_world_size
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     mesh = init_device_mesh(device.type, (get_world_size(),))
@@ -42,14 +57,21 @@ def shard(module: nn.Module, device: torch.device, *, close: bool) -> None:
 
 def close(module: nn.Module) -> None:
     """Give up what a call without a backward pass has left together, so that parameters are shares again."""
+    from torch.distributed.fsdp import FSDPModule
+
     for part in module.modules():
-        if hasattr(part, "reshard"):
+        if isinstance(part, FSDPModule):
             part.reshard()
+
+
+def is_cut(value: Any) -> TypeGuard[DTensor]:
+    """Whether a value is a tensor of which this process has a share: a ``DTensor``."""
+    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with the shares of all processes, where it is cut."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor() if is_cut(tensor) else tensor
 
 
 def gathered(state: Any, *, keep: bool) -> Any:
@@ -65,7 +87,7 @@ def gathered(state: Any, *, keep: bool) -> Any:
         return found
     if isinstance(state, list):
         return [gathered(value, keep=keep) for value in state]
-    if not hasattr(state, "full_tensor"):
+    if not is_cut(state):
         return state
     tensor = whole(state)
     return tensor.cpu() if keep else None
@@ -85,7 +107,7 @@ def shares(state: Any, like: Any) -> Any:
             {name: shares(value, like.get(name) if isinstance(like, dict) else like) for name, value in state.items()}
         )
         return found
-    if not (hasattr(like, "placements") and isinstance(state, Tensor) and state.shape == like.shape):
+    if not (is_cut(like) and isinstance(state, Tensor) and state.shape == like.shape):
         return state
     from torch.distributed.tensor import distribute_tensor
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from kdft_lib import features, models
+from kdft_lib import features, models, sharding
 from kdft_lib.data import TensorData, as_batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.files import written_whole
@@ -38,6 +38,9 @@ class Teacher:
         labels: How many labelled samples it has learned from, for the ledger of what it teaches. By default what
             the teacher that is given knows, or what the model's ``card`` says; ``None`` where nobody knows.
         pretraining: What it had learned before, in words, for the ledger.
+        shard: Whether each process of a run keeps a share of the weights alone, on its device (FSDP2), for a teacher
+            that does not fit on one. The model is cut at once, for good, and its blocks, what stands in a
+            ``ModuleList`` or ``Sequential``, come together one by one in each call, which all processes make.
 
     Raises:
         TypeError: If it is not a module.
@@ -51,7 +54,10 @@ class Teacher:
         (False, False)
     """
 
-    def __init__(self, model: nn.Module | Teacher, *, labels: int | None = None, pretraining: str | None = None):
+    def __init__(
+        self, model: nn.Module | Teacher, *, labels: int | None = None, pretraining: str | None = None,
+        shard: bool = False,
+    ):  # fmt: skip
         known = model if isinstance(model, Teacher) else None
         asked = known.model if known is not None else model
         if not isinstance(asked, nn.Module):
@@ -64,6 +70,12 @@ class Teacher:
             labels if labels is not None else known.labels if known is not None else card.get("labels")
         )
         self.pretraining: str = pretraining or (known.pretraining if known is not None else "none")
+        self._shared_fingerprint: str | None = known._shared_fingerprint if known is not None else None
+        device = sharding.device_among_several() if shard and self._shared_fingerprint is None else None
+        if device is not None:
+            # Found while each has all the weights: later all are needed, and one alone may print its teacher.
+            self._shared_fingerprint = self.fingerprint()
+            sharding.shard(self.model, device, close=True)
 
     def __call__(self, inputs: models.Inputs) -> Tensor:
         """The logits for a batch of inputs, in evaluation mode and without gradient."""
@@ -92,8 +104,9 @@ class Teacher:
         return f"Teacher({type(self.model).__name__}, {self.fingerprint()[:12]})"
 
     def to(self, device: torch.device | str) -> Teacher:
-        """Move the model to a device; its precision stays."""
-        self.model.to(device)
+        """Move the model to a device; its precision stays. Shares stay where they are."""
+        if self._shared_fingerprint is None:
+            self.model.to(device)
         return self
 
     def tensors(self) -> Iterator[Tensor]:
@@ -103,6 +116,8 @@ class Teacher:
 
     def fingerprint(self) -> str:
         """SHA-256 of the class's name, its settings as shown, and every parameter and buffer."""
+        if self._shared_fingerprint is not None:
+            return self._shared_fingerprint
         digest = hashlib.sha256(f"{type(self.model).__qualname__} {self.model.extra_repr()}".encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Several processes end where one does."""
+"""Several processes end where one does, whether each holds all weights or a share of them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,35 @@ from pathlib import Path
 import pytest
 import torch
 
-WORKER = Path(__file__).parent / "workers" / "distributed.py"
+WORKERS = Path(__file__).parent / "workers"
+ONE = [sys.executable]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+SHARDED = [
+    sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2",
+    "--main_process_ip", "127.0.0.1",
+]  # fmt: skip
+"""As a shell would start them, but for a port."""
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_two_processes_end_where_one_does(tmp_path):
-    """No batch normalisation here; labels are missing unevenly, so means must use global counts."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+def started(launcher, worker, *arguments, cpu=True):
+    """A worker's end, however it came."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    torchrun = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--master-addr", "127.0.0.1", "--master-port", str(port),
-    ]  # fmt: skip
-    for name, launcher in (("one", [sys.executable]), ("two", torchrun)):
-        done = subprocess.run(
-            [*launcher, str(WORKER), str(tmp_path / name)], env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
+        port = str(server.getsockname()[1])
+    ports = {id(TORCHRUN): ["--master-port", port], id(SHARDED): ["--main_process_port", port]}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"ACCELERATE_USE_CPU": "true"} if cpu else {})
+    command = [*launcher, *ports.get(id(launcher), []), str(WORKERS / worker), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def ends(path, launcher, **keywords):
+    done = started(launcher, "distributed.py", path, **keywords)
+    assert done.returncode == 0, done.stderr
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
+def assert_same(one, two):
     for method in one:
         gaps = [
             (one[method]["model"][key] - two[method]["model"][key]).abs().max().item() for key in one[method]["model"]
@@ -38,3 +48,43 @@ def test_two_processes_end_where_one_does(tmp_path):
         print(f"\n{method}: largest difference of a weight {max(gaps):.1e}, of a loss {losses:.1e}")
         assert max(gaps) < 1e-5
         assert losses < 1e-5
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return ends(tmp_path_factory.mktemp("one") / "end", ONE)
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, SHARDED], ids=["whole", "sharded"])
+def test_two_processes_end_where_one_does(one, tmp_path, launcher):
+    """No batch normalisation here; labels are missing unevenly, so means must use global counts."""
+    assert_same(one, ends(tmp_path / "two", launcher))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs a card for each of two processes")
+@pytest.mark.parametrize("launcher", [TORCHRUN, SHARDED], ids=["whole", "sharded"])
+def test_two_cards_end_where_one_does(tmp_path, launcher):
+    assert_same(ends(tmp_path / "one", ONE, cpu=False), ends(tmp_path / "two", launcher, cpu=False))
+
+
+def test_a_sharded_run_resumes_on_as_many_processes(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    straight.mkdir()
+    done = started(SHARDED, "sharded.py", straight, 0)
+    assert done.returncode == 0, done.stderr
+    assert (straight / "end-0").read_text() == (straight / "end-1").read_text()
+
+    done = started(SHARDED, "sharded.py", killed, 11)
+    assert done.returncode != 0
+    assert [path.name for path in killed.iterdir() if path.name[0] != "."] == ["checkpoint.pt"]
+    state = torch.load(killed / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 9
+    assert {type(tensor) for tensor in state["model"].values()} == {torch.Tensor}
+
+    alone = started(ONE, "sharded.py", killed, 0)
+    assert alone.returncode != 0
+    assert "belongs to another run: processes was 2, now 1; sharded was True, now False. Use" in alone.stderr
+
+    done = started(SHARDED, "sharded.py", killed, 0)
+    assert done.returncode == 0, done.stderr
+    assert (killed / "end-0").read_text() == (straight / "end-0").read_text()

@@ -124,19 +124,19 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 def _is_sharded(accelerator: Accelerator) -> bool:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return False
+    """Whether ``accelerate launch --use_fsdp`` has started this process, and others with it."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False
     for name, wanted in _SHARDED.items():
-        given = os.environ.get(name, wanted)
-        if given.lower() != wanted:
+        given = os.environ.get(name, wanted).lower()
+        if given != wanted:
             raise ValueError(
-                f"accelerate was started with --{name.lower()} {given}; a sharded run needs --{name.lower()} {wanted}"
+                f"accelerate launch was given --{name.lower()} {given}, which fit cannot do; give"
+                f" --{name.lower()} {wanted}"
             )
     if accelerator.mixed_precision == "fp16":
         raise ValueError('precision is "float16", which a sharded run has no scaler for; choose "bfloat16"')
-    return True
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class _Step(nn.Module):

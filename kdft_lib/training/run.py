@@ -309,8 +309,7 @@ class Run:
             from accelerate.utils import broadcast
 
             averages = self._average.tensors.values() if self._average is not None else ()
-            cut = [tensor for tensor in averages if not hasattr(tensor, "full_tensor")]
-            for buffer in [*self.model.buffers(), *cut]:
+            for buffer in [*self.model.buffers(), *(held for held in averages if not sharding.is_cut(held))]:
                 buffer.copy_(broadcast(buffer))
 
     def _ledger(self) -> Ledger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import torch
@@ -30,6 +31,7 @@ from kdft_lib.strategies import (
     LoRA,
     Phases,
 )
+from kdft_lib.teachers import Teacher
 from kdft_lib.training import fit
 
 
@@ -56,6 +58,7 @@ with torch.random.fork_rng([]):
     teacher, wide = net(), maps()
     teacher[0].weight.data.mul_(-2)
     wide[1].weight.data.mul_(-2)
+    shared = Teacher(copy.deepcopy(teacher), shard=True)
 full = FullFineTuning(lr=1e-2)
 runs = {
     "supervised": (net, Supervised(), full, {}),
@@ -73,7 +76,9 @@ runs = {
     "hint alone": (net, Hint(teacher, "0", "2"), full, {"accumulate": 2}),
     "attention": (maps, Supervised() + 100 * AttentionTransfer(wide, "1", "1"), full, {}),
     "toward start": (net, Supervised() + 0.1 * L2SP(net(), head="4", head_weight=0.5), full, {"accumulate": 2}),
-    "average": (net, Supervised(), full, {"ema_decay": 0.9}),
+    "average": (net, Supervised(), full, {"ema_decay": 0.9, "clip_norm": 0.1}),
+    "clipped with an adapter": (net, Hint(teacher, "0", "2"), full, {"clip_norm": 0.1, "accumulate": 2}),
+    "shared teacher": (net, SoftTargets(shared) + 10 * Hint(shared, "2", "2"), full, {}),
     "head": (net, Supervised(), HeadOnly(head="4", lr=1e-2), {}),
     "layerwise": (net, Supervised(), LayerwiseLRDecay(lr=1e-2), {}),
     "gradual": (net, SoftTargets(teacher), GradualUnfreezing(lr=1e-2), {}),
