@@ -16,20 +16,12 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
+_FINGERPRINT = "_kdft_fingerprint"
+
 
 def on_cpu() -> bool:
     """Whether there is nothing but a CPU; Accelerate, unless it is told, leaves the processes there unconnected."""
     return not torch.accelerator.is_available()
-
-
-def device_among_several() -> torch.device | None:
-    """This process's device, connected with the others', where a launcher has started several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return None
-    from accelerate import PartialState
-
-    device: torch.device = PartialState(cpu=on_cpu()).device
-    return device
 
 
 def shard(module: nn.Module, device: torch.device, *, close: bool) -> None:
@@ -53,6 +45,32 @@ def shard(module: nn.Module, device: torch.device, *, close: bool) -> None:
     for block in [*blocks, module]:
         if not isinstance(block, FSDPModule):
             fully_shard(block, mesh=mesh, reshard_after_forward=close)
+
+
+def shard_for_good(model: nn.Module, fingerprint: str) -> None:
+    """Cut a model that is only asked from now on, where a launcher has started several processes.
+
+    Args:
+        model: The model, whole and the same in each process.
+        fingerprint: What it is told by, and keeps: to find it anew would take the weights of all, and one process
+            alone may print its teacher.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    from accelerate import PartialState
+
+    shard(model, PartialState(cpu=on_cpu()).device, close=True)
+    model.__dict__[_FINGERPRINT] = fingerprint
+
+
+def kept_fingerprint(model: nn.Module) -> str | None:
+    """The fingerprint of a model that :func:`shard_for_good` has cut; of any other, none."""
+    return model.__dict__.get(_FINGERPRINT)
+
+
+def own_type(model: nn.Module) -> type[nn.Module]:
+    """A model's class as it was before it was cut: FSDP puts one before it that inherits from its own and from it."""
+    return type(model) if kept_fingerprint(model) is None else type(model).__mro__[2]
 
 
 def close(module: nn.Module) -> None:

@@ -70,12 +70,8 @@ class Teacher:
             labels if labels is not None else known.labels if known is not None else card.get("labels")
         )
         self.pretraining: str = pretraining or (known.pretraining if known is not None else "none")
-        self._shared_fingerprint: str | None = known._shared_fingerprint if known is not None else None
-        device = sharding.device_among_several() if shard and self._shared_fingerprint is None else None
-        if device is not None:
-            # Found while each has all the weights: later all are needed, and one alone may print its teacher.
-            self._shared_fingerprint = self.fingerprint()
-            sharding.shard(self.model, device, close=True)
+        if shard and sharding.kept_fingerprint(asked) is None:
+            sharding.shard_for_good(asked, self.fingerprint())
 
     def __call__(self, inputs: models.Inputs) -> Tensor:
         """The logits for a batch of inputs, in evaluation mode and without gradient."""
@@ -101,11 +97,11 @@ class Teacher:
             return features.outputs(self.model, inputs, layers)
 
     def __repr__(self) -> str:
-        return f"Teacher({type(self.model).__name__}, {self.fingerprint()[:12]})"
+        return f"Teacher({sharding.own_type(self.model).__name__}, {self.fingerprint()[:12]})"
 
     def to(self, device: torch.device | str) -> Teacher:
         """Move the model to a device; its precision stays. Shares stay where they are."""
-        if self._shared_fingerprint is None:
+        if sharding.kept_fingerprint(self.model) is None:
             self.model.to(device)
         return self
 
@@ -116,8 +112,8 @@ class Teacher:
 
     def fingerprint(self) -> str:
         """SHA-256 of the class's name, its settings as shown, and every parameter and buffer."""
-        if self._shared_fingerprint is not None:
-            return self._shared_fingerprint
+        if (kept := sharding.kept_fingerprint(self.model)) is not None:
+            return kept
         digest = hashlib.sha256(f"{type(self.model).__qualname__} {self.model.extra_repr()}".encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

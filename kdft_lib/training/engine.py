@@ -69,7 +69,8 @@ class Lent:
         if self.sharded:
             self.model = copy.deepcopy(self._own.cpu())
             sharding.shard(self.model, self._accelerator.device, close=False)
-            self._hooks = [adapter.register_hook(self._mean) for adapter in self._objective.parameters()]
+            adapters = [adapter for adapter in self._objective.parameters() if adapter.requires_grad]
+            self._hooks = [adapter.register_hook(self._mean) for adapter in adapters]
         return self.model
 
     def wrapped(self) -> nn.Module:
