@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kdft_lib.data import TensorData
+from kdft_lib.experiments.trained import shown
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Ensemble, Teacher, cache, compress, expand
@@ -302,3 +305,31 @@ def test_a_teacher_gives_features_without_gradient(net):
     assert given.features["body.0"].shape == (3, 8)
     assert not given.features["body.0"].requires_grad
     assert not teacher.model.body.training
+
+
+# What a teacher is told by ---------------------------------------------------------------------------
+
+
+def test_a_repr_hashes_nothing(net):
+    teacher = Teacher(net())
+    before = repr(teacher)
+    assert before == "Teacher(NormalizedNet, 83 parameters)"
+    teacher.fingerprint = None
+    assert repr(teacher) == before
+
+
+def test_teachers_that_look_alike_are_told_apart_where_runs_are_kept(net, blobs, tmp_path):
+    first, second = Teacher(net()), Teacher(net())
+    assert repr(first) == repr(second)
+    for make in (
+        lambda teacher: teacher,
+        SoftTargets,
+        lambda teacher: SoftTargets(teacher) + Supervised(),
+        lambda teacher: functools.partial(SoftTargets, teacher, temperature=2.0),
+    ):
+        assert shown(make(first)) == shown(make(first))
+        assert shown(make(first)) != shown(make(second))
+    more = {"strategy": FullFineTuning(lr=0.1), "checkpoint_dir": tmp_path}
+    fit(net(), blobs, objective=SoftTargets(first), epochs=1, **more)
+    with pytest.raises(ValueError, match="belongs to another run: teachers was"):
+        fit(net(), blobs, objective=SoftTargets(second), epochs=2, **more)

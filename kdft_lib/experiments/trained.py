@@ -168,8 +168,14 @@ def as_module(trained: Trained) -> nn.Module:
 
 
 def shown(thing: Any) -> str:
-    """What tells one thing from another: of a model its fingerprint."""
-    return repr(Teacher(thing) if isinstance(thing, nn.Module) else thing)
+    """What tells one thing from another: of a model or a teacher its fingerprint, of an objective its teachers'."""
+    if isinstance(thing, Objective):
+        asked = [Teacher(thing), *thing.teachers()]
+        return " ".join([repr(thing), *(teacher.fingerprint() for teacher in asked)])
+    if isinstance(thing, functools.partial):
+        given = [*thing.args, *(part for item in thing.keywords.items() for part in item)]
+        return f"{thing.func!r}({', '.join(map(shown, given))})"
+    return Teacher(thing).fingerprint() if isinstance(thing, nn.Module | Teacher) else repr(thing)
 
 
 def a_copy(model: nn.Module, change: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:

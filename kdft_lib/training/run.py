@@ -77,6 +77,7 @@ class Run:
             checks.check_resumption(sources)
             arguments = {
                 "model": type(model).__name__, "objective": objective, "strategy": strategy,
+                "teachers": [teacher.fingerprint() for teacher in objective.teachers()],
                 "processes": self.accelerator.num_processes,
                 "sharded": self.lent.sharded,
             } | settings.decisive() | {name: self._data.get(name, "none") for name in given}  # fmt: skip

@@ -1,0 +1,14 @@
+"""A teacher that cannot be trained by accident, and its outputs kept with their samples."""
+
+from kdft_lib.teachers.cache import cache
+from kdft_lib.teachers.compact import compress, expand
+from kdft_lib.teachers.ensemble import Ensemble
+from kdft_lib.teachers.teacher import Teacher
+
+__all__ = [
+    "Ensemble",
+    "Teacher",
+    "cache",
+    "compress",
+    "expand",
+]
