@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kdft_lib import losses, objectives, strategies
-from kdft_lib.data import TensorData, as_batch
+from kdft_lib.data import RandomShiftFlip, TensorData, as_batch
 from kdft_lib.datasets import fashion_mnist, homer
 from kdft_lib.features import find, outputs, precompute
 from kdft_lib.models import CharacterGRU, ImageTransform, NGram, imagenet_backbone, load, sample, save
@@ -144,14 +144,30 @@ def in_the_way(folder, **more):
 
 
 def another_cache(folder, **more):
-    path, teacher = folder / "logits.safetensors", net()
-    cache(teacher, DATA, path=path)
-    cache(more.pop("teacher", teacher), more.pop("data", DATA), path=path, **more)
+    teacher = net()
+    cache(teacher, DATA, to=folder)
+    cache(more.pop("teacher", teacher), more.pop("data", DATA), to=folder, **more)
 
 
-def broken_cache(folder):
-    (folder / "logits.safetensors").write_bytes(b"nothing")
-    cache(net(), DATA, path=folder / "logits.safetensors")
+def broken_cache(folder, name):
+    teacher = net()
+    cache(teacher, DATA, to=folder)
+    (folder / name).write_bytes(b"nothing")
+    cache(teacher, DATA, to=folder)
+
+
+def other_views(folder):
+    class Changing(RandomShiftFlip):
+        def apply(self, images, drawn):
+            return super().apply(images, drawn) + self.added
+
+    teacher, pictures, augment = (
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
+        TensorData(torch.rand(3, 1, 2, 2)),
+        Changing(),
+    )
+    for augment.added in range(2):
+        cache(teacher, pictures, to=folder, views=2, augment=augment)
 
 
 def cached_of_another():
@@ -279,7 +295,16 @@ CASES = {
     "cache by another teacher": lambda: in_folder(lambda folder: another_cache(folder, teacher=net())),
     "cache for other data": lambda: in_folder(lambda folder: another_cache(folder, data=DATA[:3])),
     "cache in another way": lambda: in_folder(lambda folder: another_cache(folder, top_k=1)),
-    "damaged cache": lambda: in_folder(broken_cache),
+    "cache of other views": lambda: in_folder(other_views),
+    "damaged cache": lambda: in_folder(lambda folder: broken_cache(folder, "shard-000000.safetensors")),
+    "damaged index of a cache": lambda: in_folder(lambda folder: broken_cache(folder, "index.json")),
+    "cache of a pair": lambda: cache(net(), (DATA.inputs, DATA.targets)),
+    "views of nothing": lambda: cache(net(), DATA, views=2),
+    "no views": lambda: cache(net(), DATA, views=0, augment=torch.neg),
+    "rest of the classes": lambda: cache(net(), DATA, top_k=1, rest="none"),
+    "calls of no samples": lambda: cache(net(), DATA, batch_size=0),
+    "rows put behind views": lambda: cache(net(), DATA, views=2, augment=torch.neg).with_rows(DATA),
+    "row that no file has": lambda: in_folder(lambda folder: cache(net(), DATA, to=folder).teacher_logits[8]),
     "logits too large for float16": lambda: cache(_large(), DATA, dtype=torch.float16),
     "top_k": lambda: compress(THREE, 3),
     "classes to keep": lambda: LwF(net(2), classes=[0])(net(), TWO),

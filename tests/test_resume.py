@@ -246,7 +246,7 @@ def run():
 for attempt in (
     run,
     lambda: save(model, {str(tmp_path / "model.safetensors")!r}),
-    lambda: cache(nn.Linear(4, 9), data, path={str(tmp_path / "logits.safetensors")!r}),
+    lambda: cache(nn.Linear(4, 9), data, to={str(tmp_path / "logits")!r}),
 ):
     try:
         attempt()

@@ -124,23 +124,6 @@ def test_cached_logits_and_new_views_are_refused(net, blobs):
     )
 
 
-def test_a_file_of_logits_is_for_one_teacher_and_one_data_set(net, blobs, tmp_path):
-    teacher, path = net(), tmp_path / "logits.safetensors"
-    first = cache(teacher, blobs, path=path)
-    asked = []
-    teacher.register_forward_hook(lambda *_: asked.append(1))
-    assert torch.equal(cache(teacher, blobs, path=path).teacher_logits, first.teacher_logits)
-    assert not asked
-    with pytest.raises(ValueError, match="was made from other data"):
-        cache(teacher, blobs[torch.randperm(120)], path=path)
-    with pytest.raises(ValueError, match="was made by another teacher"):
-        cache(net(), blobs, path=path)
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match=r"cannot be read .*delete it"):
-        cache(teacher, blobs, path=path)
-    assert [file.name for file in tmp_path.iterdir()] == ["logits.safetensors"]
-
-
 class Noisy(Dataset):
     def __len__(self):
         return 8
@@ -279,16 +262,6 @@ def test_cached_tops_teach_like_the_whole(blobs):
         ends.append(student.weight.detach())
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ends[1], ends[2], rtol=1e-4, atol=1e-5)
-
-
-def test_a_kept_file_knows_how_it_was_made(blobs, tmp_path):
-    teacher, path = nn.Linear(4, 3), tmp_path / "logits.safetensors"
-    first = cache(teacher, blobs, top_k=2, dtype=torch.float16, path=path)
-    again = cache(teacher, blobs, top_k=2, dtype=torch.float16, path=path)
-    for name, column in first.teacher_logits.items():
-        assert torch.equal(column, again.teacher_logits[name])
-    with pytest.raises(ValueError, match="was made in another way"):
-        cache(teacher, blobs, path=path)
 
 
 def test_a_teacher_elsewhere_is_named():

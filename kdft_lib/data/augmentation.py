@@ -1,6 +1,13 @@
-"""Random views of a batch, drawn for each image apart and from torch's generator."""
+"""Random views of a batch, drawn for each image apart and from torch's generator.
+
+Each is a function of the batch, and the two steps that it consists of: ``draw(count, generator)`` makes all random
+choices, a mapping of tensors with a row for each view, and ``apply(inputs, drawn)`` makes the views that they decide,
+as often as one likes. :func:`kdft_lib.teachers.cache` keeps the choices of whatever has these two.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +44,23 @@ class RandomShiftFlip:
 
     def __call__(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` → the same shape."""
-        count, _, height, width = images.shape
-        shifts = torch.randint(0, 2 * self.padding + 1, (2, count, 1))
-        mirrored = torch.rand(count, 1) < self.flip
-        rows = torch.arange(height) + shifts[0]
-        columns = torch.where(mirrored, torch.arange(width).flip(0), torch.arange(width)) + shifts[1]
-        padded = F.pad(images, [self.padding] * 4, value=self.fill).movedim(1, -1)
-        where = (torch.arange(count).view(-1, 1, 1), rows.unsqueeze(2), columns.unsqueeze(1))
-        return padded[tuple(index.to(images.device) for index in where)].movedim(-1, 1).contiguous()
+        return self.apply(images, self.draw(len(images)))
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """What decides a view, for each of so many images: ``shifts`` ``(count, 2)``, down and to the right, and
+        ``mirrored`` ``(count,)``.
+        """
+        shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < self.flip
+        return {"shifts": shifts.T.to(torch.int16).contiguous(), "mirrored": mirrored}
+
+    def apply(self, images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """The views of images, ``(N, C, H, W)`` → the same shape, that were drawn for them."""
+        down, right, mirrored = (column.to(images.device) for column in (*drawn["shifts"].long().T, drawn["mirrored"]))
+        padded = F.pad(images, [self.padding] * 4, value=self.fill)
+        windows = padded.unfold(2, images.shape[2], 1).unfold(3, images.shape[3], 1)
+        shifted = windows[torch.arange(len(images), device=images.device), :, down, right]
+        return torch.where(mirrored.view(-1, 1, 1, 1), shifted.flip(3), shifted)
 
 
 class RandomShiftMask:
@@ -79,25 +95,40 @@ class RandomShiftMask:
 
     def __call__(self, spectra: Tensor) -> Tensor:
         """``(N, C, bands, frames)`` → the same shape."""
+        return self.apply(spectra, self.draw(len(spectra)))
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """What decides a view, for each of so many spectra, ``(count,)`` each: its ``shift``; and of its mask in time
+        and of that in pitch how wide it is, and where, from 0 to 1, it lies.
+        """
+        return {
+            "shift": torch.randint(-self.shift, self.shift + 1, (count,), generator=generator),
+            "frames": torch.randint(0, self.frames + 1, (count,), generator=generator),
+            "frames_at": torch.rand(count, generator=generator),
+            "bands": torch.randint(0, self.bands + 1, (count,), generator=generator),
+            "bands_at": torch.rand(count, generator=generator),
+        }
+
+    def apply(self, spectra: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """The views of spectra, ``(N, C, bands, frames)`` → the same shape, that were drawn for them."""
         count, _, height, width = spectra.shape
         if self.frames > width or self.bands > height:
             raise ValueError(
                 f"spectra has {height} bands and {width} frames; masks of up to {self.bands} bands and"
                 f" {self.frames} frames do not fit"
             )
-        shifts = torch.randint(-self.shift, self.shift + 1, (count, 1))
-        columns = (torch.arange(width) - shifts).clamp_(0, width - 1).view(count, 1, 1, width)
+        columns = (torch.arange(width) - drawn["shift"].unsqueeze(-1)).clamp_(0, width - 1).view(count, 1, 1, width)
         shifted = spectra.gather(3, columns.to(spectra.device).expand_as(spectra))
         hidden = (
-            _stretches(count, width, self.frames)[:, None, None, :]
-            | _stretches(count, height, self.bands)[:, None, :, None]
+            _stretches(width, drawn["frames"], drawn["frames_at"])[:, None, None, :]
+            | _stretches(height, drawn["bands"], drawn["bands_at"])[:, None, :, None]
         )
         return shifted.masked_fill_(hidden.to(spectra.device), self.fill)
 
 
-def _stretches(count: int, size: int, widest: int) -> Tensor:
+def _stretches(size: int, width: Tensor, place: Tensor) -> Tensor:
     """``(count, size)``: true in one stretch of each row."""
-    width = torch.randint(0, widest + 1, (count, 1))
-    start = (torch.rand(count, 1) * (size - width + 1)).long()
-    place = torch.arange(size)
-    return (start <= place) & (place < start + width)
+    width, place = width.unsqueeze(-1), place.unsqueeze(-1)
+    start = (place * (size - width + 1)).long()
+    there = torch.arange(size)
+    return (start <= there) & (there < start + width)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +12,10 @@ from torch.utils.data import Dataset
 
 from kdft_lib.data import batches, values
 from kdft_lib.data.batches import UNLABELED, Batch
+from kdft_lib.data.columns import flat, in_memory
+
+_ROWS = 4096
+"""How many rows are hashed at once."""
 
 
 class TensorData(Dataset[Batch]):
@@ -25,7 +28,7 @@ class TensorData(Dataset[Batch]):
         inputs: A tensor ``(N, ...)``, or a mapping of such tensors for models that take keywords.
         targets: A tensor ``(N, ...)``; ``-100`` means no label. By default there are none.
         teacher_logits: A tensor ``(N, ..., C)``, or the columns of the highest alone, as
-            :func:`kdft_lib.teachers.cache` computes them.
+            :func:`kdft_lib.teachers.cache` computes them; any of them may be a :class:`MappedColumn`.
         mask: A boolean tensor ``(N, ...)``, true where a position counts.
         columns: Further tensors ``(N, ...)`` by name, such as weights or an index, which a batch then has too.
         teacher: The fingerprint of the teacher whose logits these are.
@@ -65,7 +68,7 @@ class TensorData(Dataset[Batch]):
             for name, column in (given | dict(columns or {})).items()
             if column is not None
         }
-        lengths = {name: len(column) for name, column in _flat(held)}
+        lengths = {name: len(column) for name, column in flat(held)}
         if len(set(lengths.values())) != 1:
             counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise ValueError(f"{counts} rows; all columns must have the same number")
@@ -91,22 +94,22 @@ class TensorData(Dataset[Batch]):
 
     @property
     def device(self) -> torch.device:
-        return next(column.device for _, column in _flat(self._columns))
+        return next(column.device for _, column in flat(self._columns))
 
     @property
     def resident(self) -> bool:
         """Whether all of it is in memory, so that it may be moved to a device."""
-        return True
+        return all(isinstance(column, Tensor) for _, column in flat(self._columns))
 
     @property
     def nbytes(self) -> int:
-        return sum(column.nbytes for _, column in _flat(self._columns))
+        return sum(column.nbytes for _, column in flat(self._columns))
 
     def __len__(self) -> int:
         return batches.size(self._columns)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(column.shape)}" for name, column in _flat(self._columns))
+        shapes = ", ".join(f"{name} {tuple(column.shape)}" for name, column in flat(self._columns))
         return f"TensorData({shapes})"
 
     def __getitem__(self, rows: Any) -> Any:
@@ -128,7 +131,7 @@ class TensorData(Dataset[Batch]):
         return self._with(self._columns | {"inputs": inputs})
 
     def with_rows(self, more: TensorData) -> TensorData:
-        """These rows and more of them; where one of the two has no targets, its rows have no label.
+        """These rows and more of them, in memory; where one of the two has no targets, its rows have no label.
 
         Example:
             >>> data = TensorData(torch.zeros(2, 3), torch.tensor([0, 1]))
@@ -137,7 +140,8 @@ class TensorData(Dataset[Batch]):
             >>> data.with_rows(data).targets
             tensor([0, 1, 0, 1])
         """
-        joined = batches.join(self.without_labels()._columns, more.without_labels()._columns)
+        first, second = (batches.apply(part.without_labels()._columns, in_memory) for part in (self, more))
+        joined = batches.join(first, second)
         known = next((part.targets for part in (self, more) if part.targets is not None), None)
         if known is not None:
             joined["targets"] = torch.cat([
@@ -150,8 +154,13 @@ class TensorData(Dataset[Batch]):
         """The same rows with a teacher's logits and its fingerprint."""
         return of_columns(self._columns | {"teacher_logits": teacher_logits}, teacher=teacher)
 
-    def rows(self, indices: Tensor) -> Batch:
-        """The batch made of these rows. ``indices`` is on the data's device."""
+    def rows(self, indices: Tensor | slice) -> Batch:
+        """The batch made of these rows, in memory. A tensor of indices is on the data's device; consecutive rows, a
+        slice, are not copied where they are in memory.
+        """
+        if isinstance(indices, slice):
+            start, stop, _ = indices.indices(len(self))
+            return batches.apply(self._columns, lambda column: column.narrow(0, start, stop - start))
         return batches.apply(self._columns, lambda column: column.index_select(0, indices))
 
     def batches(
@@ -168,7 +177,7 @@ class TensorData(Dataset[Batch]):
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         if not shuffle:
             for start in range(0, len(self), batch_size):
-                yield batches.apply(self._columns, operator.itemgetter(slice(start, start + batch_size)))
+                yield self.rows(slice(start, start + batch_size))
             return
         order = torch.randperm(len(self), generator=generator).to(self.device)
         for indices in order.split(batch_size):
@@ -192,10 +201,12 @@ class TensorData(Dataset[Batch]):
     def fingerprint(self) -> str:
         """SHA-256 of the columns that a teacher or a loss would see: inputs, targets and mask."""
         digest = hashlib.sha256()
-        for name, column in _flat(self._columns):
+        for name, column in flat(self._columns):
             if not name.startswith("teacher_logits"):
                 digest.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
-                digest.update(column.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+                for start in range(0, len(column), _ROWS):
+                    rows = column.narrow(0, start, min(_ROWS, len(column) - start))
+                    digest.update(rows.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def _with(self, columns: Batch) -> TensorData:
@@ -208,11 +219,3 @@ def of_columns(columns: Batch, teacher: str | None = None) -> TensorData:
     return TensorData(
         **own, columns={name: column for name, column in columns.items() if name not in own}, teacher=teacher
     )
-
-
-def _flat(columns: Batch) -> Iterator[tuple[str, Tensor]]:
-    for name, column in columns.items():
-        if isinstance(column, Mapping):
-            yield from ((f"{name}.{key}", value) for key, value in column.items())
-        else:
-            yield name, column

@@ -13,7 +13,7 @@ from kdft_lib.experiments.kept import Kept
 from kdft_lib.experiments.recipe import Recipe
 from kdft_lib.experiments.result import Comparison
 from kdft_lib.experiments.trained import Method, Trained
-from kdft_lib.training.progress import progress_bar
+from kdft_lib.progress import progress_bar
 
 Candidates: TypeAlias = Method | Candidate | Sequence[Method | Candidate]
 """A method, or the settings of one to choose from."""

@@ -3,11 +3,14 @@
 from kdft_lib.teachers.cache import cache
 from kdft_lib.teachers.compact import compress, expand
 from kdft_lib.teachers.ensemble import Ensemble
+from kdft_lib.teachers.kept import Answered, ViewData
 from kdft_lib.teachers.teacher import Teacher
 
 __all__ = [
+    "Answered",
     "Ensemble",
     "Teacher",
+    "ViewData",
     "cache",
     "compress",
     "expand",

@@ -1,17 +1,21 @@
-"""A teacher's outputs, kept with their samples."""
+"""A teacher's answers, computed once and kept with their samples."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch import nn
+from torch.utils.data import Dataset
 
-from kdft_lib.data import TensorData, as_batch, batches
-from kdft_lib.files import written_whole
-from kdft_lib.teachers.compact import compress
+from kdft_lib.data import TensorData
+from kdft_lib.data.columns import nested
+from kdft_lib.teachers.asking import Asking, packing, replays
+from kdft_lib.teachers.kept import Answered, Kept, Samples, ViewData
+from kdft_lib.teachers.shards import on_disk
 from kdft_lib.teachers.teacher import Teacher
 
 
@@ -19,81 +23,109 @@ def cache(
     teacher: nn.Module | Teacher,
     data: TensorData | Dataset[Any],
     *,
-    batch_size: int = 512,
-    dtype: torch.dtype | None = None,
+    to: str | Path | None = None,
+    views: int | None = None,
+    augment: Any = None,
+    seed: int = 0,
     top_k: int | None = None,
-    path: str | Path | None = None,
-) -> TensorData:
-    """Compute the teacher's logits once, and return the data with them.
+    rest: Literal["even"] = "even",
+    dtype: torch.dtype | None = None,
+    batch_size: int = 512,
+) -> Any:
+    """Compute the teacher's logits once, and return the data with them: precomputed, stored, or offline, soft labels.
 
-    The logits become a column of the data, so shuffling and selecting cannot part them from their
-    samples, and the teacher's fingerprint goes with them: :func:`kdft_lib.training.fit` refuses
-    logits of another teacher than its objective's.
+    The answers belong to the samples' indices, so shuffling, selecting and a loader's workers cannot part them, and the
+    teacher's fingerprint goes with them: :func:`kdft_lib.training.fit` refuses logits of another teacher than its
+    objective's. How many calls it takes, and how many bytes, stands before the progress bar.
+
+    With ``to``, they are kept in a folder, in shards that are written as the teacher goes and are read when they are
+    needed, so that neither this nor training holds more of them than a shard or a batch. A call that was interrupted,
+    even killed, goes on where it was when it is made again. Under ``torchrun`` and ``accelerate launch``, where each
+    process makes the call, each asks its share and waits for the others; they share the folder.
+
+    With ``views``, the teacher is asked about several augmented views of each sample, and exactly these are seen in
+    training: one of them, drawn anew, whenever a row is read. So student and teacher see the same view, and no teacher
+    is in the loop (the fast knowledge distillation of Shen and Xing, 2022, who keep regions of a picture). ``fit``
+    takes no ``augment`` then.
 
     Args:
         teacher: The teacher to ask; where it is, there it computes.
-        data: Data in memory, or a dataset with a length and indices whose samples do not change from
+        data: Data in memory, or a map-style dataset, with a length and indices, whose samples do not change from
             one look to the next.
-        batch_size: The size of the teacher's calls.
-        dtype: The precision to keep the logits in, by default the teacher's; ``torch.float16`` takes half of the
-            memory and rounds to eleven bits.
+        to: A folder to keep the answers in. One that has them already is read, provided that it has those of this
+            teacher to this data, in this way. By default they are kept in memory.
+        views: How many augmented views of each sample to keep, from 1 on; by default samples are as they are.
+        augment: What makes views of a batch of inputs. Of one that has ``draw(count, generator)`` and
+            ``apply(inputs, drawn)``, such as :class:`~kdft_lib.data.RandomShiftFlip`, what it drew is kept, which is
+            small; of any other callable, the views themselves.
+        seed: What the views are drawn with.
         top_k: How many classes of each distribution to keep, with one number for the rest; see
             :func:`compress`. For a vocabulary of 32,000 words, 64 take a 160th of the memory in float16.
-        path: A ``.safetensors`` file to keep the logits in. If it is there already, it is read
-            instead, provided that it was made by this teacher from this data in this way.
+        rest: What becomes of the other classes: ``"even"`` gives each the same share of what they weigh together.
+        dtype: The precision to keep the logits in, by default the teacher's; ``torch.float16`` takes half of the
+            memory and rounds to eleven bits.
+        batch_size: The size of the teacher's calls.
 
     Returns:
-        The same rows with ``teacher_logits`` ``(N, ..., C)``, or what :func:`compress` makes of them, on the
-        data's device.
+        Of a :class:`~kdft_lib.data.TensorData` the same rows with ``teacher_logits`` ``(N, ..., C)``, or what
+        :func:`compress` makes of them, on the data's device or in the folder; with views, a :class:`ViewData`. Of
+        another dataset an :class:`Answered`.
 
     Raises:
-        ValueError: If the data is empty or transformed at random, ``dtype`` cannot hold a logit, or
-            ``path`` was made by another teacher, from other data or in another way.
-        OSError: If ``path`` cannot be written.
+        ValueError: If the data is empty, has no indices or is transformed at random, ``dtype`` cannot hold a logit, or
+            the folder has answers of another teacher, to other data or in another way.
+        OSError: If the folder cannot be written.
 
     Example:
         >>> data = TensorData(torch.randn(5, 3))
         >>> cache(torch.nn.Linear(3, 2), data).teacher_logits.shape
         torch.Size([5, 2])
     """
-    teacher = Teacher(teacher)
-    data = data if isinstance(data, TensorData) else _in_memory(data)
-    if len(data) == 0:
-        raise ValueError("data is empty; there is nothing to ask the teacher")
-    kept = f"dtype={dtype}, top_k={top_k}"
-    made_of = {"teacher": teacher.fingerprint(), "data": data.fingerprint(), "kept": kept}
-    path = Path(path) if path is not None else None
-    if path is not None and path.exists():
-        columns = _read(path, made_of)
+    _check(views, augment, rest, batch_size)
+    teacher, samples = Teacher(teacher), _with_indices(data)
+    in_place = isinstance(data, TensorData) and to is None and views is None
+    device = data.device if in_place and isinstance(data, TensorData) else torch.device("cpu")
+    asking = Asking(teacher, samples, packing(dtype, top_k, device), views or 1, augment, seed, batch_size)
+    fingerprint = teacher.fingerprint()
+    if to is None:
+        everything = range(len(samples))
+        with asking.watched([everything], asking.nbytes) as bar:
+            columns = nested(asking.kept(everything, bar))
     else:
-        device = next((tensor.device for tensor in teacher.tensors()), data.device)
-        asked = (batches.apply(batch, lambda column: column.to(device)) for batch in data.batches(batch_size))
-        answers = [_kept(teacher(batch["inputs"]), dtype, top_k, data.device) for batch in asked]
-        columns = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
-        if path is not None:
-            _write(path, columns, made_of)
-    columns = {name: column.to(data.device) for name, column in columns.items()}
-    return data.with_teacher_logits(columns.get("logits", columns), made_of["teacher"])
+        made_of = {
+            "teacher": fingerprint, "samples": len(samples), "data": samples.fingerprint(),
+            "dtype": None if dtype is None else str(dtype), "top_k": top_k, "rest": None if top_k is None else rest,
+            "views": views, "augment": None if augment is None else re.sub(r" at 0x[0-9a-f]+", "", repr(augment)),
+            "seed": None if views is None else seed,
+        }  # fmt: skip
+        columns = on_disk(Path(to), asking, made_of)
+    if views is None and isinstance(data, TensorData):
+        return data.with_teacher_logits(columns["teacher_logits"], fingerprint)
+    kept = Kept(columns, fingerprint, views or 1, augment if replays(augment) else None)
+    return ViewData(data, kept) if isinstance(data, TensorData) else Answered(data, kept)
 
 
-def _kept(logits: Tensor, dtype: torch.dtype | None, top_k: int | None, device: torch.device) -> dict[str, Tensor]:
-    """What is kept of a batch of logits."""
-    columns = {"logits": logits} if top_k is None else compress(logits, top_k)
-    for name, column in columns.items():
-        if dtype is not None and column.is_floating_point():
-            narrow = column.to(dtype)
-            if (narrow.isinf() & ~column.isinf()).any():
-                raise ValueError(
-                    f"dtype is {dtype}, which cannot hold a logit of {column.abs().max():g}; keep torch.float32"
-                )
-            columns[name] = narrow
-    return {name: column.to(device) for name, column in columns.items()}
+def _check(views: int | None, augment: Any, rest: str, batch_size: int) -> None:
+    if (views is None) != (augment is None):
+        raise ValueError(
+            f"views is {views} and augment is {augment}; give both, how many views of each sample to keep and what"
+            " makes them, or neither"
+        )
+    if views is not None and views < 1:
+        raise ValueError(f"views is {views}; it must be 1 or more")
+    if rest != "even":
+        raise ValueError(f'rest is {rest!r}; choose "even"')
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
 
 
-def _in_memory(data: Dataset[Any]) -> TensorData:
-    """Stack a dataset's samples, if they are the same at a second look."""
+def _with_indices(data: Any) -> TensorData | Samples:
+    """Data whose samples can be asked for by their indices, if they are the same at a second look."""
+    samples = data if isinstance(data, TensorData) else Samples(data)
     try:
-        count = len(data)  # type: ignore[arg-type]
+        if isinstance(data, tuple | Mapping):
+            raise TypeError
+        count = len(samples)
         data[0] if count else None
     except (TypeError, NotImplementedError):
         raise ValueError(
@@ -102,38 +134,11 @@ def _in_memory(data: Dataset[Any]) -> TensorData:
         ) from None
     if count == 0:
         raise ValueError("data is empty; there is nothing to ask the teacher")
-    samples = [data[index] for index in range(count)]
     for index in range(min(count, 32)):
-        first, second = (as_batch(default_collate([sample])) for sample in (samples[index], data[index]))
-        if TensorData(**first).fingerprint() != TensorData(**second).fingerprint():
+        first, second = (TensorData(samples.rows(slice(index, index + 1))["inputs"]) for _ in range(2))
+        if first.fingerprint() != second.fingerprint():
             raise ValueError(
                 f"data changes from one look to the next (sample {index}), so cached logits would belong to"
                 " other inputs; cache the data without its random transform, or let the teacher answer in the loop"
             )
-    return TensorData(**as_batch(default_collate(samples)))
-
-
-def _write(path: Path, columns: dict[str, Tensor], made_of: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    columns = {name: column.contiguous().cpu() for name, column in columns.items()}
-    with written_whole(path) as temporary:
-        save_file(columns, str(temporary), metadata=made_of)
-
-
-def _read(path: Path, made_of: dict[str, str]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    others = {"teacher": "by another teacher", "data": "from other data", "kept": "in another way"}
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            found = file.metadata() or {}
-            for what, wanted in made_of.items():
-                if found.get(what) != wanted:
-                    raise ValueError(
-                        f"{path} was made {others[what]} (it has {str(found.get(what))[:40]}, wanted is"
-                        f" {wanted[:40]}); use another path, or delete the file to make it again"
-                    )
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}); delete it to make it again") from None
+    return samples

@@ -22,13 +22,13 @@ from kdft_lib.data import Batch, batches
 from kdft_lib.data.sources import Counted, Data, source
 from kdft_lib.data.values import Totals
 from kdft_lib.objectives import Objective
+from kdft_lib.progress import progress_bar
 from kdft_lib.strategies import Strategy
 from kdft_lib.training import checkpoints, checks
 from kdft_lib.training.averaging import MovingAverage
 from kdft_lib.training.engine import Lent, accelerator
 from kdft_lib.training.history import History
 from kdft_lib.training.ledger import Ledger, known_before
-from kdft_lib.training.progress import progress_bar
 from kdft_lib.training.settings import Settings
 
 
@@ -78,8 +78,7 @@ class Run:
             arguments = {
                 "model": type(model).__name__, "objective": objective, "strategy": strategy,
                 "teachers": [teacher.fingerprint() for teacher in objective.teachers()],
-                "processes": self.accelerator.num_processes,
-                "sharded": self.lent.sharded,
+                "processes": self.accelerator.num_processes, "sharded": self.lent.sharded,
             } | settings.decisive() | {name: self._data.get(name, "none") for name in given}  # fmt: skip
             self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
 

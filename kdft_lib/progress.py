@@ -7,16 +7,18 @@ import sys
 from typing import Any
 
 
-def progress_bar(total: int, unit: str, wanted: bool | None, initial: int = 0) -> Any:
+def progress_bar(
+    total: int, unit: str, wanted: bool | None = None, initial: int = 0, described: str | None = None
+) -> Any:
     """tqdm's bar: as wanted, or by default in a terminal and in a notebook's kernel, where the
-    environment variable ``TQDM_DISABLE=1`` hides it for runs that nobody watches.
+    environment variable ``TQDM_DISABLE=1`` hides it for runs that nobody watches. Before it stands what is done.
     """
     from tqdm.auto import tqdm
 
     if wanted is None and _in_notebook():
         wanted = os.environ.get("TQDM_DISABLE") != "1"
     disable = None if wanted is None else not wanted
-    return tqdm(total=total, initial=initial, unit=unit, leave=False, disable=disable)
+    return tqdm(total=total, initial=initial, unit=unit, desc=described, leave=False, disable=disable)
 
 
 def _in_notebook() -> bool:

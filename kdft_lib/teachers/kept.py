@@ -1,0 +1,213 @@
+"""Data with a teacher's answers: what is kept of each sample, and how it comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from kdft_lib.data import Batch, TensorData, as_batch, batches
+from kdft_lib.data.columns import flat
+
+
+class Kept:
+    """A teacher's answers to one or more views of each sample, and what makes these views again.
+
+    Args:
+        columns: ``teacher_logits``, a tensor or the columns of a mapping, and either ``drawn``, what an augmentation
+            drew, or ``inputs``, the views themselves, or neither. Each has ``views`` rows a sample, behind one another.
+        teacher: The teacher's fingerprint.
+        views: How many views of each sample there are.
+        augment: What makes a view of a sample's inputs and what was drawn for it.
+    """
+
+    def __init__(self, columns: Mapping[str, Any], teacher: str, views: int = 1, augment: Any = None):
+        self.columns, self.teacher, self.views, self.augment = dict(columns), teacher, views, augment
+
+    def read(self, samples: Tensor) -> Batch:
+        """The rows of one view of each of these samples, drawn from torch's generator."""
+        return self.rows(samples, torch.randint(self.views, samples.shape) if self.views > 1 else 0)
+
+    def rows(self, samples: Tensor, view: Tensor | int) -> Batch:
+        """The rows of this view of each of these samples."""
+        places = samples * self.views + view
+        return batches.apply(self.columns, lambda column: column.index_select(0, places))
+
+    def onto(self, batch: Batch, rows: Batch) -> Batch:
+        """The batch with the inputs and the answers of these rows."""
+        found = dict(rows)
+        if "drawn" in found:
+            found["inputs"] = self.augment.apply(batch["inputs"], found.pop("drawn"))
+        return batch | found
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the teacher's fingerprint and of the first and last rows."""
+        digest = hashlib.sha256(f"{self.teacher} {self.views} {self.augment}".encode())
+        for name, column in flat(self.columns):
+            few = min(len(column), 32)
+            ends = [column.narrow(0, 0, few), column.narrow(0, len(column) - few, few)]
+            digest.update(f"{name} {TensorData(torch.cat(ends)).fingerprint()}".encode())
+        return digest.hexdigest()
+
+
+class Samples:
+    """What a dataset's samples are, by their indices, in batches that PyTorch's ``default_collate`` makes."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def samples(self, indices: Sequence[int]) -> Iterator[Batch]:
+        """Each sample as a batch is, without its first dimension."""
+        several = getattr(self.dataset, "__getitems__", None)
+        raw = several(list(indices)) if several is not None else (self.dataset[index] for index in indices)
+        return map(as_batch, raw)
+
+    def rows(self, indices: Tensor | slice) -> Batch:
+        """The batch made of these samples."""
+        places = range(len(self))[indices] if isinstance(indices, slice) else indices.tolist()
+        batch: Batch = default_collate([*self.samples(places)])
+        return batch
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the inputs of the first and of the last 32 samples."""
+        ends = [self.rows(slice(0, 32))["inputs"], self.rows(slice(max(len(self) - 32, 0), len(self)))["inputs"]]
+        return hashlib.sha256(" ".join(TensorData(inputs).fingerprint() for inputs in ends).encode()).hexdigest()
+
+
+class Answered(Dataset[Batch]):
+    """A dataset whose samples come with a teacher's answers, as :func:`cache` returns it.
+
+    A sample is a dict: ``inputs``, ``targets`` and what else it came with, and ``teacher_logits``. The answers belong
+    to the samples' indices, so that ``Subset``, shuffling, and the workers of a ``DataLoader`` leave them together.
+
+    Args:
+        dataset: A map-style dataset, with a length and indices: ``ImageFolder``, ``Subset``, one of Hugging Face's.
+        kept: The answers.
+
+    Raises:
+        IndexError: If a sample is asked for that is not there.
+
+    Example:
+        >>> pictures = torch.utils.data.TensorDataset(torch.randn(5, 3), torch.arange(5))
+        >>> from kdft_lib.teachers import cache
+        >>> answered = cache(torch.nn.Linear(3, 2), pictures)
+        >>> sorted(answered[4]), answered[4]["teacher_logits"].shape
+        (['inputs', 'targets', 'teacher_logits'], torch.Size([2]))
+    """
+
+    def __init__(self, dataset: Any, kept: Kept):
+        self.dataset, self._kept = dataset, kept
+        self._samples = Samples(dataset)
+
+    @property
+    def teacher(self) -> str:
+        """The teacher's fingerprint."""
+        return self._kept.teacher
+
+    @property
+    def teacher_logits(self) -> Any:
+        """The answers, a column or a mapping of them, with a row for each sample, or for each view of it."""
+        return self._kept.columns["teacher_logits"]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __repr__(self) -> str:
+        return f"Answered({len(self)} samples of {type(self.dataset).__name__})"
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        """Several samples, whose answers are read at once."""
+        places = [range(len(self))[index] for index in indices]
+        read = self._kept.read(torch.tensor(places))
+        samples = enumerate(self._samples.samples(places))
+        return [self._one(sample, batches.apply(read, operator.itemgetter(place))) for place, sample in samples]
+
+    def rows(self, indices: Tensor | slice) -> Batch:
+        """The batch made of these samples."""
+        return self._kept.onto(self._samples.rows(indices), self._kept.read(torch.arange(len(self))[indices]))
+
+    def _one(self, sample: Batch, row: Batch) -> Batch:
+        if "drawn" not in row:
+            return sample | row
+        alone = (
+            batches.apply(part, lambda column: column.unsqueeze(0)) for part in ({"inputs": sample["inputs"]}, row)
+        )
+        return sample | batches.apply(self._kept.onto(*alone), operator.itemgetter(0))
+
+
+class ViewData(TensorData):
+    """Data in memory with several views of each row and a teacher's answer to each, as :func:`cache` returns it.
+
+    Whenever a row is read, torch's generator draws which of its views comes: its inputs and its ``teacher_logits``
+    are of the same view. The length stays, so an epoch shows each row once.
+
+    Args:
+        data: The rows. Their inputs are those that an augmentation made the views of.
+        kept: The views and the answers.
+        places: Which row of the views each row has, ``(N,)``; by default its own.
+
+    Raises:
+        ValueError: If rows are put behind others, which have other views.
+
+    Example:
+        >>> from kdft_lib.teachers import cache
+        >>> data = cache(torch.nn.Linear(3, 2), TensorData(torch.ones(5, 3)), views=4, augment=torch.rand_like)
+        >>> len(data), data.rows(torch.tensor([0, 0, 0]))["teacher_logits"].shape
+        (5, torch.Size([3, 2]))
+    """
+
+    def __init__(self, data: TensorData, kept: Kept, places: Tensor | None = None):
+        super().__init__(data.inputs, data.targets, mask=data.mask)
+        self.teacher = kept.teacher
+        self._kept, self._places = kept, torch.arange(len(data)) if places is None else places
+
+    @property
+    def teacher_logits(self) -> Any:
+        """The answers, a column or a mapping of them, with a row for each view of each sample."""
+        return self._kept.columns["teacher_logits"]
+
+    @property
+    def in_memory(self) -> bool:
+        """False: what a batch is made of stays where it is, and the batch moves."""
+        return False
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__().replace('TensorData', 'ViewData')[:-1]}, {self._kept.views} views)"
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, int):
+            return batches.apply(self.rows(torch.tensor([range(len(self))[rows]])), operator.itemgetter(0))
+        return ViewData(self._plain()[rows], self._kept, self._places[rows])
+
+    def rows(self, indices: Tensor | slice) -> Batch:
+        """The batch made of these rows, a view of each."""
+        places = self._places[indices if isinstance(indices, slice) else indices.cpu()]
+        return self._kept.onto(super().rows(indices), self._kept.read(places))
+
+    def with_rows(self, more: TensorData) -> TensorData:
+        raise ValueError(
+            "data with kept views cannot be put together with other rows, which have other views; put the rows together"
+            " first, and cache all of them"
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the rows, and of which views they have."""
+        parts = [super().fingerprint(), self._kept.fingerprint(), TensorData(self._places).fingerprint()]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def _plain(self) -> TensorData:
+        return TensorData(**self._columns)
+
+    def _with(self, columns: Batch) -> TensorData:
+        return ViewData(TensorData(**columns), self._kept, self._places)

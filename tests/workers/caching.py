@@ -1,0 +1,60 @@
+"""Asks a slow teacher into a folder, and is killed at random moments, again and again.
+
+``caching.py folder kills`` kills so many lives before it lets one finish, and prints how many were killed, how many
+files were half written, and how many were whole when the last life began; with no kills it is the uninterrupted call,
+under whatever ``RANK`` and ``WORLD_SIZE`` say.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import safetensors.torch  # noqa: F401 (what a life would load first)
+import torch
+import tqdm.auto  # noqa: F401
+from torch import nn
+
+from kdft_lib.data import RandomShiftFlip, TensorData
+from kdft_lib.teachers import cache
+
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(16, 200)
+
+    def forward(self, pictures):
+        time.sleep(0.01)
+        if "ASKED" in os.environ:
+            with open(os.environ["ASKED"], "a") as file:
+                file.write(f"{os.environ.get('RANK')} {len(pictures)}\n")
+        return self.head(pictures.flatten(1))
+
+
+def ask(folder):
+    torch.manual_seed(1)
+    data = TensorData(torch.rand(1000, 1, 4, 4))
+    return cache(Slow(), data, to=folder, views=2, augment=RandomShiftFlip(1), top_k=50, batch_size=16)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    moments, halves, killed = random.Random(0), 0, 0
+    while killed < kills:
+        child = os.fork()
+        if child == 0:
+            ask(folder)
+            os._exit(0)
+        time.sleep(moments.uniform(0, 0.4))
+        os.kill(child, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        halves += any(folder.glob(".*"))
+    print(killed, halves, len([*folder.glob("shard-*")]))
+    ask(folder)
