@@ -107,12 +107,10 @@ def _read(index: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{index} cannot be read ({error}); delete its folder to ask anew") from None
     if differing:
-        changes = ", ".join(
-            f"{name} was {_short(found[name])} and is now {_short(made_of[name])}" for name in differing
-        )
+        told = [f"{name} was {_short(found[name])} and is now {_short(made_of[name])}" for name in differing]
         raise ValueError(
-            f"{index.parent} holds other answers: {', '.join(changes)}; give what was given then, or another folder, or delete"
-            " this one to ask anew"
+            f"{index.parent} holds other answers: {', '.join(told)}; give what was given then, or another folder, or"
+            " delete this one to ask anew"
         )
     return found
 
