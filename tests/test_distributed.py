@@ -28,7 +28,9 @@ def started(launcher, worker, *arguments, cpu=True):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
     ports = {id(TORCHRUN): ["--master-port", port], id(SHARDED): ["--main_process_port", port]}
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"ACCELERATE_USE_CPU": "true"} if cpu else {})
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if cpu and torch.accelerator.is_available():
+        environment["ACCELERATE_USE_CPU"] = "true"
     command = [*launcher, *ports.get(id(launcher), []), str(WORKERS / worker), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -84,6 +86,7 @@ def test_a_sharded_run_resumes_on_as_many_processes(tmp_path):
     alone = started(ONE, "sharded.py", killed, 0)
     assert alone.returncode != 0
     assert "belongs to another run: processes was 2, now 1; sharded was True, now False. Use" in alone.stderr
+    assert not list(killed.glob("end-*"))
 
     done = started(SHARDED, "sharded.py", killed, 0)
     assert done.returncode == 0, done.stderr

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -114,6 +116,19 @@ def in_folder(action):
 def other_arguments(folder):
     run(checkpoint_dir=folder)
     run(checkpoint_dir=folder, seed=5, batch_size=2)
+
+
+def other_processes(folder):
+    run(checkpoint_dir=folder)
+    path = folder / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"arguments": state["arguments"] | {"processes": "2"}}, path)
+    run(checkpoint_dir=folder)
+
+
+def other_sharding():
+    with mock.patch.dict(os.environ, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}):
+        run()
 
 
 def other_model(folder):
@@ -413,6 +428,8 @@ CASES = {
     "no labels to evaluate": lambda: evaluate(net(), DATA.without_labels()),
     # Files
     "other arguments than before": lambda: in_folder(other_arguments),
+    "checkpoint of other processes": lambda: in_folder(other_processes),
+    "sharding of another kind": other_sharding,
     "checkpoint of another model": lambda: in_folder(other_model),
     "truncated checkpoint": lambda: in_folder(truncated),
     "checkpoint with code": lambda: in_folder(code_inside),

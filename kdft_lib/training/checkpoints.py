@@ -72,6 +72,6 @@ def read(folder: Path, arguments: dict[str, str]) -> dict[str, Any] | None:
     if changed:
         raise ValueError(
             f"{path} belongs to another run: {'; '.join(changed)}."
-            " Use the arguments of that run (only the budget may grow), or another checkpoint_dir"
+            " Use the arguments of that run, on as many processes (only the budget may grow), or another checkpoint_dir"
         )
     return state

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-_SHARDED = {"FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_ACTIVATION_CHECKPOINTING": "false"}
-"""What ``accelerate launch --use_fsdp`` may say, in the variables that it sets."""
+_SHARDED = {
+    "FSDP_VERSION": ("1", "2"), "FSDP_OFFLOAD_PARAMS": ("false", "false"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("false", "false"),
+}  # fmt: skip
+"""What ``accelerate launch --use_fsdp`` says in the variables that it sets, by default, and so that it can be done."""
 
 
 def accelerator(precision: str) -> Accelerator:
@@ -128,13 +131,11 @@ def _is_sharded(accelerator: Accelerator) -> bool:
     """Whether ``accelerate launch --use_fsdp`` has started this process, and others with it."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False
-    for name, wanted in _SHARDED.items():
-        given = os.environ.get(name, wanted).lower()
+    for name, (default, wanted) in _SHARDED.items():
+        given = os.environ.get(name, default).lower()
         if given != wanted:
-            raise ValueError(
-                f"accelerate launch was given --{name.lower()} {given}, which fit cannot do; give"
-                f" --{name.lower()} {wanted}"
-            )
+            option = f"--{name.lower()}"
+            raise ValueError(f"accelerate launch has {option} {given}, which fit cannot do; give it {option} {wanted}")
     if accelerator.mixed_precision == "fp16":
         raise ValueError('precision is "float16", which a sharded run has no scaler for; choose "bfloat16"')
     return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -66,7 +66,13 @@ assert teacher.fingerprint() == again.fingerprint() == Teacher(whole).fingerprin
 rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 if rank == 0:
     assert repr(SoftTargets(teacher)) == repr(SoftTargets(whole)), "one process alone may ask for it"
+together = []
+last = teacher.model.blocks[1].register_forward_hook(
+    lambda *_: together.extend(hasattr(parameter, "full_tensor") for parameter in teacher.model.blocks[0].parameters())
+)
 answers = teacher.outputs(inputs, ["blocks.0.inner"])
+last.remove()
+assert together == 4 * [True], "a block that has run is given up before the next one is done"
 expected = Teacher(whole).outputs(inputs, ["blocks.0.inner"])
 torch.testing.assert_close(answers.logits, expected.logits)
 torch.testing.assert_close(answers.features, expected.features)
