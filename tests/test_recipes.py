@@ -4,6 +4,8 @@ setting of each method. Nothing is recorded; and what a recipe would try is what
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import importlib
 import json
@@ -16,8 +18,9 @@ import pytest
 from safetensors.torch import load_file
 
 from kdft_lib import experiments, metrics, models
-from kdft_lib.datasets import splitting, spoken_digits
+from kdft_lib.datasets import bbc, splitting, spoken_digits
 from kdft_lib.experiments import Candidate
+from kdft_lib.models import pretrained, sentence_encoder
 from kdft_lib.strategies import Phases
 from kdft_lib.training import Settings
 
@@ -26,15 +29,46 @@ BENCHMARKS = RECIPES.parent / "benchmarks"
 SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = dict.fromkeys(ROWS, 25)
-LARGE = ("language", "full_fine_tuning", "ship_it")
+LARGE = ("language", "full_fine_tuning", "ship_it", "sequences")
 """Recipes whose networks take long to read a row: they have fewer."""
+LETTERS, SIDE = 200, 32
+"""Of a story, and of what Lite0 sees of a picture."""
 RECORDED = (
     "concepts", "hard_targets", "soft_targets", "beyond_logits", "good_teachers", "frozen_backbone", "full_fine_tuning",
     "staying_close", "both_together", "vision", "language", "speech", "sequences", "ship_it",
 )  # fmt: skip
 
-FEWER = {"sequences": {"TEXTS": 4}, "speech": {"elsewhere": lambda who: digits()}}
+FEWER = {"sequences": {"TEXTS": 2, "LENGTH": 104}, "speech": {"elsewhere": lambda who: digits()}}
 """Texts that are drawn to measure a model take longer than its training; other voices need programs."""
+
+
+whole_lite0, whole_stories, whole_transform = pretrained._lite0, bbc._distinct_stories, pretrained.ImageTransform
+
+
+@functools.cache
+def lite0_once():
+    """With the first block of each stage alone: the others leave the shape as it is."""
+    model, *rest = whole_lite0()
+    for stage in model.blocks:
+        del stage[1:]
+    return model, *rest
+
+
+@functools.cache
+def minilm_once():
+    return sentence_encoder()
+
+
+def minilm(max_tokens):
+    encoder = copy.deepcopy(minilm_once())
+    encoder.max_tokens = max_tokens
+    encoder._tokenizer.enable_truncation(max_tokens)
+    return encoder
+
+
+def short_stories(folder):
+    texts, targets = whole_stories(folder)
+    return tuple(text[:LETTERS] for text in texts), targets
 
 
 @pytest.fixture
@@ -74,6 +108,10 @@ def small(monkeypatch, request):
     )
     monkeypatch.setattr(Settings, "__post_init__", two_steps)
     monkeypatch.setattr(Phases, "phase", lambda strategy, epoch, epochs: (0, epochs))  # Two steps are too few for both.
+    monkeypatch.setattr(bbc, "_distinct_stories", short_stories)
+    monkeypatch.setattr(models, "sentence_encoder", minilm)
+    monkeypatch.setattr(pretrained, "_lite0", lambda: copy.deepcopy(lite0_once()))
+    monkeypatch.setattr(pretrained, "ImageTransform", lambda size, *rest: whole_transform(min(size, SIDE), *rest))
     monkeypatch.setattr(metrics, "latency", lambda model, inputs, **_: timed(model, inputs, repeats=2))
     monkeypatch.setattr(importlib.import_module("recording"), "compare", first_settings)
     return planned
