@@ -71,20 +71,20 @@ results: data ## run the long experiments again and record them (some sixteen ho
 	$(BIN)/python recipes/speech.py
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
-	$(BIN)/python recipes/figures.py
-	$(BIN)/python recipes/play.py
+	$(BIN)/python figures/intro.py
+	$(BIN)/python figures/play.py
 
 figures: data ## draw the intro's figures again
-	$(BIN)/python recipes/figures.py
+	$(BIN)/python figures/intro.py
 
 teacher: data ## train the shipped teacher again (about ten minutes on two cores)
 	$(BIN)/python recipes/fashion_teacher.py
 
 student: data ## train the student of the page that runs in a browser again (under a minute)
-	$(BIN)/python recipes/browser.py
+	$(BIN)/python figures/browser.py
 
-play: data ## write what the figures to play with show (`python recipes/play.py costs` measures their times)
-	$(BIN)/python recipes/play.py
+play: data ## write what the figures to play with show (`python figures/play.py costs` measures their times)
+	$(BIN)/python figures/play.py
 
 bench: data ## measure what is fast, against what, into benchmarks/results (about five minutes)
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench torchdistill==1.1.5

@@ -124,7 +124,7 @@ def test_the_wheel_brings_all_that_the_book_shows(tmp_path):
         str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in tracked if not name.endswith(".part")} <= names
-    assert not [name for name in names if name.startswith(("tests", "book", "recipes", "tools"))]
+    assert not [name for name in names if name.startswith(("tests", "book", "recipes", "figures", "tools"))]
     assert wheel.stat().st_size < 2**20
     code = "import kdft_lib, kdft_lib.models as m; print(kdft_lib.__file__, m.fashion_teacher().card['labels'])"
     done = subprocess.run(

@@ -36,7 +36,7 @@ CHOICES = ("start", "inputs", "objective", "strategy")
 ON_PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 360, "height": 740}}
 TOLERANCE = 1e-3
 """Of shares and gradients: logits are stored to four digits, places on the screen to a hundredth of a pixel."""
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "recipes")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tools", "recipes", "figures")]
 
 import bare_page  # noqa: E402
 import check_pages  # noqa: E402
@@ -184,7 +184,7 @@ def test_the_models_are_chapter_12s(stored):
             assert costs["numbers"][name] == parameters(ConvNet(int(name.removeprefix("width "))))
     times = costs["milliseconds"]
     assert max(times, key=times.get) == "Lite0, fine-tuned"
-    assert costs["about"]["command"] == "python recipes/play.py costs"
+    assert costs["about"]["command"] == "python figures/play.py costs"
     assert "1 thread" in costs["about"]["hardware"]
 
 

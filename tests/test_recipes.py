@@ -24,8 +24,9 @@ from kdft_lib.models import pretrained, sentence_encoder
 from kdft_lib.strategies import Phases
 from kdft_lib.training import Settings
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-BENCHMARKS = RECIPES.parent / "benchmarks"
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+PROGRAMS = [RECIPES, ROOT / "figures", ROOT / "benchmarks"]
 SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = dict.fromkeys(ROWS, 25)
@@ -74,8 +75,11 @@ def short_stories(folder):
 @pytest.fixture
 def small(monkeypatch, request):
     """Small data and short runs, whoever asks for them; the list of what was compared, as it is planned."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    for path in RECIPES.glob("*.py"):  # None that another test has loaded; those loaded now are forgotten afterwards.
+    for folder in PROGRAMS:
+        monkeypatch.syspath_prepend(str(folder))
+    for path in (
+        path for folder in PROGRAMS for path in folder.glob("*.py")
+    ):  # None that another test has loaded; those loaded now are forgotten afterwards.
         monkeypatch.setitem(sys.modules, path.stem, None)
         del sys.modules[path.stem]
     whole, check, compare = splitting.Rows, Settings.__post_init__, experiments.compare
@@ -172,7 +176,7 @@ def test_the_browsers_student_is_made(small, tmp_path, monkeypatch):
 
 
 def test_the_intros_figures_are_drawn(small, tmp_path, monkeypatch):
-    recipe = importlib.import_module("figures")
+    recipe = importlib.import_module("intro")
     monkeypatch.setattr(recipe, "IMAGES", tmp_path)
     monkeypatch.setattr(recipe, "SHIRT", 0)
     recipe.intro()
@@ -183,13 +187,12 @@ def test_the_intros_figures_are_drawn(small, tmp_path, monkeypatch):
 
 
 def test_costs_are_measured(small, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     recipe = importlib.import_module("costs")
     monkeypatch.setattr(recipe, "PATH", tmp_path / "costs.txt")
     monkeypatch.setattr(recipe, "TURNS", 2)
     monkeypatch.setattr(recipe.torch, "set_num_threads", lambda count: None)
     recipe.main()
-    written, kept = ((path / "costs.txt").read_text(encoding="utf-8") for path in (tmp_path, RECIPES.parent / "book"))
+    written, kept = ((path / "costs.txt").read_text(encoding="utf-8") for path in (tmp_path, ROOT / "book"))
     assert re.findall(r"`~kdft_lib[.\w]+`", written) == re.findall(r"`~kdft_lib[.\w]+`", kept)
 
 
@@ -197,9 +200,7 @@ def test_what_the_figures_to_play_with_store_is_measured(small, tmp_path, monkey
     recipe = importlib.import_module("play")
     monkeypatch.setattr(recipe, "FOLDER", tmp_path)
     recipe.measure()
-    made, kept = (
-        json.loads((path / "costs.json").read_text()) for path in (tmp_path, RECIPES.parent / "book/_extra/play")
-    )
+    made, kept = (json.loads((path / "costs.json").read_text()) for path in (tmp_path, ROOT / "book/_extra/play"))
     assert made["numbers"].keys() == kept["numbers"].keys()
 
 

@@ -1,4 +1,4 @@
-// Written by recipes/browser.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.
+// Written by figures/browser.py. The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence.
 const kdftData = {
   classes: ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"],
   mean: 0.286,

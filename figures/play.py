@@ -1,8 +1,8 @@
-"""Make what the page ``book/play.md`` shows: ``make play``, or ``python recipes/play.py``.
+"""Make what the page ``book/play.md`` shows: ``make play``, or ``python figures/play.py``.
 
 Writes to ``book/_extra/play``: ``data.js``, logits of teacher and student on ten test pictures and numbers from the
 recorded results; and the images that stand in where scripts do not run, as the page's own scripts draw them.
-``python recipes/play.py costs`` first measures again what each model of the last figure stores and how long it takes.
+``python figures/play.py costs`` first measures again what each model of the last figure stores and how long it takes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from typing import Any
 import nbformat
 import numpy
 import torch
-from both_together import shop
 from browser import PICTURES, shown
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
-from recording import lite0, pixels
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
-from vision import TEACHER, WIDTHS
 
 from kdft_lib.data import TensorData
 from kdft_lib.datasets import FASHION_CLASSES, fashion_mnist
@@ -44,11 +41,14 @@ FOLDER = BOOK / "_extra/play"
 STILLS = ("temperature", "gradients", "choices", "sizes")
 SVM, LOGISTIC = "SVM on pixels", "logistic regression on pixels"
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path += [str(ROOT / "tools"), str(ROOT / "recipes")]
 
 import bare_page  # noqa: E402
 import check_pages  # noqa: E402
 import find_browser  # noqa: E402
+from both_together import shop  # noqa: E402
+from recording import lite0, pixels  # noqa: E402
+from vision import TEACHER, WIDTHS  # noqa: E402
 
 # ---- pictures and logits
 
@@ -169,7 +169,7 @@ def measure() -> None:
         name: round(latency(model, splits.test.inputs[:1], repeats=200).median, 3) for name, model in models.items()
     }
     today, version = datetime.date.today().isoformat(), torch.__version__.split("+")[0]
-    about = {"command": "python recipes/play.py costs", "date": today, "hardware": hardware(), "torch": version}
+    about = {"command": "python figures/play.py costs", "date": today, "hardware": hardware(), "torch": version}
     content = {"about": about, "numbers": stored, "milliseconds": took}
     (FOLDER / "costs.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(content, indent=1))
@@ -204,7 +204,7 @@ def data() -> dict[str, Any]:
 def write_data() -> None:
     """A script, since a page that is opened as a file may load nothing else."""
     fields = "".join(f"  {name}: {json.dumps(value, ensure_ascii=False)},\n" for name, value in data().items())
-    head = f"// Written by recipes/play.py. {PICTURES}\n"
+    head = f"// Written by figures/play.py. {PICTURES}\n"
     (FOLDER / "data.js").write_text(f"{head}const kdftPlayed = {{\n{fields}}};\n", encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy
 import torch
-from recording import pixels, thousand_labels
-from soft_targets import TEACHER, with_views_as_chosen
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -27,9 +26,14 @@ from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_CLASSES, FASHION_NORMALIZATION
 from kdft_lib.training import evaluate, predict
 
-FOLDER = Path(__file__).parents[1] / "book/_extra/browser"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "book/_extra/browser"
 PICTURES = "The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT licence."
 SEED, TEMPERATURE = 0, 4.0
+sys.path.append(str(ROOT / "recipes"))
+
+from recording import pixels, thousand_labels  # noqa: E402
+from soft_targets import TEACHER, with_views_as_chosen  # noqa: E402
 
 
 def train(splits: Splits) -> nn.Module:
@@ -39,7 +43,7 @@ def train(splits: Splits) -> nn.Module:
         "data": f"{trained.ledger.labels} training images of Fashion-MNIST with labels, drawn with seed {SEED}",
         "data_licence": "MIT, copyright 2017 Zalando SE",
         "teacher": "kdft_lib.models.fashion_teacher",
-        "recipe": "recipes/browser.py",
+        "recipe": "figures/browser.py",
         "labels": trained.ledger.labels,
         "steps": trained.ledger.steps,
         "torch": torch.__version__.split("+")[0],
@@ -85,10 +89,10 @@ def write_scripts(net: nn.Module, pictures: TensorData) -> None:
         "student": text(folded(net), "<f4"),
         "pictures": text(pixels(pictures.inputs), "u1"),
     }
-    head = f"// Written by recipes/browser.py. {PICTURES}\n"
+    head = f"// Written by figures/browser.py. {PICTURES}\n"
     body = "".join(f"  {name}: {value},\n" for name, value in fields.items())
     (FOLDER / "data.js").write_text(f"{head}const kdftData = {{\n{body}}};\n", encoding="utf-8")
-    head = "// Written by recipes/browser.py: the weights of the teacher, in half precision.\n"
+    head = "// Written by figures/browser.py: the weights of the teacher, in half precision.\n"
     (FOLDER / "teacher.js").write_text(f"{head}kdftData.teacher = {text(folded(TEACHER), '<f2')};\n", encoding="utf-8")
 
 

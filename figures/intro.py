@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
-import language
 import matplotlib
 import matplotlib.pyplot as plt
-from recording import lite0
 from torch import nn
 
 from kdft_lib import plots
@@ -18,7 +17,13 @@ from kdft_lib.metrics import parameters
 from kdft_lib.models import DSCNN, ConvNet, fashion_teacher
 from kdft_lib.training import predict
 
-IMAGES = Path(__file__).parents[1] / "book/images"
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "book/images"
+sys.path.append(str(ROOT / "recipes"))
+
+import language  # noqa: E402
+from recording import lite0  # noqa: E402
+
 SHIRT = 31
 """Chapter 04's picture, among those of validation."""
 PARAMETERS_PER_DOT = 400
