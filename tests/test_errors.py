@@ -50,7 +50,7 @@ from kdft_lib.strategies import (
     blocks,
 )
 from kdft_lib.teachers import Ensemble, Teacher, cache, compress
-from kdft_lib.training import evaluate, fit, interpolate, predict
+from kdft_lib.training import EarlyStopping, evaluate, fit, interpolate, predict
 
 FILE = Path(__file__).parent / "errors.txt"
 DATA = TensorData(torch.zeros(8, 4), torch.arange(8) % 3)
@@ -372,6 +372,15 @@ CASES = {
     "precision": lambda: run(precision="half"),
     "average": lambda: run(ema_decay=1.0),
     "best without validation": lambda: run(keep_best=True),
+    "best by no score": lambda: run(val_data=DATA, keep_best="f1"),
+    "best of a kind unknown": lambda: run(val_data=DATA, keep_best=("loss", "lowest")),
+    "metrics without validation": lambda: run(metrics={"largest": max}),
+    "one callback": lambda: run(callbacks=EarlyStopping()),
+    "callback that is told nothing": lambda: run(callbacks=["stop"]),
+    "monitor": lambda: run(val_data=DATA, callbacks=[EarlyStopping(monitor="f1")]),
+    "patience": lambda: EarlyStopping(patience=0),
+    "mode": lambda: EarlyStopping(mode="low"),
+    "least improvement": lambda: EarlyStopping(min_delta=-1.0),
     "empty data": lambda: run(data=DATA[:0]),
     "empty loader": lambda: run(data=DataLoader(TensorDataset(torch.zeros(0, 4)), batch_size=4)),
     "empty transfer data": lambda: run(transfer_data=DATA[:0].without_labels()),

@@ -42,7 +42,7 @@ class Recipe:
         pretraining: What the student knew before, in words for the ledger. With a ``start`` and without such words,
             the ledger of the start is added.
         options: Options of :func:`~kdft_lib.training.fit`, such as ``steps``; the seed is the comparison's, and
-            ``keep_best`` looks at ``splits.val``.
+            ``keep_best``, ``metrics`` and ``callbacks`` look at ``splits.val``.
 
     Raises:
         TypeError: If there is no such option.
@@ -159,7 +159,7 @@ class Recipe:
             transfer = None if transfer is None else self.teacher.answered(transfer)
         history = fit(
             model, train, objective=objective, strategy=strategy, transfer_data=transfer,
-            val_data=splits.val if self.settings.keep_best else None, **{**vars(self.settings), "seed": seed},
+            val_data=splits.val if self.settings.validates else None, **{**vars(self.settings), "seed": seed},
         )  # fmt: skip
         ledger = history.ledger
         if before is not None and self.pretraining == "none":

@@ -1,6 +1,7 @@
 """The one loop, and what it leaves behind."""
 
 from kdft_lib.training.averaging import interpolate, interpolation_curve
+from kdft_lib.training.callbacks import EarlyStopping, RunState
 from kdft_lib.training.history import History
 from kdft_lib.training.inference import evaluate, predict
 from kdft_lib.training.ledger import Ledger
@@ -10,8 +11,10 @@ from kdft_lib.training.settings import Settings
 
 __all__ = [
     "SCHEDULES",
+    "EarlyStopping",
     "History",
     "Ledger",
+    "RunState",
     "Settings",
     "constant",
     "cosine",

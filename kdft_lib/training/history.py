@@ -20,9 +20,11 @@ class History:
         steps: One dict for each optimiser step: ``step`` (from 1), ``epoch`` (from 0), ``lr`` (the
             highest of the groups), ``loss`` and its unweighted parts.
         epochs: One dict for each epoch: ``epoch``, ``step``, the means of ``loss`` and its parts,
-            and ``val_accuracy`` and ``val_loss`` where there was validation data.
-        best_epoch: The epoch (from 0) of highest validation accuracy, the earliest of equals, or
-            ``None`` without validation data.
+            and, where there was validation data, its scores, such as ``val_accuracy`` and ``val_loss``.
+        best_epoch: The epoch (from 0) that was best by what ``keep_best`` names, by default of highest validation
+            accuracy, or lowest loss where there is no accuracy; the earliest of equals, or ``None`` without
+            validation data.
+        stopped: Whether a callback ended it before its budget was spent.
         seconds: Of training and validation, over all sittings.
         ledger: What the run consumed.
 
@@ -34,6 +36,7 @@ class History:
     steps: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
+    stopped: bool = False
     seconds: float = 0.0
     ledger: Ledger = field(default_factory=Ledger)
 

@@ -14,6 +14,7 @@ from kdft_lib.data.sources import Data
 from kdft_lib.objectives import Objective
 from kdft_lib.strategies import Strategy
 from kdft_lib.training import checks
+from kdft_lib.training.callbacks import tell
 from kdft_lib.training.history import History
 from kdft_lib.training.inference import evaluate
 from kdft_lib.training.run import Run
@@ -56,7 +57,8 @@ def fit(
         collate_fn: What makes a batch of a dataset's samples; torch's ``default_collate`` by default.
         transfer_data: Inputs without labels. Each step draws a batch from both: cross-entropy sees the
             labelled rows, distillation all of them.
-        val_data: Data that is scored after each epoch; for choosing, never the test set.
+        val_data: Data that is scored after each epoch; for choosing, never the test set. Where the objective learns
+            numbers, by its loss.
         augment: A function of a batch of inputs, drawn anew at each step; student and teacher see
             the same view.
         optimizer: What makes an optimiser from parameter groups: a class such as ``torch.optim.AdamW`` or
@@ -67,7 +69,15 @@ def fit(
         accumulate: The number of parts that a step's batch is cut into, to save memory.
         seed: What decides the order, the views and dropout. The initialisation is the caller's.
         precision: The precision of the forward pass; ``"float16"`` needs a GPU.
-        keep_best: Whether to end with the weights of the epoch of highest validation accuracy.
+        metrics: Further validation scores by name; see :func:`~kdft_lib.training.evaluate`.
+        keep_best: Whether to end with the weights of the best epoch: of highest validation accuracy, or of lowest loss
+            where there is no accuracy. Or the name of a score to choose by, the lowest ``"loss"`` or the highest of
+            another; or a pair of both, such as ``("error", "min")``.
+        callbacks: Objects with a method ``on_step_end(state)`` or ``on_epoch_end(state)``, which are told a
+            :class:`~kdft_lib.training.RunState`, such as :class:`~kdft_lib.training.EarlyStopping`. One that returns
+            ``False`` ends the run, after a validation, as if its budget were spent. Of several processes, each asks
+            its own, and the first decides. With ``state_dict`` and ``load_state_dict`` their state, of tensors and
+            plain values, is in the checkpoints; a run that was stopped stays so when it is called again.
         ema_decay: The decay of an exponential moving average (EMA) of weights and running statistics: validate it, and
             end with it: 0.999, or 0.9999 for long runs. At step t the decay is (1 + t) / (10 + t) where that
             is less, so that the start is soon forgotten.
@@ -99,8 +109,6 @@ def fit(
     checks.check_choices(model, objective, strategy)
     settings = settings_of(options, "fit")
     checks.check_batch_size(options.get("batch_size"), train_data, transfer_data)
-    if settings.keep_best and val_data is None:
-        raise ValueError("keep_best needs val_data to choose by")
     run = Run(model, objective, strategy, train_data, transfer_data, val_data, settings)
     with run:
         for epoch in run.epochs_to_go():
@@ -108,14 +116,19 @@ def fit(
             for parts in run.batches_of(epoch):
                 run.set_learning_rate()
                 run.record_step(epoch, _train_step(run, parts, settings.clip_norm))
+                tell(run, "on_step_end", epoch)
                 if run.is_checkpoint_due(epoch):
                     run.write_checkpoint()
             run.synchronize_buffers()
             with run.averaged():
                 scores = {}
                 if val_data is not None:
-                    scores = evaluate(run.model, val_data, loss=objective.scored_by, class_dim=objective.class_dim)
+                    scores = evaluate(
+                        run.model, val_data, loss=objective.scored_by, metrics=settings.metrics,
+                        class_dim=objective.class_dim,
+                    )  # fmt: skip
                 run.record_epoch(epoch, scores)
+                tell(run, "on_epoch_end", epoch, scores)
             run.write_checkpoint()
         run.choose_weights()
     return run.history

@@ -24,8 +24,9 @@ from kdft_lib.data.values import Totals
 from kdft_lib.objectives import Objective
 from kdft_lib.progress import progress_bar
 from kdft_lib.strategies import Strategy
-from kdft_lib.training import checkpoints, checks
+from kdft_lib.training import callbacks, checkpoints, checks
 from kdft_lib.training.averaging import MovingAverage
+from kdft_lib.training.callbacks import criterion_of
 from kdft_lib.training.engine import Lent, accelerator
 from kdft_lib.training.history import History
 from kdft_lib.training.ledger import Ledger, known_before
@@ -71,6 +72,7 @@ class Run:
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.step, self._labeled = 0, 0
         self.history = History()
+        self._criterion = criterion_of(settings, objective.scored_by is None, validated=val_data is not None)
         self._best: dict[str, Tensor] | None = None
         self._arguments: dict[str, str] = {}
         if self._folder is not None:
@@ -187,9 +189,10 @@ class Run:
 
     # Batches -------------------------------------------------------------------------------------
 
-    def epochs_to_go(self) -> range:
+    def epochs_to_go(self) -> Iterator[int]:
         """The epochs that are left, the first of them perhaps in part."""
-        return range(self.step // self.steps_per_epoch, self.epochs if self.step < self.total_steps else 0)
+        while self.step < self.total_steps and not self.history.stopped:
+            yield self.step // self.steps_per_epoch
 
     def last_step(self, epoch: int) -> int:
         """The number of steps after which an epoch is over."""
@@ -197,7 +200,7 @@ class Run:
 
     def batches_of(self, epoch: int) -> Iterator[list[Batch]]:
         """The batches of an epoch that are left, each cut into the parts of this process."""
-        while self.step < self.last_step(epoch):
+        while self.step < self.last_step(epoch) and not self.history.stopped:
             drawn, counts = zip(*map(next, self._drawn), strict=True)
             totals: dict[str, Any] = self._totals(counts)
             pieces = [batches.cut(batch, self.settings.accumulate) for batch in drawn]
@@ -281,8 +284,7 @@ class Run:
             if name not in ("step", "epoch", "lr")
         }
         row = {"epoch": epoch, "step": self.step, **means} | {f"val_{name}": score for name, score in scores.items()}
-        best = max((row["val_accuracy"] for row in self.history.epochs if "val_accuracy" in row), default=-1.0)
-        if "accuracy" in scores and scores["accuracy"] > best:
+        if scores and self._criterion.leads(row, self.history.epochs):
             self.history.best_epoch = epoch
             if self.settings.keep_best:
                 self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -316,10 +318,11 @@ class Run:
         train, transfer = self._data["train_data"], self._data.get("transfer_data")
         labels, without = train.labels() or (self._labeled, 0)
         unlabeled = 0 if transfer is None else sum(transfer.labels() or (self.step * self.settings.batch_size, 0))
+        watched = self._val_data is not None and (self.settings.keep_best or self.settings.callbacks)
         behind = [teacher.labels for teacher in self.objective.teachers()]
         return Ledger(
             labels=labels,
-            choosing=(source(self._val_data).labels() or (0, 0))[0] if self.settings.keep_best else 0,
+            choosing=(source(self._val_data).labels() or (0, 0))[0] if watched else 0,
             teacher_labels=None if None in behind else max((count for count in behind if count), default=0),
             unlabeled=without + unlabeled,
             pretraining=known_before([teacher.pretraining for teacher in self.objective.teachers()]),
@@ -331,8 +334,8 @@ class Run:
 
     def is_checkpoint_due(self, epoch: int) -> bool:
         """Whether one is wanted in the middle of an epoch, at this step."""
-        every = self.settings.checkpoint_every
-        return every is not None and self.step % every == 0 and self.step < self.last_step(epoch)
+        every, over = self.settings.checkpoint_every, self.history.stopped or self.step == self.last_step(epoch)
+        return every is not None and self.step % every == 0 and not over
 
     def write_checkpoint(self) -> None:
         """Keep all that the rest of the run depends on."""
@@ -359,6 +362,7 @@ class Run:
             "history": {key: value for key, value in vars(self.history).items() if key != "ledger"},
             "best": self._best,
             "labeled": self._labeled,
+            "callbacks": callbacks.states_of(self.settings.callbacks),
             "average": self._average.state_dict() if self._average is not None else {},
         }
         state = sharding.gathered(state, keep=self.accelerator.is_main_process)
@@ -392,6 +396,7 @@ class Run:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self._labeled = state["step"], state["labeled"]
         self._best, self.history = state["best"], History(**state["history"])
+        callbacks.restore(self.settings.callbacks, state["callbacks"])
         random = state["random"][self.accelerator.process_index]
         torch.set_rng_state(random[0])
         if len(random) > 1 and self.accelerator.device.type == "cuda":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -15,7 +15,9 @@ import torch
 from torch.optim import Optimizer
 
 from kdft_lib.training import checks
+from kdft_lib.training.callbacks import Mode, check_callbacks
 from kdft_lib.training.schedules import SCHEDULES, Schedule
+from kdft_lib.training.scores import Metric, check_metrics
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,7 +25,7 @@ _NUMBER, _SWITCH, _PATH = (Real, "a number"), (bool, "True or False"), ((str, os
 _FUNCTION = (Callable, "a function")
 _TYPES: dict[str, tuple[Any, str]] = {
     "epochs": _NUMBER, "steps": _NUMBER, "batch_size": _NUMBER, "num_workers": _NUMBER, "collate_fn": _FUNCTION,
-    "augment": _FUNCTION, "clip_norm": _NUMBER, "accumulate": _NUMBER, "seed": _NUMBER, "keep_best": _SWITCH,
+    "augment": _FUNCTION, "clip_norm": _NUMBER, "accumulate": _NUMBER, "seed": _NUMBER,
     "ema_decay": _NUMBER, "log_dir": _PATH, "checkpoint_dir": _PATH, "checkpoint_every": _NUMBER, "progress": _SWITCH,
 }  # fmt: skip
 
@@ -34,6 +36,7 @@ class Settings:
     each of them does.
 
     Raises:
+        TypeError: If a metric or a callback is none.
         ValueError: If an option is out of range, or two do not fit together.
 
     Example:
@@ -53,7 +56,9 @@ class Settings:
     accumulate: int = 1
     seed: int = 0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    keep_best: bool = False
+    metrics: Mapping[str, Metric] | None = None
+    keep_best: bool | str | tuple[str, Mode] = False
+    callbacks: Sequence[Any] = ()
     ema_decay: float | None = None
     log_dir: str | Path | None = None
     checkpoint_dir: str | Path | None = None
@@ -77,6 +82,17 @@ class Settings:
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be None for no average")
 
+        match self.keep_best:
+            case bool() | str() | (str(), "min" | "max"):
+                pass
+            case _:
+                raise ValueError(
+                    f"keep_best is {self.keep_best!r}; it must be True, the name of a score, or a pair such as"
+                    ' ("loss", "min")'
+                )
+        check_metrics(self.metrics)
+        check_callbacks(self.callbacks)
+
     def _check_types(self) -> None:
         checks.check_optimizer(self.optimizer)
         if not isinstance(self.schedule, str):
@@ -91,10 +107,16 @@ class Settings:
         """The schedule as a function of the progress."""
         return SCHEDULES[self.schedule] if isinstance(self.schedule, str) else self.schedule
 
+    @property
+    def validates(self) -> bool:
+        """Whether an option looks at validation data."""
+        return bool(self.keep_best or self.metrics or self.callbacks)
+
     def decisive(self) -> dict[str, Any]:
         """Those that decide what comes out: a resumed run must have the same."""
         free = ("epochs", "steps", "num_workers", "log_dir", "checkpoint_dir", "checkpoint_every", "progress")
-        return {name: value for name, value in vars(self).items() if name not in free}
+        named = {"metrics": [*(self.metrics or ())], "callbacks": [type(each).__name__ for each in self.callbacks]}
+        return {name: value for name, value in vars(self).items() if name not in free} | named
 
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(Settings))

@@ -7,6 +7,7 @@ import sys
 
 import torch
 from torch import nn
+from torch.nn.functional import mse_loss
 
 from kdft_lib.data import UNLABELED, TensorData
 from kdft_lib.objectives import (
@@ -32,7 +33,7 @@ from kdft_lib.strategies import (
     Phases,
 )
 from kdft_lib.teachers import Teacher
-from kdft_lib.training import fit
+from kdft_lib.training import RunState, fit
 
 
 def net() -> nn.Module:
@@ -45,6 +46,17 @@ def maps() -> nn.Module:
     return nn.Sequential(
         nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 4, 2, padding=1), nn.GELU(), nn.Flatten(), nn.Linear(36, 3)
     )
+
+
+class Stop:
+    """Stops a run after some steps, if this process is asked."""
+
+    def __init__(self, after: int, process: int):
+        self.after, self.process = after, process
+
+    def on_step_end(self, state: RunState) -> bool:
+        here = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        return state.step < self.after or here != self.process
 
 
 generator = torch.Generator().manual_seed(1)
@@ -79,6 +91,14 @@ runs = {
     "average": (net, Supervised(), full, {"ema_decay": 0.9, "clip_norm": 0.1}),
     "clipped with an adapter": (net, Hint(teacher, "0", "2"), full, {"clip_norm": 0.1, "accumulate": 2}),
     "shared teacher": (net, SoftTargets(shared) + 10 * Hint(shared, "2", "2"), full, {}),
+    "weights of classes": (net, Supervised(weight=[0.1, 5.0, 1.0]), full, {"accumulate": 2}),
+    "numbers": (
+        net,
+        Supervised(loss=mse_loss) + LogitMatching(teacher, kd_weight=0.1),
+        full,
+        transfer | {"train_data": TensorData(inputs, inputs[:, :3] * 2), "accumulate": 2},
+    ),
+    "stopped": (net, Supervised(), full, {"callbacks": [Stop(5, process=0), Stop(3, process=1)]}),
     "head": (net, Supervised(), HeadOnly(head="4", lr=1e-2), {}),
     "layerwise": (net, Supervised(), LayerwiseLRDecay(lr=1e-2), {}),
     "gradual": (net, SoftTargets(teacher), GradualUnfreezing(lr=1e-2), {}),
@@ -93,14 +113,15 @@ runs = {
 }
 for name, (make, objective, strategy, more) in runs.items():
     model = make()
+    given = more.pop("train_data", data)
     history = fit(
         model,
-        data,
+        given,
         objective=objective,
         strategy=strategy,
         steps=30,
         batch_size=31,
-        val_data=data,
+        val_data=given,
         keep_best=name == "soft",
         **more,
     )
