@@ -29,7 +29,7 @@ class Outputs:
     """What one call of a model gave.
 
     Attributes:
-        logits: The logits, as the model lays them out.
+        logits: The logits, as the model lays them out; of a teacher whose answers came with the data, those answers.
         features: The outputs of the layers asked for, by name.
         model: The model itself.
 
@@ -39,7 +39,7 @@ class Outputs:
         (torch.Size([4, 2]), ['0'])
     """
 
-    logits: Tensor
+    logits: Any
     features: dict[str, Tensor] = field(default_factory=dict)
     model: nn.Module | None = None
 

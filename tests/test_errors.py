@@ -49,7 +49,7 @@ from kdft_lib.strategies import (
     Phases,
     blocks,
 )
-from kdft_lib.teachers import Ensemble, Teacher, cache, compress
+from kdft_lib.teachers import Ensemble, Teacher, answers, cache, compress
 from kdft_lib.training import EarlyStopping, evaluate, fit, interpolate, predict
 
 FILE = Path(__file__).parent / "errors.txt"
@@ -58,6 +58,8 @@ FULL = FullFineTuning(lr=0.1)
 THREE = torch.zeros(2, 3)
 ONE = {"inputs": torch.zeros(1, 4), "targets": torch.tensor([0])}
 TWO = {"inputs": torch.zeros(2, 4), "targets": torch.tensor([0, 1])}
+FEW = TWO | {"teacher_logits": compress(THREE, 2)}
+DECIDED = next(answers(DATA, decisions=torch.full((8,), 4), source="a person").batches(2))
 MANY = {"inputs": torch.zeros(2, 4), "targets": torch.zeros(2, 3)}
 TOKENS = torch.zeros(2, 4, dtype=torch.int64)
 NORMALISED = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
@@ -316,12 +318,34 @@ CASES = {
     "cache of a pair": lambda: cache(net(), (DATA.inputs, DATA.targets)),
     "views of nothing": lambda: cache(net(), DATA, views=2),
     "no views": lambda: cache(net(), DATA, views=0, augment=torch.neg),
-    "rest of the classes": lambda: cache(net(), DATA, top_k=1, rest="none"),
     "calls of no samples": lambda: cache(net(), DATA, batch_size=0),
     "rows put behind views": lambda: cache(net(), DATA, views=2, augment=torch.neg).with_rows(DATA),
     "row that no file has": lambda: in_folder(lambda folder: cache(net(), DATA, to=folder).teacher_logits[8]),
     "logits too large for float16": lambda: cache(_large(), DATA, dtype=torch.float16),
-    "top_k": lambda: compress(THREE, 3),
+    "top_k": lambda: compress(THREE, 4),
+    "rest of the classes": lambda: compress(THREE, 2, rest="none"),
+    # Few of many classes, and answers from elsewhere
+    "bucket at a temperature": lambda: losses.soft_target_loss(THREE, compress(THREE, 2, rest="bucket")),
+    "draws at a temperature": lambda: losses.soft_target_loss(THREE, compress(THREE, 2, rest="sampled"), 2.0),
+    "even share of the reverse divergence": lambda: losses.reverse_kl_loss(THREE, compress(THREE, 2)),
+    "decision among what was drawn": lambda: losses.hard_target_loss(THREE, compress(THREE, 2, rest="sampled")),
+    "few of other classes": lambda: losses.soft_target_loss(torch.zeros(2, 4), compress(THREE, 2)),
+    "few of other places": lambda: losses.soft_target_loss(torch.zeros(3, 3), compress(THREE, 2)),
+    "class that the student lacks": lambda: HardTargets()(net(), DECIDED),
+    "few where all are compared": lambda: DKD(net())(net(), FEW),
+    "few to be standardised": lambda: SoftTargets(net(), standardize=True)(net(), FEW),
+    "few for a loss of all": lambda: losses.dkd_loss(THREE, compress(THREE, 2), torch.tensor([0, 1])),
+    "neither teacher nor answers": lambda: SoftTargets()(net(), TWO),
+    "own texts without a teacher": lambda: GKD(on_policy=0.5),
+    "answers to a loader": lambda: answers(DataLoader(DATA), logits=torch.zeros(8, 3), source="an API"),
+    "no answers": lambda: answers(DATA, source="an API"),
+    "two kinds of answers": lambda: answers(DATA, logits=THREE, probabilities=THREE, source="an API"),
+    "answers of nobody": lambda: answers(DATA, logits=THREE, source=""),
+    "answers to other rows": lambda: answers(DATA, logits=THREE, source="an API"),
+    "logits that are no numbers": lambda: answers(DATA, logits=torch.full((8, 3), math.nan), source="an API"),
+    "negative probabilities": lambda: answers(DATA, probabilities=torch.full((8, 3), -0.5), source="an API"),
+    "probabilities that do not add up": lambda: answers(DATA, probabilities=torch.ones(8, 3), source="an API"),
+    "no decision": lambda: answers(DATA, decisions=torch.full((8,), -100), source="a person"),
     "classes to keep": lambda: LwF(net(2), classes=[0])(net(), TWO),
     "classes twice": lambda: LwF(net(2), classes=[1, 1]),
     "old class as a label": lambda: LwF(net(2), joint=False)(net(), TWO),
@@ -554,10 +578,10 @@ def test_defaults_are_those_documented():
             "standardize": False, "class_dim": -1,
         },
         "GKD": {
-            "divergence": "forward_kl", "on_policy": 0.5, "prompt": 1, "beta": 0.5, "temperature": 1.0,
-            "kd_weight": 1.0, "ce_weight": 0.0,
+            "teacher": None, "divergence": "forward_kl", "on_policy": 0.5, "prompt": 1, "beta": 0.5,
+            "temperature": 1.0, "kd_weight": 1.0, "ce_weight": 0.0,
         },
-        "HardTargets": {"kd_weight": 0.9, "ce_weight": 0.1, "class_dim": -1},
+        "HardTargets": {"teacher": None, "kd_weight": 0.9, "ce_weight": 0.1, "class_dim": -1},
         "LwF": {
             "classes": None, "temperature": 2.0, "kd_weight": 1.0, "ce_weight": 1.0, "joint": True, "class_dim": -1,
         },
@@ -566,7 +590,8 @@ def test_defaults_are_those_documented():
         "Objective": {"teacher": None, "class_dim": -1, "student_layers": (), "teacher_layers": ()},
         "RKD": {"distance_weight": 25.0, "angle_weight": 50.0},
         "SoftTargets": {
-            "temperature": 4.0, "kd_weight": 0.9, "ce_weight": 0.1, "standardize": False, "class_dim": -1,
+            "teacher": None, "temperature": 4.0, "kd_weight": 0.9, "ce_weight": 0.1, "standardize": False,
+            "class_dim": -1,
         },
         "Sum": {"factors": None},
         "Supervised": {

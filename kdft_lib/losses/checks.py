@@ -21,6 +21,11 @@ def positive(name: str, number: float) -> float:
 def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Check a pair of logits; the teacher's come back without gradient."""
     for name, logits in (("student_logits", student), ("teacher_logits", teacher)):
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"{name} is a {type(logits).__name__}, as answers of which a few classes are kept; this loss compares"
+                " all of them, so give a tensor of logits"
+            )
         if not logits.is_floating_point():
             raise ValueError(f"{name} has dtype {logits.dtype}; logits are floating-point numbers")
     if student.shape != teacher.shape:

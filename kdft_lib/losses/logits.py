@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.losses import rows
+from kdft_lib.losses import rows, sparse
 from kdft_lib.losses.checks import Reduction, check_mask, check_targets, logit_pair, positive, reduced, wide_pair
 
 
 def soft_target_loss(
     student_logits: Tensor,
-    teacher_logits: Tensor,
+    teacher_logits: sparse.Answers,
     temperature: float = 4.0,
     *,
     mask: Tensor | None = None,
@@ -35,7 +36,8 @@ def soft_target_loss(
 
     Args:
         student_logits: The student's logits, ``(..., C)``, unnormalised.
-        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        teacher_logits: The teacher's logits, ``(..., C)``, or a few of them, as
+            :func:`kdft_lib.teachers.compress` keeps them; they receive no gradient.
         temperature: The temperature of both distributions, positive. 1 keeps them; larger values soften them.
             The default, 4, is the usual setting on CIFAR-100 (Tian et al., 2020).
         mask: The positions that count, ``(...)``, boolean. The others may hold anything, and the mean is over
@@ -59,7 +61,7 @@ def soft_target_loss(
 
 def reverse_kl_loss(
     student_logits: Tensor,
-    teacher_logits: Tensor,
+    teacher_logits: sparse.Answers,
     temperature: float = 1.0,
     *,
     mask: Tensor | None = None,
@@ -75,7 +77,8 @@ def reverse_kl_loss(
 
     Args:
         student_logits: The student's logits, ``(..., C)``, unnormalised.
-        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        teacher_logits: The teacher's logits, ``(..., C)``, or a few of them and the others as one
+            (``compress(logits, top_k, rest="bucket")``); they receive no gradient.
         temperature: The temperature of both distributions, positive; 1 by default, as in the paper.
         mask: The positions that count, ``(...)``, boolean; the others may hold anything. By default all do.
         reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
@@ -95,7 +98,7 @@ def reverse_kl_loss(
 
 def jensen_shannon_loss(
     student_logits: Tensor,
-    teacher_logits: Tensor,
+    teacher_logits: sparse.Answers,
     beta: float = 0.5,
     temperature: float = 1.0,
     *,
@@ -113,7 +116,8 @@ def jensen_shannon_loss(
 
     Args:
         student_logits: The student's logits, ``(..., C)``, unnormalised.
-        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
+        teacher_logits: The teacher's logits, ``(..., C)``, or a few of them and the others as one
+            (``compress(logits, top_k, rest="bucket")``); they receive no gradient.
         beta: The teacher's share of the mixture m, between 0 and 1, both excluded; near 0 the divergence goes
             like the forward one, near 1 like the reverse one.
         temperature: The temperature of both distributions, positive; 1 by default, as in the paper.
@@ -189,7 +193,9 @@ def dkd_loss(
     return values if reduction == "mean" else reduced(values, reduction)
 
 
-def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def hard_target_loss(
+    student_logits: Tensor, teacher_logits: sparse.Answers, *, reduction: Reduction = "mean"
+) -> Tensor:
     r"""Cross-entropy with the teacher's decision, its pseudo-label, :math:`-\log \sigma(z_s)_{\arg\max z_t}`.
 
     This is hard-label distillation. The decision alone is kept; how sure the teacher was, and what else it
@@ -197,8 +203,9 @@ def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reductio
 
     Args:
         student_logits: The student's logits, ``(..., C)``, unnormalised.
-        teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient. Where several classes share
-            the highest logit, the first of them is the decision.
+        teacher_logits: The teacher's logits, ``(..., C)``, or the highest of them, as
+            :func:`kdft_lib.teachers.compress` keeps them; they receive no gradient. Where several classes share the
+            highest logit, the first of them is the decision.
         reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:
@@ -212,6 +219,8 @@ def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, *, reductio
         >>> hard_target_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.1, 0.3]]))
         tensor(2.1269)
     """
+    if isinstance(teacher_logits, Mapping):
+        return reduced(sparse.decision(student_logits, teacher_logits), reduction)
     student, teacher = wide_pair(student_logits, teacher_logits)
     log_student = F.log_softmax(student, dim=-1)
     decision = teacher.argmax(dim=-1, keepdim=True)
@@ -285,14 +294,17 @@ def standardize_logits(logits: Tensor) -> Tensor:
 def _divergence(
     kernel: rows.Kernel,
     student_logits: Tensor,
-    teacher_logits: Tensor,
+    teacher_logits: sparse.Answers,
     temperature: float,
     mask: Tensor | None,
     reduction: Reduction,
 ) -> Tensor:
-    student, teacher = logit_pair(student_logits, teacher_logits)
-    if mask is not None:
-        check_mask(mask, student)
     temperature = positive("temperature", temperature)
+    if mask is not None:
+        check_mask(mask, student_logits)
+    if isinstance(teacher_logits, Mapping):
+        values = sparse.divergence(kernel, student_logits, teacher_logits, temperature, mask)
+        return reduced(values if mask is None or reduction == "none" else values[mask], reduction)
+    student, teacher = logit_pair(student_logits, teacher_logits)
     values = rows.divergence(kernel, student, teacher, temperature=temperature, mask=mask, reduce=reduction == "mean")
     return values if reduction == "mean" else reduced(values, reduction)

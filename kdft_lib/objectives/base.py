@@ -5,7 +5,7 @@ schedule, sums, and means over the whole step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,9 +17,18 @@ from kdft_lib.features import Outputs
 from kdft_lib.objectives.checks import Weight, named, weight_at
 from kdft_lib.objectives.labels import cross_entropies
 from kdft_lib.objectives.numbers import Loss
-from kdft_lib.teachers import Teacher, expand
+from kdft_lib.teachers import Teacher
 
-_NO_SETTINGS = {"training", "teacher", "class_dim", "student_layers", "teacher_layers", "reads_logits", "weights"}
+_NO_SETTINGS = {
+    "training",
+    "teacher",
+    "class_dim",
+    "student_layers",
+    "teacher_layers",
+    "reads_logits",
+    "takes_sparse",
+    "weights",
+}
 """Attributes of every objective that its text shows otherwise, or not at all."""
 
 
@@ -57,6 +66,7 @@ class Objective(nn.Module):
     """The name in the totals of what its mean over labels divides by."""
     _weighs = False
     """Whether labels count unequally."""
+    takes_sparse = False
 
     def __init__(
         self,
@@ -244,14 +254,21 @@ class Objective(nn.Module):
             layers = list(dict.fromkeys(layer for term in asked for layer in term.teacher_layers))
             answer = teacher.outputs(batch["inputs"], layers) if layers or cached is None else None
             if cached is not None and any(term.reads_logits for term in asked):
-                logits = expand(cached) if isinstance(cached, dict) else cached
-                answer = Outputs(logits, answer.features if answer is not None else {})
+                answer = Outputs(cached, answer.features if answer is not None else {})
             if answer is not None:
                 taught[id(teacher.model)] = answer
         return taught
 
     def _seen(self, outputs: Outputs, batch: Batch) -> Outputs:
         """Outputs with the classes last, and zeros where nothing counts, so that nothing comes from there."""
+        if isinstance(outputs.logits, Mapping):
+            if self.reads_logits and not self.takes_sparse:
+                raise ValueError(
+                    f"{type(self).__name__} compares all classes, and the data keeps"
+                    f" {outputs.logits['values'].shape[-1]} of each answer; keep all (top_k=None), or learn with"
+                    " SoftTargets(standardize=False), HardTargets or GKD"
+                )
+            return outputs
         logits = outputs.logits.movedim(self.class_dim, -1)
         mask = batch.get("mask")
         if mask is not None and self.reads_logits:

@@ -11,6 +11,7 @@ from kdft_lib import losses
 from kdft_lib.data import UNLABELED, Batch
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import check_targets, positive
+from kdft_lib.losses.sparse import Answers
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.labels import refuse_numbers
@@ -23,10 +24,13 @@ class LogitObjective(Objective):
 
     The parts are ``kd``, the mean of :meth:`divergence` over all samples, and ``ce``, the
     cross-entropy over those with a label; a part whose weight is 0 is left out. A new method of this
-    kind is a subclass with a ``name`` and :meth:`divergence`; what it sets as attributes is shown in its text.
+    kind is a subclass with a ``name`` and :meth:`divergence`; what it sets as attributes is shown in its text. One
+    that can learn from a few of the classes sets ``takes_sparse``, and may get what
+    :func:`kdft_lib.teachers.compress` gives in place of the teacher's logits.
 
     Args:
-        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained. ``None``
+            where the data brings answers.
         kd_weight: How much the divergence counts, on all samples: a number or a schedule.
         ce_weight: How much the cross-entropy counts, on the samples with labels; 0 needs none.
         class_dim: The dimension of the classes in the logits: ``-1``, or ``1`` for ``(N, C, H, W)``.
@@ -42,12 +46,11 @@ class LogitObjective(Objective):
         ['cosine/kd', 'loss']
     """
 
-    teacher: Teacher
     multi_label = False
 
     def __init__(
         self,
-        teacher: nn.Module | Teacher,
+        teacher: nn.Module | Teacher | None,
         *,
         kd_weight: Weight = 1.0,
         ce_weight: Weight = 0.0,
@@ -69,7 +72,7 @@ class LogitObjective(Objective):
         """
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        assert teacher is not None
+        teacher = teacher or self._answers(batch)
         parts = {}
         if self.weights["kd"]:
             targets = batch.get("targets")
@@ -83,6 +86,15 @@ class LogitObjective(Objective):
     def _check_numbers(self, targets: Tensor) -> None:
         """Refuse a divergence of distributions over classes where targets are none."""
         refuse_numbers(self, targets)
+
+    def _answers(self, batch: Batch) -> Outputs:
+        """What the data says in place of a teacher."""
+        if batch.get("teacher_logits") is None:
+            raise ValueError(
+                f"{type(self).__name__} has no teacher, and the batch no answers; give it a teacher, or the data what"
+                " something else said: kdft_lib.teachers.answers(data, probabilities=…, source=…)"
+            )
+        return self._seen(Outputs(batch["teacher_logits"]), batch)
 
     def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return self.mean(self.divergence(student_logits, teacher_logits, batch), batch)
@@ -99,7 +111,8 @@ class SoftTargets(LogitObjective):
     response-based distillation. With ``standardize`` it is logit standardisation.
 
     Args:
-        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained. Without
+            one, what comes with the data teaches; see :func:`kdft_lib.teachers.answers`.
         temperature: The temperature of both distributions, positive; see
             :func:`kdft_lib.losses.soft_target_loss`.
         kd_weight: How much the distillation loss counts, on all samples: a number or a schedule. The defaults,
@@ -122,7 +135,7 @@ class SoftTargets(LogitObjective):
 
     def __init__(
         self,
-        teacher: nn.Module | Teacher,
+        teacher: nn.Module | Teacher | None = None,
         *,
         temperature: float = 4.0,
         kd_weight: Weight = 0.9,
@@ -132,11 +145,13 @@ class SoftTargets(LogitObjective):
     ):
         super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
         self.temperature = positive("temperature", temperature)
-        self.standardize = standardize
+        self.standardize, self.takes_sparse = standardize, not standardize
 
-    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
-        student, teacher = _standardized(student_logits, teacher_logits, self.standardize)
-        return losses.soft_target_loss(student, teacher, self.temperature, reduction="none")
+    def divergence(self, student_logits: Tensor, teacher_logits: Answers, batch: Batch) -> Tensor:
+        if self.standardize:
+            assert isinstance(teacher_logits, Tensor)
+            student_logits, teacher_logits = _standardized(student_logits, teacher_logits)
+        return losses.soft_target_loss(student_logits, teacher_logits, self.temperature, reduction="none")
 
 
 class HardTargets(LogitObjective):
@@ -144,7 +159,8 @@ class HardTargets(LogitObjective):
     ``hard_targets/kd`` and ``hard_targets/ce``. Also known as pseudo-labels, or hard-label distillation.
 
     Args:
-        teacher: The model to learn from, any classifier with the student's classes; it is never trained.
+        teacher: The model to learn from, any classifier with the student's classes; it is never trained. Without
+            one, what comes with the data teaches; see :func:`kdft_lib.teachers.answers`.
         kd_weight: How much the cross-entropy with the teacher's decision counts, on all samples: a number or
             a schedule. The defaults are those of :class:`SoftTargets`, so that the two compare.
         ce_weight: How much the cross-entropy with the labels counts, on the samples that have one; 0 needs none.
@@ -160,10 +176,11 @@ class HardTargets(LogitObjective):
     """
 
     name = "hard_targets"
+    takes_sparse = True
 
     def __init__(
         self,
-        teacher: nn.Module | Teacher,
+        teacher: nn.Module | Teacher | None = None,
         *,
         kd_weight: Weight = 0.9,
         ce_weight: Weight = 0.1,
@@ -171,7 +188,7 @@ class HardTargets(LogitObjective):
     ):
         super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
 
-    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+    def divergence(self, student_logits: Tensor, teacher_logits: Answers, batch: Batch) -> Tensor:
         return losses.hard_target_loss(student_logits, teacher_logits, reduction="none")
 
 
@@ -285,8 +302,10 @@ class DKD(LogitObjective):
                 labeled = labeled & batch["mask"]
             check_targets(batch["targets"], student_logits, labeled, batch.get("totals"))
             targets = torch.where(labeled, batch["targets"], targets)
-        student, teacher = _standardized(student_logits, teacher_logits, self.standardize)
-        return losses.dkd_loss(student, teacher, targets, self.alpha, self.beta, self.temperature, reduction="none")
+        if self.standardize:
+            student_logits, teacher_logits = _standardized(student_logits, teacher_logits)
+        weights = self.alpha, self.beta, self.temperature
+        return losses.dkd_loss(student_logits, teacher_logits, targets, *weights, reduction="none")
 
     def _follow(self, epoch: int, epochs: int) -> None:
         super()._follow(epoch, epochs)
@@ -294,7 +313,5 @@ class DKD(LogitObjective):
             self.weights["kd"] *= min((epoch + 1) / (self.warmup * epochs), 1.0)
 
 
-def _standardized(student: Tensor, teacher: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
-    if not wanted:
-        return student, teacher
+def _standardized(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return losses.standardize_logits(student), losses.standardize_logits(teacher)

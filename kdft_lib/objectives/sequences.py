@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 import torch
@@ -11,9 +12,10 @@ from kdft_lib import losses, models
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.losses.checks import positive
+from kdft_lib.losses.sparse import Answers
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
-from kdft_lib.teachers import Teacher, expand
+from kdft_lib.teachers import Teacher
 
 _DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon")
 
@@ -34,7 +36,8 @@ class GKD(LogitObjective):
     It is drawn from torch's generator, which ``fit`` seeds and keeps in its checkpoints.
 
     Args:
-        teacher: The model to learn from, any language model with the student's tokens; it is never trained.
+        teacher: The model to learn from, any language model with the student's tokens; it is never trained. With
+            ``on_policy=0`` none is needed where the data brings answers; see :func:`kdft_lib.teachers.answers`.
         divergence: The name of D: ``"forward_kl"``, KL(teacher ‖ student), ``"reverse_kl"``,
             KL(student ‖ teacher), or ``"jensen_shannon"``, between them.
         on_policy: The part λ of each batch that the student writes, from 0 to 1; half of it is the paper's mixed
@@ -58,10 +61,11 @@ class GKD(LogitObjective):
     """
 
     name = "gkd"
+    takes_sparse = True
 
     def __init__(
         self,
-        teacher: nn.Module | Teacher,
+        teacher: nn.Module | Teacher | None = None,
         *,
         divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon"] = "forward_kl",
         on_policy: float = 0.5,
@@ -75,6 +79,11 @@ class GKD(LogitObjective):
             raise ValueError(f"divergence is {divergence!r}; choose {', '.join(_DIVERGENCES)}")
         if not 0 <= on_policy <= 1:
             raise ValueError(f"on_policy is {on_policy}; it must be from 0 to 1")
+        if teacher is None and on_policy:
+            raise ValueError(
+                f"on_policy is {on_policy}, and there is no teacher to answer what the student writes; give one, or"
+                " learn from the data's answers alone with on_policy=0"
+            )
         if prompt < 1:
             raise ValueError(f"prompt is {prompt}; it must be 1 or more")
         if not 0 < beta < 1:
@@ -96,7 +105,18 @@ class GKD(LogitObjective):
             )
         return super().parts(student, teacher, batch)
 
-    def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+    def divergence(self, student_logits: Tensor, teacher_logits: Answers, batch: Batch) -> Tensor:
+        own = batch.get("own_logits")
+        if own is None:
+            return self._between(student_logits, teacher_logits)
+        written, given = student_logits.split([len(own), len(student_logits) - len(own)])
+        found = [self._between(written, own)]
+        if len(given):
+            after = operator.itemgetter(slice(len(own), None))
+            found.append(self._between(given, batches.apply({"given": teacher_logits}, after)["given"]))
+        return torch.cat(found)
+
+    def _between(self, student_logits: Tensor, teacher_logits: Answers) -> Tensor:
         if self._kind == "jensen_shannon":
             return losses.jensen_shannon_loss(
                 student_logits, teacher_logits, self.beta, self.temperature, reduction="none"
@@ -123,8 +143,6 @@ class GKD(LogitObjective):
             changed["targets"] = batch["targets"].clone()
             changed["targets"][:rows] = UNLABELED
         if batch.get("teacher_logits") is not None:
-            cached = batch["teacher_logits"]
-            given = expand(cached) if isinstance(cached, dict) else cached
-            answers = self.teacher(own)
-            changed["teacher_logits"] = torch.cat([answers, given[rows:].to(answers.dtype)])
+            assert self.teacher is not None
+            changed["own_logits"] = self.teacher(own)
         return changed

@@ -1,7 +1,7 @@
 """A teacher that cannot be trained by accident, and its outputs kept with their samples."""
 
+from kdft_lib.answers import answers, compress, expand
 from kdft_lib.teachers.cache import cache
-from kdft_lib.teachers.compact import compress, expand
 from kdft_lib.teachers.ensemble import Ensemble
 from kdft_lib.teachers.kept import Answered, ViewData
 from kdft_lib.teachers.teacher import Teacher
@@ -11,6 +11,7 @@ __all__ = [
     "Ensemble",
     "Teacher",
     "ViewData",
+    "answers",
     "cache",
     "compress",
     "expand",

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdft_lib.answers import Rest, compress
 from kdft_lib.data import Batch, TensorData, batches
 from kdft_lib.data.columns import flat, nested
 from kdft_lib.progress import progress_bar
-from kdft_lib.teachers.compact import compress
 from kdft_lib.teachers.kept import Samples
 from kdft_lib.teachers.teacher import Teacher
 
@@ -28,7 +28,7 @@ class Asking:
     Args:
         teacher: The teacher to ask; where it is, there it computes.
         data: What the samples are.
-        pack: What is kept of a batch of logits, by name.
+        pack: What is kept of a batch of logits, by name, and of a seed, where it is drawn.
         views: How many views of each sample it is asked about.
         augment: What makes the views; ``None`` leaves the samples as they are.
         seed: What the views are drawn with.
@@ -39,7 +39,7 @@ class Asking:
         self,
         teacher: Teacher,
         data: TensorData | Samples,
-        pack: Callable[[Tensor], Any],
+        pack: Callable[[Tensor, int], Any],
         views: int,
         augment: Any,
         seed: int,
@@ -85,7 +85,7 @@ class Asking:
 
     def _kept(self, start: int, stop: int) -> dict[str, Tensor]:
         inputs = self.data.rows(slice(start, stop))["inputs"]
-        seen = [self._asked(inputs)] if self.augment is None else self._views(inputs, start, stop)
+        seen = [self._asked(inputs, start)] if self.augment is None else self._views(inputs, start, stop)
         return {name: torch.stack([view[name] for view in seen], 1).flatten(0, 1) for name in seen[0]}
 
     def _views(self, inputs: Any, start: int, stop: int) -> list[dict[str, Tensor]]:
@@ -101,7 +101,9 @@ class Asking:
                     torch.default_generator.manual_seed(_mixed(self.seed, start * self.views + view))
                     seen = self.augment(inputs)
                 made = {"inputs": seen}
-            found.append({name: column.cpu() for name, column in flat(made)} | self._asked(seen))
+            found.append(
+                {name: column.cpu() for name, column in flat(made)} | self._asked(seen, start * self.views + view)
+            )
         return found
 
     def _drawn(self, start: int, stop: int) -> Batch:
@@ -114,10 +116,11 @@ class Asking:
         first, last = ((edge - blocks.start * _BLOCK) * self.views for edge in (start, stop))
         return nested({name: torch.cat([part[name] for part in drawn])[first:last] for name in drawn[0]})
 
-    def _asked(self, inputs: Any) -> dict[str, Tensor]:
+    def _asked(self, inputs: Any, number: int) -> dict[str, Tensor]:
         device = next((tensor.device for tensor in self.teacher.tensors()), None)
         there = batches.apply({"inputs": inputs}, lambda column: column.to(device or column.device))
-        return dict(flat({"teacher_logits": self.pack(self.teacher(there["inputs"]))}))
+        answer = self.pack(self.teacher(there["inputs"]), _mixed(self.seed, number))
+        return dict(flat({"teacher_logits": answer}))
 
 
 def replays(augment: Any) -> bool:
@@ -125,11 +128,14 @@ def replays(augment: Any) -> bool:
     return all(callable(getattr(augment, step, None)) for step in ("draw", "apply"))
 
 
-def packing(dtype: torch.dtype | None, top_k: int | None, device: torch.device) -> Callable[[Tensor], Any]:
+def packing(
+    dtype: torch.dtype | None, top_k: int | None, rest: Rest, device: torch.device
+) -> Callable[[Tensor, int], Any]:
     """What makes, of a batch of logits, what is kept of it."""
 
-    def pack(logits: Tensor) -> Any:
-        kept = {"": logits} if top_k is None else compress(logits, top_k)
+    def pack(logits: Tensor, seed: int) -> Any:
+        drawn_by = torch.Generator(logits.device).manual_seed(seed)
+        kept = {"": logits} if top_k is None else compress(logits, top_k, rest=rest, generator=drawn_by)
         kept = {name: _narrowed(column, dtype).to(device) for name, column in kept.items()}
         return kept.get("", kept)
 

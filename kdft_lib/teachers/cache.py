@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from kdft_lib.answers import Rest
 from kdft_lib.data import TensorData
 from kdft_lib.data.columns import nested
 from kdft_lib.teachers.asking import Asking, packing, replays
@@ -28,7 +29,7 @@ def cache(
     augment: Any = None,
     seed: int = 0,
     top_k: int | None = None,
-    rest: Literal["even"] = "even",
+    rest: Rest = "even",
     dtype: torch.dtype | None = None,
     batch_size: int = 512,
 ) -> Any:
@@ -58,10 +59,11 @@ def cache(
         augment: What makes views of a batch of inputs. Of one that has ``draw(count, generator)`` and
             ``apply(inputs, drawn)``, such as :class:`~kdft_lib.data.RandomShiftFlip`, what it drew is kept, which is
             small; of any other callable, the views themselves.
-        seed: What the views are drawn with.
-        top_k: How many classes of each distribution to keep, with one number for the rest; see
-            :func:`compress`. For a vocabulary of 32,000 words, 64 take a 160th of the memory in float16.
-        rest: What becomes of the other classes: ``"even"`` gives each the same share of what they weigh together.
+        seed: What the views, and classes that are sampled, are drawn with.
+        top_k: How many classes of each distribution to keep; see :func:`compress`. For a vocabulary of 32,000 words,
+            64 take a 160th of the memory in float16.
+        rest: What to say of the other classes: ``"even"``, ``"bucket"`` or, of classes that are drawn, ``"sampled"``;
+            see :func:`compress`.
         dtype: The precision to keep the logits in, by default the teacher's; ``torch.float16`` takes half of the
             memory and rounds to eleven bits.
         batch_size: The size of the teacher's calls.
@@ -81,22 +83,23 @@ def cache(
         >>> cache(torch.nn.Linear(3, 2), data).teacher_logits.shape
         torch.Size([5, 2])
     """
-    _check(views, augment, rest, batch_size)
+    _check(views, augment, batch_size)
     teacher, samples = Teacher(teacher), _with_indices(data)
     in_place = isinstance(data, TensorData) and to is None and views is None
     device = data.device if in_place and isinstance(data, TensorData) else torch.device("cpu")
-    asking = Asking(teacher, samples, packing(dtype, top_k, device), views or 1, augment, seed, batch_size)
+    asking = Asking(teacher, samples, packing(dtype, top_k, rest, device), views or 1, augment, seed, batch_size)
     fingerprint = teacher.fingerprint()
     if to is None:
         everything = range(len(samples))
         with asking.watched([everything], asking.nbytes) as bar:
             columns = nested(asking.kept(everything, bar))
     else:
+        drawn = top_k is not None and rest == "sampled"
         made_of = {
             "teacher": fingerprint, "samples": len(samples), "data": samples.fingerprint(),
             "dtype": None if dtype is None else str(dtype), "top_k": top_k, "rest": None if top_k is None else rest,
             "views": views, "augment": None if augment is None else re.sub(r" at 0x[0-9a-f]+", "", repr(augment)),
-            "seed": None if views is None else seed,
+            "seed": seed if views is not None or drawn else None, "batch_size": batch_size if drawn else None,
         }  # fmt: skip
         columns = on_disk(Path(to), asking, made_of)
     if views is None and isinstance(data, TensorData):
@@ -105,7 +108,7 @@ def cache(
     return ViewData(data, kept) if isinstance(data, TensorData) else Answered(data, kept)
 
 
-def _check(views: int | None, augment: Any, rest: str, batch_size: int) -> None:
+def _check(views: int | None, augment: Any, batch_size: int) -> None:
     if (views is None) != (augment is None):
         raise ValueError(
             f"views is {views} and augment is {augment}; give both, how many views of each sample to keep and what"
@@ -113,8 +116,6 @@ def _check(views: int | None, augment: Any, rest: str, batch_size: int) -> None:
         )
     if views is not None and views < 1:
         raise ValueError(f"views is {views}; it must be 1 or more")
-    if rest != "even":
-        raise ValueError(f'rest is {rest!r}; choose "even"')
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
 
