@@ -19,6 +19,7 @@ from recording import compare, main
 from torch import Tensor, nn
 
 from kdft_lib import losses
+from kdft_lib.answers import Rest
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import homer
 from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Once, Recipe, Trained, grid, per_seed
@@ -236,9 +237,9 @@ def much_text() -> dict[str, Comparison]:
     return {"36 books": compare(arms, own_text, measures=MEASURES, equal_budgets=False)}
 
 
-def highest(k: int, splits: Splits, seed: int) -> Splits:
-    """The k highest logits, and one number for the others."""
-    return splits._replace(train=cache(teacher(seed), splits.train, top_k=k))
+def few(k: int, rest: Rest, splits: Splits, seed: int) -> Splits:
+    """k of the logits, and what is said of the others."""
+    return splits._replace(train=cache(teacher(seed), splits.train, top_k=k, rest=rest))
 
 
 def alone(k: int, splits: Splits, seed: int) -> Splits:
@@ -251,22 +252,31 @@ def alone(k: int, splits: Splits, seed: int) -> Splits:
 
 
 @functools.cache
-def on_disk(top_k: int | None) -> float:
+def on_disk(k: int | None, rest: Rest) -> float:
     """Bytes of files for each character of the text, in float16."""
     with tempfile.TemporaryDirectory() as folder:
         data = own_text(0).train
-        cache(teacher(0), data, dtype=torch.float16, top_k=top_k, to=folder)
+        cache(teacher(0), data, dtype=torch.float16, top_k=k, rest=rest, to=folder)
         return sum(path.stat().st_size for path in Path(folder).iterdir()) / data.inputs.numel()
 
 
 def top_k() -> dict[str, Comparison]:
     """Forward KL on the real text, at one rate, with fewer and fewer of the teacher's 65 logits."""
-    arms: dict[str, Any] = {"all 65": (None, KD)}
-    arms |= {f"top {k}": (k, Given(KD, functools.partial(highest, k))) for k in (1, 2, 4, 8, 16)}
-    arms |= {f"top {k} alone": (k, Given(KD, functools.partial(alone, k))) for k in (1, 4, 16)}
-    methods = {name: grid(method, lr=0.03) for name, (_, method) in arms.items()}
-    found = compare(methods, own_text, reference="all 65", measures=MEASURES)
-    found.measured["bytes on disk"] = {name: [on_disk(k)] * len(found.seeds) for name, (k, _) in arms.items()}
+    arms: dict[str, tuple[int | None, Rest, Any]] = {"all 65": (None, "even", KD)}
+    kept: dict[str, tuple[Rest, tuple[int, ...]]] = {
+        "top {}": ("even", (1, 2, 4, 8, 16)),
+        "top {}, bucket": ("bucket", (1, 4, 16)),
+        "{} drawn": ("sampled", (1, 4, 16)),
+    }
+    for name, (rest, counts) in kept.items():
+        arms |= {name.format(k): (k, rest, Given(KD, functools.partial(few, k, rest))) for k in counts}
+    arms |= {f"top {k} alone": (k, "even", Given(KD, functools.partial(alone, k))) for k in (1, 4, 16)}
+    methods = {name: grid(method, lr=0.03) for name, (_, _, method) in arms.items()}
+    measures = {name: MEASURES[name] for name in ("bits per character", "its own bits")}
+    found = compare(methods, own_text, reference="all 65", measures=measures)
+    found.measured["bytes on disk"] = {
+        name: [on_disk(k, rest)] * len(found.seeds) for name, (k, rest, _) in arms.items()
+    }
     return {"kept": found}
 
 

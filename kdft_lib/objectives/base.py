@@ -14,21 +14,14 @@ from torch import Tensor, nn
 from kdft_lib import features
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
-from kdft_lib.objectives.checks import Weight, named, weight_at
+from kdft_lib.objectives.checks import Weight, named, refuse_sparse, weight_at
 from kdft_lib.objectives.labels import cross_entropies
 from kdft_lib.objectives.numbers import Loss
 from kdft_lib.teachers import Teacher
 
 _NO_SETTINGS = {
-    "training",
-    "teacher",
-    "class_dim",
-    "student_layers",
-    "teacher_layers",
-    "reads_logits",
-    "takes_sparse",
-    "weights",
-}
+    "training", "teacher", "class_dim", "student_layers", "teacher_layers", "reads_logits", "takes_sparse", "weights",
+}  # fmt: skip
 """Attributes of every objective that its text shows otherwise, or not at all."""
 
 
@@ -263,11 +256,7 @@ class Objective(nn.Module):
         """Outputs with the classes last, and zeros where nothing counts, so that nothing comes from there."""
         if isinstance(outputs.logits, Mapping):
             if self.reads_logits and not self.takes_sparse:
-                raise ValueError(
-                    f"{type(self).__name__} compares all classes, and the data keeps"
-                    f" {outputs.logits['values'].shape[-1]} of each answer; keep all (top_k=None), or learn with"
-                    " SoftTargets(standardize=False), HardTargets or GKD"
-                )
+                refuse_sparse(type(self).__name__, outputs.logits)
             return outputs
         logits = outputs.logits.movedim(self.class_dim, -1)
         mask = batch.get("mask")
