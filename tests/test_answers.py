@@ -393,6 +393,17 @@ def test_a_forest_teaches_a_network():
     assert after > of_the_forest - 0.05
     assert history.ledger.labels == 0
     assert history.ledger.unlabeled == 2_000
+    assert history.ledger.teacher_labels is None, "nobody told"
+
+
+@pytest.mark.parametrize("make", [SoftTargets, lambda: Supervised() + HardTargets(ce_weight=0.0)])
+def test_answers_to_other_inputs_are_refused(make, blobs):
+    data = answers(blobs, logits=torch.zeros(120, 3), source="an API")
+    with pytest.raises(ValueError, match="augment changes the inputs, and the data carries teacher logits of the unch"):
+        fit(
+            nn.Linear(4, 3), data, objective=make(), strategy=FullFineTuning(lr=0.1), steps=1, batch_size=8,
+            augment=lambda inputs: inputs + 1.0,
+        )  # fmt: skip
 
 
 def test_a_model_is_not_taken_for_a_source(blobs):

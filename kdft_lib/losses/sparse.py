@@ -84,12 +84,13 @@ def check(student: Tensor, answers: Mapping[str, Tensor]) -> None:
             f"student_logits has shape {tuple(student.shape)}, and teacher_logits keeps {values.shape[-1]} classes of"
             f" {tuple(values.shape[:-1])} answers; they must be (..., classes) and (...), of one sample or more"
         )
-    if "classes" in answers and (known := int(answers["classes"][0])) != classes:
-        raise ValueError(
-            f"student_logits has {classes} classes, and teacher_logits keeps some of {known}; both must have the"
-            " same classes in the same order"
-        )
-    if (highest := int(answers["indices"].max())) >= classes:
+    if "classes" in answers:
+        if (known := int(answers["classes"][0])) != classes:
+            raise ValueError(
+                f"student_logits has {classes} classes, and teacher_logits keeps some of {known}; both must have the"
+                " same classes in the same order"
+            )
+    elif (highest := int(answers["indices"].max())) >= classes:
         raise ValueError(f"teacher_logits names class {highest}; the student has {classes}, from 0 to {classes - 1}")
 
 

@@ -134,6 +134,11 @@ class Objective(nn.Module):
         """Those it learns from, each once."""
         return list({id(term.teacher.model): term.teacher for _, term in self.terms() if term.teacher}.values())
 
+    @property
+    def taught_by_data(self) -> bool:
+        """Whether answers that come with the data take a teacher's place."""
+        return any(term.taught_by_data for _, term in self.terms() if term is not self)
+
     def prepare(self, model: nn.Module, first_batch: Batch) -> None:
         """Called once, before the optimiser is made; model, random state and data stay as they are."""
 

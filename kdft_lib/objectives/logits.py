@@ -58,6 +58,10 @@ class LogitObjective(Objective):
     ):
         super().__init__({"kd": kd_weight, "ce": ce_weight}, teacher=teacher, class_dim=class_dim)
 
+    @property
+    def taught_by_data(self) -> bool:
+        return self.teacher is None
+
     @abstractmethod
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         """How far the student is from the teacher, for each position.

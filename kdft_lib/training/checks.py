@@ -91,7 +91,7 @@ def check_teachers(model: nn.Module, objective: Objective, sources: list[Source]
         )
     cached = [source.teacher for source in sources if source.teacher is not None]
     readers = [term.teacher for _, term in objective.terms() if term.teacher is not None and term.reads_logits]
-    if not cached or not readers:
+    if not cached or not (readers or objective.taught_by_data):
         return
     if augment is not None:
         raise ValueError(

@@ -319,7 +319,7 @@ class Run:
         labels, without = train.labels() or (self._labeled, 0)
         unlabeled = 0 if transfer is None else sum(transfer.labels() or (self.step * self.settings.batch_size, 0))
         watched = self._val_data is not None and (self.settings.keep_best or self.settings.callbacks)
-        behind = [teacher.labels for teacher in self.objective.teachers()]
+        behind = [teacher.labels for teacher in self.objective.teachers()] + [None] * self.objective.taught_by_data
         return Ledger(
             labels=labels,
             choosing=(source(self._val_data).labels() or (0, 0))[0] if watched else 0,
