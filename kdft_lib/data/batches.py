@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdft_lib.data import order
+from kdft_lib.data.columns import MappedColumn
 
 Batch: TypeAlias = dict[str, Any]
 
@@ -86,12 +87,12 @@ def size(batch: Batch) -> int:
 
 
 def apply(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """Change each tensor of a batch, those in a dict of inputs too; what is no tensor stays."""
+    """Change each column of a batch, those in a dict of inputs too; what is no tensor stays."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: changed(item) for key, item in value.items()}
-        return change(value) if isinstance(value, Tensor) else value
+        return change(value) if isinstance(value, Tensor | MappedColumn) else value
 
     return {key: changed(value) for key, value in batch.items()}
 
