@@ -315,7 +315,6 @@ CASES = {
     "cache of other views": lambda: in_folder(other_views),
     "damaged cache": lambda: in_folder(lambda folder: broken_cache(folder, "shard-000000.safetensors")),
     "damaged index of a cache": lambda: in_folder(lambda folder: broken_cache(folder, "index.json")),
-    "cache of a pair": lambda: cache(net(), (DATA.inputs, DATA.targets)),
     "views of nothing": lambda: cache(net(), DATA, views=2),
     "no views": lambda: cache(net(), DATA, views=0, augment=torch.neg),
     "calls of no samples": lambda: cache(net(), DATA, batch_size=0),

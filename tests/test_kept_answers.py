@@ -132,8 +132,8 @@ def test_rows_that_are_selected_stay_on_disk(pictures, tmp_path):
         assert part.teacher_logits.shape == here[rows].teacher_logits.shape
         assert same(part.rows(slice(0, 99)), here[rows].rows(slice(0, 99)))
         assert same(part[1:][torch.tensor([1])].rows(slice(None)), here[rows][1:][torch.tensor([1])].rows(slice(None)))
-    assert not there.in_memory
-    assert here.in_memory
+    assert not there.resident
+    assert here.resident
     assert there.to("cpu").teacher_logits is there.teacher_logits
     assert same(there.with_rows(there).rows(slice(None)), here.with_rows(here).rows(slice(None)))
     assert there.fingerprint() == here.fingerprint()
@@ -390,13 +390,31 @@ class Measured(Stream):
 
 @pytest.mark.parametrize(
     "make",
-    [Stream, Measured, lambda: iter([torch.zeros(1, 4, 4)]), lambda: DataLoader(TensorDataset(torch.zeros(2, 16))),
-     lambda: (torch.zeros(2, 16), torch.zeros(2)), lambda: {"inputs": torch.zeros(2, 16)}],
-)  # fmt: skip
+    [Stream, Measured, lambda: iter([torch.zeros(1, 4, 4)]), lambda: DataLoader(TensorDataset(torch.zeros(2, 16)))],
+)
 def test_what_has_no_indices_is_refused(make):
     data = make()
-    with pytest.raises(ValueError, match=f"data is a {type(data).__name__}; cache needs .*pass its dataset"):
+    with pytest.raises(
+        TypeError, match=f"data is a {type(data).__name__}, whose samples have no indices .*its dataset"
+    ):
         cache(Counting(), data)
+
+
+def test_pairs_and_tensor_data_sets_become_data_in_memory(pictures, tmp_path):
+    teacher = Counting()
+    wanted = cache(teacher, pictures)
+    pair = (pictures.inputs, pictures.targets)
+    for data in (
+        pair,
+        TensorDataset(*pair),
+        {"inputs": pair[0], "labels": pair[1]},
+        tuple(part.numpy() for part in pair),
+    ):
+        assert same(cache(teacher, data).rows(slice(None)), wanted.rows(slice(None)))
+    weighed = TensorData(*pair, columns={"weights": torch.rand(120)})
+    for more in ({}, {"to": tmp_path / "plain"}, {"to": tmp_path / "views", "views": 2, "augment": RandomShiftFlip(1)}):
+        data = cache(teacher, weighed, **more)
+        assert torch.equal(data[60:].rows(slice(0, 9))["weights"], weighed.rows(slice(60, 69))["weights"])
 
 
 # Views -----------------------------------------------------------------------------------------------
@@ -500,7 +518,7 @@ def test_rows_of_views_are_selected_with_their_views(pictures):
     assert same(batch, data.rows(order))
     assert part[3]["targets"] == pictures.targets[order[3]]
     assert data[5:9].without_labels().rows(slice(None))["teacher_logits"].shape == (4, 5)
-    assert not data.in_memory
+    assert not data.resident
     fit(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), data, objective=Supervised(), strategy=FullFineTuning(lr=0.1),
         epochs=1)  # fmt: skip
     with pytest.raises(ValueError, match="augment changes the inputs"):

@@ -138,7 +138,7 @@ def test_data_transformed_at_random_cannot_be_cached(net, blobs):
     same = TensorDataset(blobs.inputs, blobs.targets)
     teacher = net()
     assert torch.equal(cache(teacher, same).teacher_logits, cache(teacher, blobs).teacher_logits)
-    with pytest.raises(ValueError, match="For a DataLoader, pass its dataset"):
+    with pytest.raises(TypeError, match="data is a DataLoader, whose samples have no indices"):
         cache(teacher, DataLoader(same))
     with pytest.raises(ValueError, match="data is empty"):
         cache(teacher, TensorData(torch.zeros(0, 4)))

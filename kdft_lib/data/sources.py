@@ -51,7 +51,7 @@ def source(
         return data
     if isinstance(data, TensorData):
         return InMemory(data, name)
-    if isinstance(data, TensorDataset) and collate_fn is None and len(data.tensors) <= 2:
+    if type(data) is TensorDataset and collate_fn is None and len(data.tensors) <= 2:
         return InMemory(of_columns(as_batch(data.tensors)), name)
     if isinstance(data, Tensor | np.ndarray | Mapping) or _is_pair(data, name):
         return InMemory(of_columns(_columns(data, name)), name)

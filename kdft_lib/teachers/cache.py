@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from kdft_lib.answers import Rest
 from kdft_lib.data import TensorData
 from kdft_lib.data.columns import nested
+from kdft_lib.data.sources import Indexed, InMemory, source
 from kdft_lib.teachers.asking import Asking, packing, replays
 from kdft_lib.teachers.kept import Answered, Kept, Samples, ViewData
 from kdft_lib.teachers.shards import on_disk
@@ -22,7 +21,7 @@ from kdft_lib.teachers.teacher import Teacher
 
 def cache(
     teacher: nn.Module | Teacher,
-    data: TensorData | Dataset[Any],
+    data: Any,
     *,
     to: str | Path | None = None,
     views: int | None = None,
@@ -52,7 +51,7 @@ def cache(
     Args:
         teacher: The teacher to ask; where it is, there it computes.
         data: Data in memory, or a map-style dataset, with a length and indices, whose samples do not change from
-            one look to the next.
+            one look to the next; of what :func:`~kdft_lib.training.fit` takes, all but loaders and streams.
         to: A folder to keep the answers in. One that has them already is read, provided that it has those of this
             teacher to this data, in this way. By default they are kept in memory.
         views: How many augmented views of each sample to keep, from 1 on; by default samples are as they are.
@@ -74,7 +73,8 @@ def cache(
         another dataset an :class:`Answered`.
 
     Raises:
-        ValueError: If the data is empty, has no indices or is transformed at random, ``dtype`` cannot hold a logit, or
+        TypeError: If the data has no indices.
+        ValueError: If the data is empty or transformed at random, ``dtype`` cannot hold a logit, or
             the folder has answers of another teacher, to other data or in another way.
         OSError: If the folder cannot be written.
 
@@ -85,8 +85,9 @@ def cache(
     """
     _check(views, augment, batch_size)
     teacher, samples = Teacher(teacher), _with_indices(data)
-    in_place = isinstance(data, TensorData) and to is None and views is None
-    device = data.device if in_place and isinstance(data, TensorData) else torch.device("cpu")
+    device = torch.device("cpu")
+    if isinstance(samples, TensorData) and to is None and views is None:
+        device = samples.device
     asking = Asking(teacher, samples, packing(dtype, top_k, rest, device), views or 1, augment, seed, batch_size)
     fingerprint = teacher.fingerprint()
     if to is None:
@@ -102,10 +103,10 @@ def cache(
             "seed": seed if views is not None or drawn else None, "batch_size": batch_size if drawn else None,
         }  # fmt: skip
         columns = on_disk(Path(to), asking, made_of)
-    if views is None and isinstance(data, TensorData):
-        return data.with_teacher_logits(columns["teacher_logits"], fingerprint)
+    if views is None and isinstance(samples, TensorData):
+        return samples.with_teacher_logits(columns["teacher_logits"], fingerprint)
     kept = Kept(columns, fingerprint, views or 1, augment if replays(augment) else None)
-    return ViewData(data, kept) if isinstance(data, TensorData) else Answered(data, kept)
+    return ViewData(samples, kept) if isinstance(samples, TensorData) else Answered(samples.dataset, kept)
 
 
 def _check(views: int | None, augment: Any, batch_size: int) -> None:
@@ -122,20 +123,14 @@ def _check(views: int | None, augment: Any, batch_size: int) -> None:
 
 def _with_indices(data: Any) -> TensorData | Samples:
     """Data whose samples can be asked for by their indices, if they are the same at a second look."""
-    samples = data if isinstance(data, TensorData) else Samples(data)
-    try:
-        if isinstance(data, tuple | Mapping):
-            raise TypeError
-        count = len(samples)
-        data[0] if count else None
-    except (TypeError, NotImplementedError):
-        raise ValueError(
-            f"data is a {type(data).__name__}; cache needs a TensorData or a dataset with a length and"
-            " indices. For a DataLoader, pass its dataset"
-        ) from None
-    if count == 0:
-        raise ValueError("data is empty; there is nothing to ask the teacher")
-    for index in range(min(count, 32)):
+    found = source(data)
+    if not isinstance(found, InMemory | Indexed):
+        raise TypeError(
+            f"data is a {type(data).__name__}, whose samples have no indices that answers could belong to; give data in"
+            " memory or a map-style dataset, of a DataLoader its dataset"
+        )
+    samples = found.data if isinstance(found, InMemory) else Samples(found.data)
+    for index in range(min(len(samples), 32)):
         first, second = (TensorData(samples.rows(slice(index, index + 1))["inputs"]) for _ in range(2))
         if first.fingerprint() != second.fingerprint():
             raise ValueError(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from kdft_lib.data import Batch, TensorData, as_batch, batches
-from kdft_lib.data.columns import flat
+from kdft_lib.data import Batch, TensorData, as_batch
+from kdft_lib.data.columns import each, flat
+from kdft_lib.data.reading import collated
+from kdft_lib.data.tensors import of_columns
+
+_OWN = ("inputs", "targets", "mask", "teacher_logits")
 
 
 class Kept:
@@ -36,7 +40,7 @@ class Kept:
     def rows(self, samples: Tensor, view: Tensor | int) -> Batch:
         """The rows of this view of each of these samples."""
         places = samples * self.views + view
-        return batches.apply(self.columns, lambda column: column.index_select(0, places))
+        return each(self.columns, lambda column: column.index_select(0, places))
 
     def onto(self, batch: Batch, rows: Batch) -> Batch:
         """The batch with the inputs and the answers of these rows."""
@@ -56,7 +60,7 @@ class Kept:
 
 
 class Samples:
-    """What a dataset's samples are, by their indices, in batches that PyTorch's ``default_collate`` makes."""
+    """What a dataset's samples are, by their indices."""
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
@@ -64,17 +68,15 @@ class Samples:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def samples(self, indices: Sequence[int]) -> Iterator[Batch]:
-        """Each sample as a batch is, without its first dimension."""
+    def raw(self, places: Sequence[int]) -> list[Any]:
+        """These samples as the dataset has them."""
         several = getattr(self.dataset, "__getitems__", None)
-        raw = several(list(indices)) if several is not None else (self.dataset[index] for index in indices)
-        return map(as_batch, raw)
+        return [self.dataset[place] for place in places] if several is None else list(several(list(places)))
 
     def rows(self, indices: Tensor | slice) -> Batch:
         """The batch made of these samples."""
         places = range(len(self))[indices] if isinstance(indices, slice) else indices.tolist()
-        batch: Batch = default_collate([*self.samples(places)])
-        return batch
+        return as_batch(collated(self.raw(places)))
 
     def fingerprint(self) -> str:
         """SHA-256 of the inputs of the first and of the last 32 samples."""
@@ -130,20 +132,15 @@ class Answered(Dataset[Batch]):
         """Several samples, whose answers are read at once."""
         places = [range(len(self))[index] for index in indices]
         read = self._kept.read(torch.tensor(places))
-        samples = enumerate(self._samples.samples(places))
-        return [self._one(sample, batches.apply(read, operator.itemgetter(place))) for place, sample in samples]
+        found = []
+        for number, sample in enumerate(self._samples.raw(places)):
+            row = each(read, operator.itemgetter(slice(number, number + 1)))
+            found.append(each(self._kept.onto(as_batch(collated([sample])), row), operator.itemgetter(0)))
+        return found
 
     def rows(self, indices: Tensor | slice) -> Batch:
         """The batch made of these samples."""
         return self._kept.onto(self._samples.rows(indices), self._kept.read(torch.arange(len(self))[indices]))
-
-    def _one(self, sample: Batch, row: Batch) -> Batch:
-        if "drawn" not in row:
-            return sample | row
-        alone = (
-            batches.apply(part, lambda column: column.unsqueeze(0)) for part in ({"inputs": sample["inputs"]}, row)
-        )
-        return sample | batches.apply(self._kept.onto(*alone), operator.itemgetter(0))
 
 
 class ViewData(TensorData):
@@ -168,7 +165,8 @@ class ViewData(TensorData):
     """
 
     def __init__(self, data: TensorData, kept: Kept, places: Tensor | None = None):
-        super().__init__(data.inputs, data.targets, mask=data.mask)
+        others = {name: column for name, column in data._columns.items() if name not in _OWN}
+        super().__init__(data.inputs, data.targets, mask=data.mask, columns=others)
         self.teacher = kept.teacher
         self._kept, self._places = kept, torch.arange(len(data)) if places is None else places
 
@@ -178,7 +176,7 @@ class ViewData(TensorData):
         return self._kept.columns["teacher_logits"]
 
     @property
-    def in_memory(self) -> bool:
+    def resident(self) -> bool:
         """False: what a batch is made of stays where it is, and the batch moves."""
         return False
 
@@ -187,7 +185,7 @@ class ViewData(TensorData):
 
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, int):
-            return batches.apply(self.rows(torch.tensor([range(len(self))[rows]])), operator.itemgetter(0))
+            return each(self.rows(torch.tensor([range(len(self))[rows]])), operator.itemgetter(0))
         return ViewData(self._plain()[rows], self._kept, self._places[rows])
 
     def rows(self, indices: Tensor | slice) -> Batch:
@@ -207,7 +205,7 @@ class ViewData(TensorData):
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def _plain(self) -> TensorData:
-        return TensorData(**self._columns)
+        return of_columns(self._columns)
 
     def _with(self, columns: Batch) -> TensorData:
-        return ViewData(TensorData(**columns), self._kept, self._places)
+        return ViewData(of_columns(columns), self._kept, self._places)
