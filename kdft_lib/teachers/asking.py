@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdft_lib.answers import Rest, compress
-from kdft_lib.data import Batch, TensorData, batches
+from kdft_lib.data import Batch, TensorData, batches, order
 from kdft_lib.data.columns import each, flat, nested
 from kdft_lib.progress import progress_bar
 from kdft_lib.teachers.kept import Samples
@@ -98,7 +98,7 @@ class Asking:
                 seen = self.augment.apply(inputs, made["drawn"])
             else:
                 with torch.random.fork_rng([]):
-                    torch.default_generator.manual_seed(_mixed(self.seed, start * self.views + view))
+                    torch.default_generator.manual_seed(order.seed_of(self.seed, start * self.views + view))
                     seen = self.augment(inputs)
                 made = {"inputs": seen}
             found.append(
@@ -111,7 +111,7 @@ class Asking:
         blocks = range(start // _BLOCK, math.ceil(stop / _BLOCK))
         drawn = [
             dict(flat({"drawn": self.augment.draw(_BLOCK * self.views, torch.Generator().manual_seed(mixed))}))
-            for mixed in (_mixed(self.seed, block) for block in blocks)
+            for mixed in (order.seed_of(self.seed, block) for block in blocks)
         ]
         first, last = ((edge - blocks.start * _BLOCK) * self.views for edge in (start, stop))
         return nested({name: torch.cat([part[name] for part in drawn])[first:last] for name in drawn[0]})
@@ -119,7 +119,7 @@ class Asking:
     def _asked(self, inputs: Any, number: int) -> dict[str, Tensor]:
         device = next((tensor.device for tensor in self.teacher.tensors()), None)
         there = batches.apply({"inputs": inputs}, lambda column: column.to(device or column.device))
-        answer = self.pack(self.teacher(there["inputs"]), _mixed(self.seed, number))
+        answer = self.pack(self.teacher(there["inputs"]), order.seed_of(self.seed, number))
         return dict(flat({"teacher_logits": answer}))
 
 
@@ -149,7 +149,3 @@ def _narrowed(column: Tensor, dtype: torch.dtype | None) -> Tensor:
     if (narrow.isinf() & ~column.isinf()).any():
         raise ValueError(f"dtype is {dtype}, which cannot hold a logit of {column.abs().max():g}; keep torch.float32")
     return narrow
-
-
-def _mixed(seed: int, number: int) -> int:
-    return (seed * 1_000_003 + number) % 2**63
