@@ -78,7 +78,7 @@ figures: data ## draw the intro's figures again
 	$(BIN)/python figures/intro.py
 
 teacher: data ## train the shipped teacher again (about ten minutes on two cores)
-	$(BIN)/python recipes/fashion_teacher.py
+	$(BIN)/python tools/fashion_teacher.py
 
 student: data ## train the student of the page that runs in a browser again (under a minute)
 	$(BIN)/python figures/browser.py

@@ -18,6 +18,7 @@ from kdft_lib.data.tensors import of_columns
 
 __all__ = [
     "Outputs",
+    "Remembered",
     "find",
     "outputs",
     "precompute",
@@ -163,6 +164,42 @@ def precompute(model: nn.Module, head: str, data: Data, *, batch_size: int = 512
     if not found:
         raise ValueError("data is empty; there is nothing to compute features of")
     return module, of_columns(batches.concatenated(found), getattr(data, "teacher", None))
+
+
+class Remembered:
+    """A frozen body as a function of data, such as :class:`~kdft_lib.experiments.OnFeatures` takes; each input is
+    computed once, so that seeds and settings share what was computed.
+
+    Args:
+        model: The model, as :func:`precompute` takes it.
+        head: The head's name.
+        batch_size: The number of samples in each of the model's calls.
+
+    Raises:
+        ValueError: If there is no such module, when it is called; see :func:`precompute`.
+
+    Example:
+        >>> features = Remembered(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), "2")
+        >>> features(TensorData(torch.randn(5, 3))).inputs.shape
+        torch.Size([5, 4])
+    """
+
+    def __init__(self, model: nn.Module, head: str, *, batch_size: int = 64):
+        self.model, self.head, self.batch_size = model, head, batch_size
+        self._known: dict[bytes, Tensor] = {}
+
+    def __call__(self, data: TensorData) -> TensorData:
+        """The data with features ``(N, ...)`` as inputs, in the place of a tensor ``(N, ...)`` on the CPU."""
+        keys = [row.numpy().tobytes() for row in data.inputs]
+        new = [place for place, key in enumerate(keys) if key not in self._known]
+        if new:
+            _, found = precompute(self.model, self.head, data[new], batch_size=self.batch_size)
+            self._known.update(zip((keys[place] for place in new), found.inputs, strict=True))
+        return data.with_inputs(torch.stack([self._known[key] for key in keys]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what it remembers."""
+        return vars(self) | {"_known": {}}
 
 
 @contextmanager

@@ -1,7 +1,5 @@
-"""The long experiments of chapter 05, recorded: ``make results``.
-
-``python recipes/beyond_logits.py`` runs all of them; names after it run those alone. Decoupled KD warms up over 20 of
-the 58 epochs, since the records were made with the number of its authors' code, whose runs have 240.
+"""The long experiments of chapter 05, recorded. Decoupled KD warms up over 20 of the 58 epochs, since the records were
+made with the number of its authors' code, whose runs have 240.
 """
 
 from __future__ import annotations

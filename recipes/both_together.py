@@ -1,20 +1,15 @@
-"""The long experiments of chapter 10, recorded: ``make results``.
-
-``python recipes/both_together.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 10, recorded."""
 
 from __future__ import annotations
 
 import functools
 
-from recording import IMAGENET, LITE0_HEAD, Remembered, compare, lite0, main, student, views
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import IMAGENET, LOGISTIC, SVM, compare, lite0, lite0_features, main, student, views, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.datasets import FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, Once, OnFeatures, Recipe, grid, recorded
+from kdft_lib.datasets import FASHION_NORMALIZATION
+from kdft_lib.experiments import Comparison, Once, OnFeatures, Recipe, grid, recorded
 from kdft_lib.models import ConvNet, imagenet_backbone
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -27,26 +22,23 @@ RECIPE = "ImageNet, 54,900 images, soft"
 FINE_TUNED = Recipe(lite0, Supervised, FullFineTuning(lr=1e-3), steps=120, batch_size=32, pretraining=IMAGENET)
 ALONE = Recipe(student, Supervised, FullFineTuning(lr=0.1, weight_decay=0.1), steps=1000)
 AUGMENTED = ALONE.but(augment=views(1))
-SVMS = grid(Classical(SVC()), C=(1.0, 5.0, 20.0))
+SVMS = grid(SVM, C=(1.0, 5.0, 20.0))
 tried = functools.partial(grid, lr=RATES, weight_decay=0.1)
 
 
-@functools.lru_cache(maxsize=1)
-def shop(seed: int) -> Splits:
-    """500 labelled images, 100 of them to choose by; 54,500 without labels."""
-    return fashion_mnist(500, validation="within", seed=seed)
+shop = functools.partial(within, 500)
+"""500 labelled images, 100 of them to choose by; 54,500 without labels."""
 
 
 @functools.cache
 def teachers() -> Comparison:
     """What 500 labels make without a limit of size: three settings each."""
-    features = Remembered(lite0(), LITE0_HEAD)
-    head = OnFeatures(FINE_TUNED.but(model=functools.partial(nn.Linear, 1280, 10)), features, IMAGENET)
+    head = OnFeatures(FINE_TUNED.but(model=functools.partial(nn.Linear, 1280, 10)), lite0_features, IMAGENET)
     wide = AUGMENTED.but(model=ConvNet, width=32, augment=views(2), weight_decay=0.01)
     methods = {
         "Lite0, fine-tuned": grid(FINE_TUNED, lr=(1e-3, 3e-3, 1e-2)),
         "Lite0, head alone": grid(head, lr=(1e-3, 1e-2, 1e-1)),
-        "SVM on Lite0's features": grid(OnFeatures(Classical(SVC()), features, IMAGENET), C=(1.0, 5.0, 20.0)),
+        "SVM on Lite0's features": grid(OnFeatures(SVM, lite0_features, IMAGENET), C=(1.0, 5.0, 20.0)),
         WIDE: grid(wide, lr=(0.01, 0.03, 0.1)),
         "6,274 parameters, augmented": tried(AUGMENTED),
         "SVM on pixels": SVMS,
@@ -104,7 +96,7 @@ def students() -> dict[str, Comparison]:
     others = {
         "labels": tried(ALONE),
         "augmentation": tried(AUGMENTED),
-        "logistic regression on pixels": grid(Classical(LogisticRegression(max_iter=1000)), C=(0.003, 0.01, 0.1)),
+        "logistic regression on pixels": grid(LOGISTIC, C=(0.003, 0.01, 0.1)),
         "SVM on pixels": SVMS,
         "pseudo-labels of itself": tried(taught("6,274 parameters, augmented").but(**named)),
         "pseudo-labels of the SVM": tried(taught("SVM on pixels").but(**named)),

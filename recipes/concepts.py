@@ -1,21 +1,15 @@
-"""The long experiment of chapter 02, recorded: ``make results``.
-
-``python recipes/concepts.py`` runs it.
-"""
+"""The long experiment of chapter 02, recorded."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 
 import torch
-from recording import compare, main, student, thousand_labels, views
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import LOGISTIC, SVM, compare, main, student, thousand_labels, views
 from torch import Tensor, nn
 
 from kdft_lib.data import TensorData
-from kdft_lib.experiments import Classical, Comparison, Recipe, Trained, grid, per_seed
+from kdft_lib.experiments import Comparison, Recipe, Trained, grid, per_seed
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import BitFit, FullFineTuning, HeadOnly
@@ -43,8 +37,7 @@ def rotations(seed: int) -> Trained:
     pretext = Recipe(functools.partial(ConvNet, num_classes=4), Supervised, FullFineTuning(lr=0.1), steps=400)
     learned = pretext.train(splits._replace(train=turned(splits.transfer.inputs, seed)), seed)
     count = learned.ledger.labels
-    ledger = replace(learned.ledger, labels=0, unlabeled=count, pretraining=f"rotations of {count:,} pictures")
-    return replace(learned, ledger=ledger)
+    return learned.but(labels=0, unlabeled=count, pretraining=f"rotations of {count:,} pictures")
 
 
 def with_new_head(pretrained: nn.Module) -> nn.Module:
@@ -65,8 +58,8 @@ def choices() -> dict[str, Comparison]:
         "objective: soft targets": tuned(SOFT),
         "strategy: head alone": tuned(BASE.but(strategy=head)),
         "strategy: head and biases": tuned(BASE.but(strategy=biases)),
-        "logistic regression": grid(Classical(LogisticRegression(max_iter=1000)), C=[10.0**k for k in range(-5, 1)]),
-        "SVM": grid(Classical(SVC()), C=(1, 5, 25), gamma=("scale", 4e-3)),
+        "logistic regression": grid(LOGISTIC, C=[10.0**k for k in range(-5, 1)]),
+        "SVM": grid(SVM, C=(1, 5, 25), gamma=("scale", 4e-3)),
     }
     pairs = {
         "rotations + head alone": tuned(rotated.but(strategy=head)),

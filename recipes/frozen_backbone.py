@@ -1,7 +1,4 @@
-"""The long experiments of chapter 07, recorded: ``make results``.
-
-``python recipes/frozen_backbone.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 07, recorded."""
 
 from __future__ import annotations
 
@@ -10,15 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from recording import IMAGENET, Remembered, compare, lite0_features, main, within
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import IMAGENET, LOGISTIC, SVM, compare, lite0_features, main, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, Method, OnFeatures, Recipe, Trained, grid, per_seed
+from kdft_lib.experiments import Comparison, Method, OnFeatures, Recipe, Trained, grid, per_seed
 from kdft_lib.experiments.methods import Wrapped
+from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -31,11 +27,10 @@ HEAD_RATES, RATES, SVM_CS = (1e-3, 1e-2, 1e-1, 1.0), (0.003, 0.01, 0.03, 0.1), (
 SCRATCH = Recipe(functools.partial(ConvNet, width=16), Supervised, FullFineTuning(lr=RATES[0]), steps=300)
 HEAD = SCRATCH.but(model=functools.partial(nn.Linear, 64, 10))
 ON_LITE0 = OnFeatures(SCRATCH.but(model=functools.partial(nn.Linear, 1280, 10)), lite0_features, IMAGENET)
-SVM = Classical(SVC())
 
 
 def of_classes(data: TensorData, classes: Sequence[int], each: int | None = None) -> TensorData:
-    """The rows of these classes, of each all or the first so many."""
+    """The rows of these classes, class after class; of each all or the first so many."""
     assert data.targets is not None
     return data[torch.cat([data.targets.eq(label).nonzero().flatten()[:each] for label in classes])]
 
@@ -55,17 +50,12 @@ def source(classes: Sequence[int], seed: int, *, at_random: bool = False) -> Ten
     return TensorData(data.inputs, drawn) if at_random else data
 
 
-SOURCES: dict[str, Callable[[int], TensorData]] = {
-    "random labels": functools.partial(source, range(10), at_random=True),
-    "footwear": functools.partial(source, FOOTWEAR),
-    "half of the classes": functools.partial(source, HALF),
+SOURCES: dict[str, tuple[str, Callable[[int], TensorData]]] = {
+    "random labels": ("15,000 random labels", functools.partial(source, range(10), at_random=True)),
+    "footwear": ("footwear, 15,000 labels", functools.partial(source, FOOTWEAR)),
+    "half of the classes": ("5 classes, 15,000 labels", functools.partial(source, HALF)),
 }
-KNOWN = {
-    "untrained": "none",
-    "random labels": "15,000 random labels",
-    "footwear": "footwear, 15,000 labels",
-    "half of the classes": "5 classes, 15,000 labels",
-}
+KNOWN = {"untrained": "none"} | {name: known for name, (known, _) in SOURCES.items()}
 
 
 @functools.cache
@@ -74,7 +64,15 @@ def pretrained(name: str, seed: int) -> Remembered:
     torch.manual_seed(seed)
     model, tuning = ConvNet(width=16), FullFineTuning(lr=0.03)
     if name != "untrained":
-        fit(model, SOURCES[name](seed), objective=Supervised(), strategy=tuning, steps=1200, seed=seed, progress=False)
+        fit(
+            model,
+            SOURCES[name][1](seed),
+            objective=Supervised(),
+            strategy=tuning,
+            steps=1200,
+            seed=seed,
+            progress=False,
+        )
     return Remembered(model, "head")
 
 
@@ -115,7 +113,7 @@ def sources() -> dict[str, Comparison]:
         "SVM on Lite0's features": grid(ON_LITE0.but(method=SVM), C=SVM_CS),
         "from scratch": grid(SCRATCH, lr=RATES),
         **{f"{name}, all moves": grid(moving(name), lr=RATES) for name in SOURCES},
-        "logistic regression on pixels": grid(Classical(LogisticRegression(max_iter=1000)), C=(0.003, 0.01, 0.03, 0.1)),
+        "logistic regression on pixels": grid(LOGISTIC, C=(0.003, 0.01, 0.03, 0.1)),
         "SVM on pixels": grid(SVM, C=SVM_CS),
     }
     shown = {"half of the classes": HALF, "footwear": FOOTWEAR, "shirt and bag": (6, 8)}

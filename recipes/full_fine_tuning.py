@@ -1,7 +1,4 @@
-"""The long experiments of chapter 08, recorded: ``make results``.
-
-``python recipes/full_fine_tuning.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 08, recorded."""
 
 from __future__ import annotations
 
@@ -10,16 +7,14 @@ from typing import Any
 
 import timm
 import torch
-from recording import IMAGENET, LITE0_HEAD, compare, lite0, lite0_features, main, within
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import IMAGENET, LITE0_HEAD, LOGISTIC, SVM, compare, lite0, lite0_features, main, within
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_NORMALIZATION
-from kdft_lib.experiments import Classical, Comparison, OnFeatures, Recipe, Trained, grid
+from kdft_lib.experiments import Comparison, OnFeatures, Recipe, Trained, grid
 from kdft_lib.features import precompute
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import BitFit, FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseLRDecay, Phases
@@ -32,8 +27,8 @@ FIVE_HUNDRED = functools.partial(within, 500)
 
 
 ON_PIXELS = {
-    "logistic regression on pixels": grid(Classical(LogisticRegression(max_iter=1000)), C=(0.003, 0.01, 0.1)),
-    "SVM on pixels": grid(Classical(SVC()), C=(1.0, 5.0, 20.0)),
+    "logistic regression on pixels": grid(LOGISTIC, C=(0.003, 0.01, 0.1)),
+    "SVM on pixels": grid(SVM, C=(1.0, 5.0, 20.0)),
 }
 
 

@@ -1,22 +1,17 @@
-"""The long experiments of chapter 06, recorded: ``make results``.
-
-``python recipes/good_teachers.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 06, recorded."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from recording import all_labels, compare, main, student, thousand_labels, views
+from recording import all_labels, compare, labeled, main, student, thousand_labels, views, without_labels
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits
-from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Comparison, Given, Members, Once, Recipe, Source, Trained, grid, per_seed
+from kdft_lib.experiments import Comparison, Given, Members, Once, Recipe, Source, Then, Trained, grid, per_seed
 from kdft_lib.metrics import agreement
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -48,15 +43,13 @@ def three_teachers(splits: Splits, seed: int) -> Trained:
     return Trained(Ensemble([run.model for run in members]), sum((run.ledger for run in members), Ledger()))
 
 
-def a_student(splits: Splits, seed: int) -> Trained:
-    """The first of five students on the seed's 1,000 labels, from five initialisations."""
-    five = FIVE.train(splits, seed)
-    return replace(five, model=five.model.members[0])
+A_STUDENT = Then(FIVE, lambda five, *_: five.but(model=five.model.members[0]))
+"""The first of five students on the seed's 1,000 labels, from five initialisations."""
 
 
 def a_students_student(splits: Splits, seed: int) -> Trained:
     """It learned from a student of the same 1,000 labels."""
-    first = a_student(splits, seed)
+    first = A_STUDENT.train(splits, seed)
     return ALONE.taught_by(lambda *_: first, SoftTargets).train(splits, 2000 + seed)
 
 
@@ -67,7 +60,7 @@ TEACHERS: dict[str, Source] = {
     "24,058 parameters": MADE.but(width=16),
     "the shipped teacher": fashion_teacher(),
     "three teachers": three_teachers,
-    "a student": a_student,
+    "a student": A_STUDENT,
     "a student's student": a_students_student,
     "five students": FIVE,
 }
@@ -86,7 +79,7 @@ def teacher_behind(trained: Trained) -> Any:
 
 
 def teachers_accuracy(trained: Trained, splits: Splits) -> float:
-    return Trained(teacher_behind(trained), Ledger()).accuracy(splits.test)
+    return Trained(Part(teacher_behind(trained), CLASSES), Ledger()).accuracy(splits.test)
 
 
 def agreeing(trained: Trained, splits: Splits, part: str = "test") -> float:
@@ -137,11 +130,6 @@ class SeesViews(nn.Module):
         return self.inner(self.see(images) if self.always or self.training else images)
 
 
-def seeing_teacher(splits: Splits, seed: int) -> Trained:
-    run = MADE.train(splits, seed)
-    return replace(run, model=SeesViews(run.model, always=True))
-
-
 def mixed(images: Tensor) -> Tensor:
     """Shifted and mirrored, then each pair mixed in a random proportion, as in Beyer et al. (2022)."""
     images = views(1)(images)
@@ -151,13 +139,15 @@ def mixed(images: Tensor) -> Tensor:
 
 def patience() -> dict[str, Comparison]:
     """The same 1,000 images, four ways of asking a teacher about them, at three budgets; one setting for all."""
-    unlabeled = ALONE.but(train_data=lambda splits: splits.train.without_labels())
+    unlabeled = ALONE.but(train_data=without_labels)
     fixed = unlabeled.taught_by(MADE, SoftTargets, kd_weight=1.0, ce_weight=0.0)
     ways = {
         "fixed view": fixed,
         # What augments changes nothing, but no answer is kept: each step asks the teacher about a view of its own.
         "independent views": fixed.but(
-            model=lambda: SeesViews(student()), teacher=seeing_teacher, augment=nn.Identity()
+            model=lambda: SeesViews(student()),
+            teacher=Then(MADE, lambda run, *_: run.but(model=SeesViews(run.model, always=True))),
+            augment=nn.Identity(),
         ),
         "the same view": fixed.but(augment=views(1)),
         "the same mixed images": fixed.but(augment=mixed),
@@ -205,19 +195,9 @@ def uniform_noise(images: Tensor) -> Tensor:
     return 2 * torch.rand_like(images) - 1
 
 
-@dataclass(frozen=True)
-class OnNoise:
-    """A student that saw no image, only noise, and is asked about clothes."""
-
-    method: Recipe
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        run = self.method.train(splits, seed)
-        return replace(run, model=Part(run.model.inner, CLASSES), ledger=replace(run.ledger, unlabeled=0))
-
-
-def wearers_accuracy(trained: Trained, splits: Splits) -> float:
-    return Trained(Part(teacher_behind(trained), CLASSES), Ledger()).accuracy(splits.test)
+def showing(part: slice, **counted: int) -> Callable[..., Trained]:
+    """Of a network with all outputs those of a part, with what its ledger counts otherwise."""
+    return lambda run, *_: run.but(model=Part(run.model.inner, part), **counted)
 
 
 def noise() -> dict[str, Comparison]:
@@ -225,14 +205,12 @@ def noise() -> dict[str, Comparison]:
     another, from the class outputs or from those that mean nothing.
     """
 
-    def student(part: slice, start: Source) -> OnNoise:
-        def teacher(splits: Splits, seed: int) -> Trained:
-            run = WEARER.train(splits, seed)
-            return replace(run, model=Part(run.model.inner, part))
-
+    def student(part: slice, start: Source) -> Then:
+        """Which saw no image, only noise, and is asked about clothes."""
         own = CLOTHES.but(start=start, change=functools.partial(Part, part=part), augment=uniform_noise)
-        unlabeled = own.but(train_data=lambda splits: splits.train.without_labels())
-        return OnNoise(unlabeled.taught_by(teacher, SoftTargets, temperature=1.0, kd_weight=1.0, ce_weight=0.0))
+        soft = functools.partial(SoftTargets, temperature=1.0, kd_weight=1.0, ce_weight=0.0)
+        taught = own.but(train_data=without_labels).taught_by(Then(WEARER, showing(part)), soft)
+        return Then(taught, showing(CLASSES, unlabeled=0))
 
     methods = {
         f"{name} outputs, {which} start": student(part, start)
@@ -240,20 +218,15 @@ def noise() -> dict[str, Comparison]:
         for which, start in BEGINNINGS.items()
     }
     asked = [(f"{name} outputs, same start", f"{name} outputs, other start") for name in ("class", "auxiliary")]
-    measures = {"teacher's accuracy": wearers_accuracy}
+    measures = {"teacher's accuracy": teachers_accuracy}
     return {"noise": compare(methods, thousand_labels, measures=measures, contrasts=asked)}
-
-
-@functools.lru_cache(maxsize=6)
-def some_labels(seed: int, labels: int) -> Splits:
-    return fashion_mnist(labeled=labels, seed=seed)
 
 
 def pays(labels: int) -> dict[str, Comparison]:
     """Where distillation pays at so many labels: sizes times steps. The learning rate of each method in each
     place is chosen on the validation images with one further seed.
     """
-    splits, further = functools.partial(some_labels, labels=labels), 100
+    splits, further = functools.partial(labeled, labels), 100
     parts = splits(further)
     alone = Recipe(ConvNet, Supervised, FullFineTuning(lr=0.3), steps=200)
     kinds = {"labels": alone, "soft targets": alone.taught_by(fashion_teacher(), SoftTargets)}

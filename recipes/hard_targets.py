@@ -1,20 +1,13 @@
-"""The long experiments of chapter 03, recorded: ``make results``.
-
-``python recipes/hard_targets.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 03, recorded."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import replace
 
-from recording import all_labels, compare, main, shifted, student, thousand_labels
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import LOGISTIC, SVM, compare, labeled, main, shifted, student, thousand_labels
 
-from kdft_lib.data import Splits
-from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Candidate, Classical, Comparison, Members, NamedBy, Recipe, Source, grid
+from kdft_lib.experiments import Candidate, Comparison, Members, NamedBy, Recipe, Source, grid
 from kdft_lib.models import fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -23,11 +16,6 @@ TEACHER = fashion_teacher()
 LABELS = Recipe(student, Supervised, FullFineTuning(lr=0.3), steps=800)
 DECAYS = (0.01, 0.1)
 tuned = functools.partial(grid, lr=0.3, weight_decay=DECAYS)
-
-
-def more_inputs(seed: int, count: int) -> Splits:
-    """So many labelled images; a larger draw of a seed holds the smaller."""
-    return all_labels(seed) if count == 55_000 else fashion_mnist(labeled=count, seed=seed)
 
 
 def inputs() -> dict[str, Comparison]:
@@ -39,7 +27,7 @@ def inputs() -> dict[str, Comparison]:
     methods = {"labels": tuned(LABELS), "decisions": tuned(hard), "distributions": tuned(soft)}
     asked = [("decisions", "labels"), ("distributions", "decisions")]
     return {
-        f"{count:,} inputs": compare(methods, functools.partial(more_inputs, count=count), contrasts=asked)
+        f"{count:,} inputs": compare(methods, functools.partial(labeled, count), contrasts=asked)
         for count in (1000, 4000, 16_000, 55_000)
     }
 
@@ -56,8 +44,8 @@ def pseudo() -> dict[str, Comparison]:
         {
             "labels": tuned(LABELS, label_smoothing=(0.0, 0.1)),
             "augmentation": tuned(shifted(LABELS), shift=(1, 2)),
-            "logistic regression": grid(Classical(LogisticRegression(max_iter=1000)), C=(1e-4, 1e-3, 1e-2, 1e-1)),
-            "SVM": grid(Classical(SVC()), C=(5, 25), gamma=("scale", 4e-3)),
+            "logistic regression": grid(LOGISTIC, C=(1e-4, 1e-3, 1e-2, 1e-1)),
+            "SVM": grid(SVM, C=(5, 25), gamma=("scale", 4e-3)),
         },
         thousand_labels,
     )

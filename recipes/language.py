@@ -1,7 +1,4 @@
-"""The long experiments of chapter 13, recorded: ``make results``.
-
-``python recipes/language.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 13, recorded."""
 
 from __future__ import annotations
 
@@ -192,11 +189,8 @@ class FromProbabilities:
         weights = first.logits(asked).softmax(dim=1).flatten().numpy()
         rows = TensorData(asked.inputs.repeat_interleave(TOPICS), torch.arange(TOPICS).repeat(len(asked)))
         trained = self.method.but(weights=lambda _: weights).train(splits._replace(train=rows), seed)
-        trained.ledger = dataclasses.replace(
-            trained.ledger, labels=0, unlabeled=len(asked),
-            teacher_labels=first.ledger.labels, pretraining=first.ledger.pretraining,
-        )  # fmt: skip
-        return trained
+        behind = {"teacher_labels": first.ledger.labels, "pretraining": first.ledger.pretraining}
+        return trained.but(labels=0, unlabeled=len(asked), **behind)
 
 
 @functools.cache

@@ -1,4 +1,6 @@
-"""What the recipes of the chapters share: run the experiments named on the command line, and record them."""
+"""What the recipes of the chapters share. ``make results`` runs all of them, ``python recipes/NAME.py`` the experiments
+of one chapter, and names after it those alone; each is recorded when it is done.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 from torch import nn
 
 from kdft_lib import experiments
 from kdft_lib.data import RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Comparison, Recipe, record
+from kdft_lib.experiments import Classical, Comparison, Recipe, record
 from kdft_lib.experiments.records import commit
-from kdft_lib.features import precompute
+from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet, imagenet_backbone
 
 LITE0_HEAD = "1.classifier"
+LOGISTIC, SVM = Classical(LogisticRegression(max_iter=1000)), Classical(SVC())
 IMAGENET = "ImageNet, 1.3 million labels"
 KEPT = Path(__file__).parents[1] / "_build/runs"
 _kept = KEPT / "unnamed"
@@ -75,7 +80,7 @@ def shifted(base: Recipe) -> Callable[..., Recipe]:
 
 def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed."""
-    return fashion_mnist(labeled=1000, seed=seed)
+    return labeled(1000, seed)
 
 
 def all_labels(seed: int) -> Splits:
@@ -83,9 +88,19 @@ def all_labels(seed: int) -> Splits:
     return _all_labels()
 
 
+def labeled(count: int, seed: int) -> Splits:
+    """So many labelled images; a larger draw of a seed holds the smaller."""
+    return all_labels(seed) if count == 55_000 else fashion_mnist(count, seed=seed)
+
+
 @functools.cache
 def _all_labels() -> Splits:
     return fashion_mnist(labeled=None)
+
+
+def without_labels(splits: Splits) -> TensorData:
+    """What there is to learn from, without its labels."""
+    return splits.train.without_labels()
 
 
 @functools.lru_cache(maxsize=2)
@@ -105,26 +120,6 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
     """From 0 to 255, as they were before normalisation."""
     mean, deviation = FASHION_NORMALIZATION
     return ((images * deviation + mean) * 255).round().to(torch.uint8)
-
-
-class Remembered:
-    """From data to what a frozen body makes of it; each image is computed once."""
-
-    def __init__(self, model: nn.Module, head: str):
-        self.model, self.head = model, head
-        self.known: dict[bytes, torch.Tensor] = {}
-
-    def __call__(self, data: TensorData) -> TensorData:
-        keys = [image.numpy().tobytes() for image in data.inputs]
-        new = [place for place, key in enumerate(keys) if key not in self.known]
-        if new:
-            _, found = precompute(self.model, self.head, data[new], batch_size=64)
-            self.known.update(zip((keys[place] for place in new), found.inputs, strict=True))
-        return data.with_inputs(torch.stack([self.known[key] for key in keys]))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Finished runs are kept without it."""
-        return vars(self) | {"known": {}}
 
 
 @functools.cache

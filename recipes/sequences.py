@@ -1,11 +1,7 @@
-"""The long experiments of chapter 15, recorded: ``make results``.
-
-``python recipes/sequences.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 15, recorded."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import tempfile
@@ -15,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recording import compare, main
+from recording import compare, main, without_labels
 from torch import Tensor, nn
 
 from kdft_lib import losses
 from kdft_lib.answers import Rest
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import homer
-from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Once, Recipe, Trained, grid, per_seed
+from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Once, Recipe, Then, Trained, grid, per_seed
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.models import CharacterGRU, NGram, sample
 from kdft_lib.objectives import GKD, Supervised
@@ -104,28 +100,16 @@ class OnTeachersText(Wrapped):
 
     def train(self, splits: Splits, seed: int) -> Trained:
         text = written(splits.train, seed)
-        trained = self.method.train(splits._replace(train=text), seed)
         before = begun(seed).ledger.labels if getattr(self.method, "start", None) else 0
         behind = TEACHER.train(splits, seed).ledger.labels
-        trained.ledger = dataclasses.replace(
-            trained.ledger, labels=before, unlabeled=len(text), teacher_labels=behind
-        )  # fmt: skip
-        return trained
+        trained = self.method.train(splits._replace(train=text), seed)
+        return trained.but(labels=before, unlabeled=len(text), teacher_labels=behind)
 
 
-@dataclass(frozen=True)
-class OnOwnText(Wrapped):
-    """A recipe whose student writes what it reads, which the ledger counts, from the first characters of the text."""
-
-    method: Recipe
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        prompts = splits._replace(train=splits.train.without_labels())
-        trained = self.method.train(prompts, seed)
-        assert trained.history is not None
-        read = trained.history.ledger.steps * self.method.settings.batch_size
-        trained.ledger = dataclasses.replace(trained.ledger, unlabeled=read)
-        return trained
+def texts_read(trained: Trained, splits: Splits, seed: int) -> Trained:
+    """The ledger counts what a student wrote, and read, from the first characters of the text."""
+    assert trained.history is not None
+    return trained.but(unlabeled=trained.history.ledger.steps * TEXT.settings.batch_size)
 
 
 def students() -> dict[str, list[Candidate]]:
@@ -140,7 +124,9 @@ def students() -> dict[str, list[Candidate]]:
         taught = KD.but(divergence=divergence)
         arms[f"{name}, real text"] = grid(taught, lr=RATES)
         arms[f"{name}, teacher's text"] = grid(OnTeachersText(taught), lr=RATES)
-        arms[f"{name}, own text"] = grid(OnOwnText(taught.but(on_policy=1.0)), lr=RATES)
+        arms[f"{name}, own text"] = grid(
+            Then(taught.but(on_policy=1.0, train_data=without_labels), texts_read), lr=RATES
+        )
     return arms
 
 

@@ -1,12 +1,8 @@
-"""The long experiments of chapter 16, recorded: ``make results``.
-
-``python recipes/ship_it.py`` runs both of them; names after it run those alone.
-"""
+"""The long experiments of chapter 16, recorded."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import logging
 import operator
@@ -24,9 +20,8 @@ import torch
 from both_together import as_chosen, shop
 from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from recording import compare, main, pixels, student, thousand_labels, views
+from recording import SVM, compare, main, pixels, student, thousand_labels, views
 from safetensors.torch import save_model
-from sklearn.svm import SVC
 from soft_targets import with_views_as_chosen
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -34,8 +29,7 @@ from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_NORMALIZATION
-from kdft_lib.experiments import Classical, Comparison, Method, Recipe, Source, Trained, grid
-from kdft_lib.experiments.trained import found
+from kdft_lib.experiments import Comparison, Measure, Method, Recipe, Then, Trained, grid
 from kdft_lib.metrics import agreement, latency, parameters
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -183,9 +177,8 @@ class Ship:
         files = self.files(splits, seed)
         started = time.perf_counter()
         shipped = self.version(files)
-        ledger = dataclasses.replace(files.trained.ledger, seconds=time.perf_counter() - started)
-        shipped.files = files
-        return Trained(shipped, ledger, decides=shipped.decided)
+        shipped.files, seconds = files, time.perf_counter() - started
+        return files.trained.but(model=shipped, decides=shipped.decided, seconds=seconds)
 
 
 def against(measure: Callable[[Tensor, Tensor], float], trained: Trained, splits: Splits) -> float:
@@ -193,23 +186,15 @@ def against(measure: Callable[[Tensor, Tensor], float], trained: Trained, splits
     return measure(answers(trained.model, splits.test), answers(trained.model.files.original, splits.test))
 
 
-def largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    return (ours - theirs).abs().max().item()
-
-
-def size(trained: Trained, splits: Splits) -> float:
-    return trained.model.size
-
-
 def timed(batch: int, repeats: int, wanted: str, trained: Trained, splits: Splits) -> float:
     """Milliseconds of a call, of so many calls."""
     return getattr(latency(trained.model, pixels(splits.test.inputs[:batch]), repeats=repeats), wanted)
 
 
-MEASURES = {
+MEASURES: dict[str, Measure] = {
     "agreement": functools.partial(against, agreement),
-    "largest difference": functools.partial(against, largest_difference),
-    "bytes": size,
+    "largest difference": functools.partial(against, lambda ours, theirs: (ours - theirs).abs().max().item()),
+    "bytes": lambda trained, splits: trained.model.size,
     "ms, batch 1": functools.partial(timed, 1, 200, "median"),
     "ms, batch 1, 95th percentile": functools.partial(timed, 1, 200, "percentile95"),
     "ms, batch 64": functools.partial(timed, 64, 50, "median"),
@@ -245,12 +230,12 @@ BY_NORM = "channels pruned by norm"
 tried = functools.partial(grid, lr=(0.01, 0.03, 0.1, 0.3), weight_decay=0.1)
 
 
-def better_half(by: str, model: nn.Module, seed: int) -> nn.Module:
+def better_half(by: str, trained: Trained, splits: Splits, seed: int) -> Trained:
     """Of each convolution's channels, and all that reads or scales them: by the sum of a filter's absolute weights
     (Li et al., 2017), by the factor in its batch normalisation (Liu et al., 2017), or by chance.
     """
     small, generator, before = student(), torch.Generator().manual_seed(seed), torch.arange(1)
-    given, wanted = model.state_dict(), small.state_dict()
+    given, wanted = trained.model.state_dict(), small.state_dict()
     for layer in ("body.0", "body.2", "body.4"):
         filters, scales = given[f"{layer}.0.weight"], given[f"{layer}.1.weight"]
         by_chance = torch.rand(len(scales), generator=generator)
@@ -262,28 +247,16 @@ def better_half(by: str, model: nn.Module, seed: int) -> nn.Module:
         before = kept
     wanted |= {"head.weight": given["head.weight"][:, before], "head.bias": given["head.bias"]}
     small.load_state_dict(wanted)
-    return small
+    return trained.but(model=small)
 
 
-def single_weights(model: nn.Module, seed: int) -> nn.Module:
+def single_weights(trained: Trained, *_: Any) -> Trained:
     """As many weights other than zero as a ConvNet of width 8 has."""
-    cut = copy.deepcopy(model)
+    cut = copy.deepcopy(trained.model)
     layers = [(module, "weight") for module in cut.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     with torch.no_grad():  # Masked with a gradient, weights could not be copied.
         prune.global_unstructured(layers, prune.L1Unstructured, amount=parameters(cut) - parameters(student()))
-    return cut
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A part of a network, before any further step; its ledger is the network's."""
-
-    whole: Source
-    part: Callable[[nn.Module, int], nn.Module]
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        whole = found(self.whole, splits, seed)
-        return dataclasses.replace(whole, model=self.part(whole.model, seed))
+    return trained.but(model=cut)
 
 
 def pruning() -> dict[str, Comparison]:
@@ -292,18 +265,16 @@ def pruning() -> dict[str, Comparison]:
     """
     large = compare({"width 16": tried(LARGE)}, thousand_labels)
     whole = large.source("width 16")
-    parts: dict[str, Callable[[nn.Module, int], nn.Module]] = {
-        f"channels pruned by {by}": functools.partial(better_half, by) for by in ("norm", "scale", "chance")
-    }
-    parts["single weights pruned"] = single_weights
-    starts = {name: Pruned(whole, part) for name, part in parts.items()}
+    halves = {f"channels pruned by {by}": functools.partial(better_half, by) for by in ("norm", "scale", "chance")}
+    starts = {name: Then(whole, half) for name, half in halves.items()}
+    starts["single weights pruned"] = Then(whole, single_weights)
     methods = {
         "width 8, 400 steps": tried(SMALL),
         "width 8, 1,200 steps": tried(SMALL.but(steps=1200)),
         **{name: tried(SMALL.but(start=start)) for name, start in starts.items()},
         "width 8, distilled": tried(SMALL.taught_by(whole, SoftTargets)),
         "pruned by norm, distilled": tried(SMALL.but(start=starts[BY_NORM]).taught_by(whole, SoftTargets)),
-        "SVM on pixels": grid(Classical(SVC()), C=(1.0, 5.0, 20.0, 50.0)),
+        "SVM on pixels": grid(SVM, C=(1.0, 5.0, 20.0, 50.0)),
     }
     others = ("width 8, 1,200 steps", "width 8, 400 steps", "channels pruned by chance")
     contrasts = [(BY_NORM, other) for other in others]

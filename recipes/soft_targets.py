@@ -1,7 +1,4 @@
-"""The long experiments of chapter 04, recorded: ``make results``.
-
-``python recipes/soft_targets.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 04, recorded."""
 
 from __future__ import annotations
 
@@ -9,13 +6,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from recording import all_labels, compare, main, shifted, student, thousand_labels, views
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import LOGISTIC, SVM, all_labels, compare, main, shifted, student, thousand_labels, views
 from torch import Tensor
 
 from kdft_lib.data import Splits
-from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Recipe, grid, recorded
+from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, grid, recorded
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -55,10 +50,8 @@ def thousand() -> dict[str, Comparison]:
         "hard targets": tuned(hard, kd_weight=(0.5, 0.9, 1.0)),
         "soft targets": tuned(SOFT, temperature=TEMPERATURES),
         "soft targets + augmentation": tuned(shifted(SOFT), shift=(0, 1, 2)),
-        "logistic regression": grid(
-            Classical(LogisticRegression(max_iter=1000)), C=[10.0**power for power in range(-6, 3)]
-        ),
-        "SVM": grid(Classical(SVC()), C=(1, 5, 25), gamma=(5e-4, "scale", 4e-3)),
+        "logistic regression": grid(LOGISTIC, C=[10.0**power for power in range(-6, 3)]),
+        "SVM": grid(SVM, C=(1, 5, 25), gamma=(5e-4, "scale", 4e-3)),
     }
     contrasts = [("soft targets", other) for other in methods if other != "soft targets"]
     return {"1,000 labels": compare(methods, thousand_labels, reference="labels", contrasts=contrasts)}

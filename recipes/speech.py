@@ -1,7 +1,4 @@
-"""The long experiments of chapter 14, recorded: ``make results``.
-
-``python recipes/speech.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 14, recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from recording import compare, main
+from recording import SVM, compare, main
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -31,7 +28,7 @@ from kdft_lib.objectives import HardTargets, Objective, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
 from kdft_lib.training import Ledger
 
-SVMS = grid(Classical(SVC()), C=(1.0, 5.0, 20.0))
+SVMS = grid(SVM, C=(1.0, 5.0, 20.0))
 LINEAR = grid(Classical(LogisticRegression(max_iter=2000)), C=(0.01, 0.1, 1.0))
 WIDE = "the wide network"
 FULL_WIDE = f"{WIDE}, 2,560 labels"

@@ -1,7 +1,4 @@
-"""The long experiments of chapter 09, recorded: ``make results``.
-
-``python recipes/staying_close.py`` runs all of them; names after it run those alone.
-"""
+"""The long experiments of chapter 09, recorded."""
 
 from __future__ import annotations
 
@@ -11,9 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from recording import compare, main
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import LOGISTIC, SVM, compare, main
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
@@ -101,13 +96,7 @@ class Replayed(Wrapped):
         kept, new = memory(self.count, seed), splits.train
         rows = max(len(kept) / self.share, len(new) / (1 - self.share))
         mixed = repeated(new, rows * (1 - self.share)).with_rows(repeated(kept, rows * self.share))
-        trained = self.method.train(splits._replace(train=mixed), seed)
-        trained.ledger = replace(trained.ledger, labels=len(new) + len(kept))
-        return trained
-
-
-def not_trained(start: Trained, splits: Splits, seed: int) -> Trained:
-    return replace(start, ledger=Ledger(pretraining=KNOWN))
+        return self.method.train(splits._replace(train=mixed), seed).but(labels=len(new) + len(kept))
 
 
 def class_means(start: Trained, splits: Splits, seed: int) -> Trained:
@@ -136,7 +125,7 @@ class Joined(nn.Module):
 
 def beside_start(tuned: Trained, splits: Splits, seed: int) -> Trained:
     """The start is kept as it is, beside the copy that was fine-tuned."""
-    return replace(tuned, model=Joined(START.train(splits, seed).model, tuned.model))
+    return tuned.but(model=Joined(START.train(splits, seed).model, tuned.model))
 
 
 class Scores(nn.Module):
@@ -162,24 +151,22 @@ def decide(is_told: bool, trained: Trained, data: TensorData) -> Tensor:
     return logits.argmax(dim=1)
 
 
-def told(trained: Trained, splits: Splits, seed: int) -> Trained:
-    return replace(trained, decides=functools.partial(decide, True, trained))
+def told(trained: Trained, *_: Any, is_told: bool = True) -> Trained:
+    return trained.but(decides=functools.partial(decide, is_told, trained))
 
 
-def on_pixels(estimator: Any) -> Then:
+def on_pixels(classical: Classical) -> Then:
     """A classical method on the new images and 500 old ones that were kept; its scores serve where the task is told."""
 
     def with_memory(splits: Splits, seed: int) -> Splits:
         return splits._replace(train=splits.train.with_rows(memory(500, seed)))
 
-    def scored(trained: Trained, splits: Splits, seed: int) -> Trained:
-        return replace(trained, model=Scores(trained.model), decides=trained.decide)
-
-    return Then(Given(Classical(estimator), with_memory), scored)
+    scored = Given(classical, with_memory)
+    return Then(scored, lambda trained, *_: trained.but(model=Scores(trained.model), decides=trained.decide))
 
 
 METHODS = {
-    "the start": grid(Then(START, not_trained)),
+    "the start": grid(Then(START, lambda start, *_: start.but(ledger=Ledger(pretraining=KNOWN)))),
     "plain": grid(PLAIN, lr=SIX_RATES),
     "plain, statistics kept": grid(PLAIN.but(strategy=KEPT), lr=SIX_RATES),
     "head alone": grid(PLAIN.but(strategy=HeadOnly(lr=RATES[0], head="head")), lr=SIX_RATES),
@@ -192,8 +179,8 @@ METHODS = {
     **{f"replay of {count}": grid(Replayed(count), lr=RATES, share=(0.1, 0.25, 0.5)) for count in (50, 500)},
     "two networks": grid(Then(PLAIN, beside_start), lr=SIX_RATES),
     "class means": grid(Then(START, class_means)),
-    "logistic regression, 500 kept": grid(on_pixels(LogisticRegression(max_iter=1000)), C=LOGISTIC_CS),
-    "SVM, 500 kept": grid(on_pixels(SVC()), C=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
+    "logistic regression, 500 kept": grid(on_pixels(LOGISTIC), C=LOGISTIC_CS),
+    "SVM, 500 kept": grid(on_pixels(SVM), C=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
     "all old images": grid(Replayed(27_500), lr=RATES, share=(0.25, 0.5, 0.75)),
 }
 CONTRASTS = [
@@ -206,8 +193,7 @@ CONTRASTS = [
 
 def accuracy_on(classes: Sequence[int], is_told: bool, trained: Trained, splits: Splits) -> float:
     """Among the test images of one task."""
-    asked = replace(trained, decides=functools.partial(decide, is_told, trained))
-    return asked.accuracy(of_classes(splits.test, classes))
+    return told(trained, is_told=is_told).accuracy(of_classes(splits.test, classes))
 
 
 MEASURES = {

@@ -1,4 +1,4 @@
-"""The long experiment of chapter 12, recorded: ``python recipes/vision.py``."""
+"""The long experiment of chapter 12, recorded."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import torch
 import torch.nn.functional as F
 from both_together import as_chosen, shop
 from full_fine_tuning import SHIFTS, accuracy_on
-from recording import compare, main, views
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import SVC
+from recording import LOGISTIC, SVM, compare, main, views
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments import Candidates, Classical, Comparison, Once, Recipe, Trained, grid
+from kdft_lib.experiments import Candidates, Comparison, Once, Recipe, Trained, grid
 from kdft_lib.metrics import agreement, calibration_error
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -74,13 +72,12 @@ def sizes() -> dict[str, Comparison]:
     """Five sizes of one network on 500 labels, alone on shifted and mirrored views and taught by the fine-tuned Lite0
     through all 54,900 images, at four learning rates each; the teacher and two methods on pixels beside them.
     """
-    linear = Classical(LogisticRegression(max_iter=1000))
     arms = {"labels": ALONE.but(augment=views(1)), "distilled": TAUGHT}
     methods: dict[str, Candidates] = {
         TEACHER: LITE0,
         **{f"width {width}, {arm}": tried(base.but(width=width)) for arm, base in arms.items() for width in WIDTHS},
-        "logistic regression on pixels": grid(linear, C=(0.001, 0.003, 0.01, 0.1)),
-        "SVM on pixels": grid(Classical(SVC()), C=(1.0, 5.0, 20.0, 80.0)),
+        "logistic regression on pixels": grid(LOGISTIC, C=(0.001, 0.003, 0.01, 0.1)),
+        "SVM on pixels": grid(SVM, C=(1.0, 5.0, 20.0, 80.0)),
     }
     contrasts = [
         (f"width {width}, distilled", other)

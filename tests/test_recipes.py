@@ -26,7 +26,7 @@ from kdft_lib.training import Settings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
-PROGRAMS = [RECIPES, ROOT / "figures", ROOT / "benchmarks"]
+PROGRAMS = [ROOT / name for name in ("recipes", "figures", "tools", "benchmarks")]
 SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = dict.fromkeys(ROWS, 25)
@@ -77,9 +77,8 @@ def small(monkeypatch, request):
     """Small data and short runs, whoever asks for them; the list of what was compared, as it is planned."""
     for folder in PROGRAMS:
         monkeypatch.syspath_prepend(str(folder))
-    for path in (
-        path for folder in PROGRAMS for path in folder.glob("*.py")
-    ):  # None that another test has loaded; those loaded now are forgotten afterwards.
+    # None that another test has loaded; those loaded now are forgotten afterwards.
+    for path in (path for folder in PROGRAMS for path in folder.glob("*.py")):
         monkeypatch.setitem(sys.modules, path.stem, None)
         del sys.modules[path.stem]
     whole, check, compare = splitting.Rows, Settings.__post_init__, experiments.compare

@@ -328,7 +328,7 @@ class Then(Wrapped):
     """A method, and something else that is made of what it trained: a smaller model, another way to decide.
 
     Attributes:
-        method: What is trained.
+        method: What is trained, or another source of something trained.
         change: A function from what was trained, the seed's splits and the seed to what it becomes.
 
     Example:
@@ -336,14 +336,14 @@ class Then(Wrapped):
         >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
         >>> splits = Splits(data, data.without_labels(), data, data)
         >>> def contrary(trained, splits, seed):
-        ...     return dataclasses.replace(trained, decides=lambda data: 1 - trained.decide(data))
+        ...     return trained.but(decides=lambda data: 1 - trained.decide(data))
         >>> Then(Classical(LogisticRegression()), contrary).train(splits, seed=0).decide(data)[:2]
         tensor([1, 0])
     """
 
-    method: Method
+    method: Source
     change: Callable[[Trained, Splits, int], Trained]
 
     def train(self, splits: Splits, seed: int) -> Trained:
         """Train the method, and change what came out."""
-        return self.change(self.method.train(splits, seed), splits, seed)
+        return self.change(found(self.method, splits, seed), splits, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -49,6 +50,19 @@ class Trained:
     shown: Callable[[TensorData], Any] | None = None
     decides: Callable[[TensorData], Tensor] | None = None
     seed: int | None = None
+
+    def but(self, **changes: Any) -> Trained:
+        """The same with some attributes changed, its own or those of its ledger.
+
+        Example:
+            >>> Trained(nn.Identity(), Ledger(labels=5)).but(unlabeled=3).ledger.unlabeled
+            3
+        """
+        own = {field.name for field in dataclasses.fields(self)}
+        counted = {name: value for name, value in changes.items() if name not in own}
+        mine = {name: value for name, value in changes.items() if name in own}
+        mine["ledger"] = dataclasses.replace(mine.get("ledger", self.ledger), **counted)
+        return dataclasses.replace(self, **mine)
 
     def decide(self, data: TensorData) -> Tensor:
         """Decided classes, int64 ``(N,)``."""

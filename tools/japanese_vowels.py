@@ -1,6 +1,6 @@
 """The shipped file of Japanese Vowels, made from the one that pip's ``aeon`` carries.
 
-``pip download --no-deps aeon==1.6.0``, then ``python recipes/japanese_vowels.py aeon-1.6.0-py3-none-any.whl``
+``pip download --no-deps aeon==1.6.0``, then ``python tools/japanese_vowels.py aeon-1.6.0-py3-none-any.whl``
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CARD = {
     "source": "UCI Machine Learning Repository, dataset 128, https://doi.org/10.24432/C5NS47",
     "licence": "CC BY 4.0",
     "changes": "rounded to four decimals and stored as 16-bit integers in steps of 0.0001, by"
-    " recipes/japanese_vowels.py from the files that aeon 1.6.0 carries",
+    " tools/japanese_vowels.py from the files that aeon 1.6.0 carries",
     "paper": "M. Kudo, J. Toyama and M. Shimbo, Multidimensional curve classification using passing-through"
     " regions, Pattern Recognition Letters 20 (11-13), pages 1103-1111, 1999",
     "step": STEP,

@@ -42,7 +42,7 @@ def train() -> models.ResNet:
     card = {
         "data": "Fashion-MNIST, the 55,000 training images outside kdft_lib.datasets.fashion_mnist's validation set",
         "data_licence": "MIT, copyright 2017 Zalando SE",
-        "recipe": "recipes/fashion_teacher.py",
+        "recipe": "tools/fashion_teacher.py",
         "labels": history.ledger.labels,
         "steps": history.ledger.steps,
         "seconds": round(history.seconds),
