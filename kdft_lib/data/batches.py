@@ -86,7 +86,7 @@ def size(batch: Batch) -> int:
     return len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
 
 
-def apply(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+def apply(batch: Batch, change: Callable[[Any], Any]) -> Batch:
     """Change each column of a batch, those in a dict of inputs too; what is no tensor stays."""
 
     def changed(value: Any) -> Any:
