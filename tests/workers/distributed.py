@@ -7,6 +7,7 @@ import sys
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from torch.nn.functional import mse_loss
 
 from kdft_lib.data import UNLABELED, TensorData
@@ -66,6 +67,25 @@ targets[torch.rand(120, generator=generator) < 0.4] = UNLABELED
 data = TensorData(inputs, targets)
 transfer = {"transfer_data": data[:70].without_labels()}
 ends = {}
+
+
+class Rows(Dataset):
+    """Samples one by one."""
+
+    def __len__(self):
+        return len(inputs)
+
+    def __getitem__(self, row):
+        return inputs[row], targets[row]
+
+
+class Noisy(Rows):
+    """With a random transform, of which each process must draw what one alone would."""
+
+    def __getitem__(self, row):
+        return inputs[row] + torch.randn(4) / 10, targets[row]
+
+
 with torch.random.fork_rng([]):
     teacher, wide = net(), maps()
     teacher[0].weight.data.mul_(-2)
@@ -88,6 +108,8 @@ runs = {
     "hint alone": (net, Hint(teacher, "0", "2"), full, {"accumulate": 2}),
     "attention": (maps, Supervised() + 100 * AttentionTransfer(wide, "1", "1"), full, {}),
     "toward start": (net, Supervised() + 0.1 * L2SP(net(), head="4", head_weight=0.5), full, {"accumulate": 2}),
+    "data set": (net, Supervised(), full, {"train_data": Noisy()}),
+    "loader": (net, Supervised(), full, {"train_data": DataLoader(Rows(), batch_size=31, shuffle=True)}),
     "average": (net, Supervised(), full, {"ema_decay": 0.9, "clip_norm": 0.1}),
     "clipped with an adapter": (net, Hint(teacher, "0", "2"), full, {"clip_norm": 0.1, "accumulate": 2}),
     "shared teacher": (net, SoftTargets(shared) + 10 * Hint(shared, "2", "2"), full, {}),
