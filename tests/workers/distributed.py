@@ -7,8 +7,8 @@ import sys
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader, Dataset
 
 from kdft_lib.data import UNLABELED, TensorData
 from kdft_lib.objectives import (
