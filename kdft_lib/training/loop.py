@@ -39,7 +39,9 @@ def fit(
     change: training modes, ``requires_grad`` and torch's random state are afterwards as before.
     An exception, Ctrl-C included, leaves the weights as they were at that step.
 
-    It runs on one CPU, one GPU, or in several processes under ``torchrun``, with the same call.
+    It runs on one CPU, one GPU, or in several processes, with the same call: under ``torchrun`` each holds all
+    weights (DDP), under ``accelerate launch --use_fsdp --fsdp_version 2`` a share of them, of the gradients and of the
+    optimiser's state (FSDP2). A sharded run that breaks off leaves the model as it was given.
 
     Args:
         model: The student. On a GPU where there is one, it ends there, and so does the teacher.

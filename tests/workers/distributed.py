@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 
 import torch
@@ -148,6 +149,8 @@ for name, (make, objective, strategy, more) in runs.items():
         **more,
     )
     ends[name] = {"model": model.state_dict(), "losses": torch.tensor([step["loss"] for step in history.steps])}
+connected = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+assert connected == int(os.environ.get("WORLD_SIZE", "1")), "processes that know nothing of each other end alike too"
 if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
     torch.save(ends, sys.argv[1])
 if torch.distributed.is_initialized():
