@@ -97,15 +97,12 @@ def teachers() -> dict[str, Comparison]:
     best = "6 of 6 epochs"
     asked = [(name, best) for name in ("1 of 6 epochs", "6,274 parameters", "the shipped teacher", "three teachers")]
     asked += [("a student's student", "a student"), ("five students", "a student")]
-    students = compare(
-        {name: taught(by) for name, by in TEACHERS.items()},
-        thousand_labels, reference=best, measures=MEASURES, contrasts=asked,
-    )  # fmt: skip
+    methods = {name: taught(by) for name, by in TEACHERS.items()}
+    students = compare(methods, thousand_labels, reference=best, measures=MEASURES, contrasts=asked)
     kinds = {"plain": MADE, "smoothed": MADE.but(label_smoothing=0.1)}
-    smoothing = compare(
-        {f"{kind}, T = {t}": taught(by, [float(t)]) for t in (1, 4, 8) for kind, by in kinds.items()},
-        thousand_labels, measures=MEASURES, contrasts=[(f"smoothed, T = {t}", f"plain, T = {t}") for t in (1, 4, 8)],
-    )  # fmt: skip
+    methods = {f"{kind}, T = {t}": taught(by, [float(t)]) for t in (1, 4, 8) for kind, by in kinds.items()}
+    asked = [(f"smoothed, T = {t}", f"plain, T = {t}") for t in (1, 4, 8)]
+    smoothing = compare(methods, thousand_labels, measures=MEASURES, contrasts=asked)
     return {"teachers": students, "label smoothing": smoothing}
 
 
@@ -114,9 +111,8 @@ def starts() -> dict[str, Comparison]:
     among ``teachers``, and from others. Six settings each.
     """
     other = taught(lambda splits, seed: SMALL.train(splits, 50 + seed))
-    return {
-        "starts": compare({"the same start": taught(SMALL), "another start": other}, thousand_labels, measures=MEASURES)
-    }
+    methods = {"the same start": taught(SMALL), "another start": other}
+    return {"starts": compare(methods, thousand_labels, measures=MEASURES)}
 
 
 class SeesViews(nn.Module):
@@ -139,28 +135,22 @@ def mixed(images: Tensor) -> Tensor:
 
 def patience() -> dict[str, Comparison]:
     """The same 1,000 images, four ways of asking a teacher about them, at three budgets; one setting for all."""
-    unlabeled = ALONE.but(train_data=without_labels)
-    fixed = unlabeled.taught_by(MADE, SoftTargets, kd_weight=1.0, ce_weight=0.0)
+    fixed = ALONE.but(train_data=without_labels).taught_by(MADE, SoftTargets, kd_weight=1.0, ce_weight=0.0)
+    seeing = Then(MADE, lambda run, *_: run.but(model=SeesViews(run.model, always=True)))
     ways = {
         "fixed view": fixed,
         # What augments changes nothing, but no answer is kept: each step asks the teacher about a view of its own.
-        "independent views": fixed.but(
-            model=lambda: SeesViews(student()),
-            teacher=Then(MADE, lambda run, *_: run.but(model=SeesViews(run.model, always=True))),
-            augment=nn.Identity(),
-        ),
+        "independent views": fixed.but(model=lambda: SeesViews(student()), teacher=seeing, augment=nn.Identity()),
         "the same view": fixed.but(augment=views(1)),
         "the same mixed images": fixed.but(augment=mixed),
     }
     measures = MEASURES | {"agreement in training": functools.partial(agreeing, part="train")}
     asked = [*((way, "fixed view") for way in ways if way != "fixed view"), ("the same mixed images", "the same view")]
-    return {
-        f"{steps:,} steps": compare(
-            {way: grid(recipe.but(steps=steps), lr=0.3, weight_decay=0.01) for way, recipe in ways.items()},
-            thousand_labels, measures=measures, contrasts=asked,
-        )
-        for steps in (300, 1200, 4800)
-    }  # fmt: skip
+    found = {}
+    for steps in (300, 1200, 4800):
+        methods = {way: grid(recipe.but(steps=steps), lr=0.3, weight_decay=0.01) for way, recipe in ways.items()}
+        found[f"{steps:,} steps"] = compare(methods, thousand_labels, measures=measures, contrasts=asked)
+    return found
 
 
 class Part(nn.Module):
