@@ -30,9 +30,7 @@ def turned(pictures: Tensor, seed: int) -> TensorData:
 
 @per_seed
 def rotations(seed: int) -> Trained:
-    """A network that learned, without labels, by how much an image was turned (Gidaris, Singh and Komodakis, 2018).
-    One setting, which was not tuned.
-    """
+    """It learned, without labels, by how much an image was turned (Gidaris et al., 2018); no setting was tuned."""
     splits = thousand_labels(seed)
     pretext = Recipe(functools.partial(ConvNet, num_classes=4), Supervised, FullFineTuning(lr=0.1), steps=400)
     learned = pretext.train(splits._replace(train=turned(splits.transfer.inputs, seed)), seed)

@@ -104,9 +104,7 @@ def accuracy_on(classes: Sequence[int], trained: Trained, splits: Splits) -> flo
 
 
 def sources() -> dict[str, Comparison]:
-    """Sources, frozen and moving, at three numbers of labels, with classical methods beside them: four settings
-    each, chosen on a fifth of the labels.
-    """
+    """Sources, frozen and moving, and classical methods: four settings each, chosen on a fifth of the labels."""
     methods = {
         **{f"{name}, frozen": grid(Frozen(name, HEAD), lr=HEAD_RATES) for name in KNOWN},
         "ImageNet's Lite0, frozen": grid(ON_LITE0, lr=HEAD_RATES),

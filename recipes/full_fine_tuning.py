@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_NORMALIZATION
-from kdft_lib.experiments import Comparison, OnFeatures, Recipe, Trained, grid
+from kdft_lib.experiments import Comparison, Measure, OnFeatures, Recipe, Trained, grid
 from kdft_lib.features import precompute
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import BitFit, FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseLRDecay, Phases
@@ -76,10 +76,6 @@ def accuracy_on(name: str, trained: Trained, splits: Splits) -> float:
     return trained.accuracy(shifted(splits, name))
 
 
-def training_accuracy(trained: Trained, splits: Splits) -> float:
-    return trained.accuracy(splits.train)
-
-
 def before_and_now(name: str, trained: Trained, splits: Splits) -> tuple[Tensor, Tensor]:
     """What the body made of 500 test images as ImageNet left it, and what it makes of them now."""
     shown = shifted(splits, name, 500)
@@ -95,9 +91,7 @@ def drift(name: str, trained: Trained, splits: Splits) -> float:
 
 
 def similarity(name: str, trained: Trained, splits: Splits) -> float:
-    """How alike the features before and after tell images apart: linear CKA (Kornblith et al., 2019), from 0 to
-    1, which neither a rotation nor a change of scale affects.
-    """
+    """How alike the features before and after tell images apart, from 0 to 1: linear CKA (Kornblith et al., 2019)."""
     x, y = (rows.double() - rows.double().mean(dim=0) for rows in before_and_now(name, trained, splits))
     return ((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())).item()
 
@@ -109,14 +103,12 @@ def in_views(**measures: Any) -> dict[str, Any]:
     }
 
 
-SEEN = {"training accuracy": training_accuracy}
+SEEN: dict[str, Measure] = {"training accuracy": lambda trained, splits: trained.accuracy(splits.train)}
 MEASURES = in_views(accuracy=accuracy_on, drift=drift) | SEEN
 
 
 def strategies() -> dict[str, Comparison]:
-    """Seven ways to use Lite0 at 500 labels, and two classical methods: three settings each, chosen on 100 of
-    the 500.
-    """
+    """Seven ways to use Lite0, and two classical methods: three settings each, chosen on 100 of the 500 labels."""
     methods = {
         "head alone": grid(HEAD, lr=HEAD_RATES),
         "biases alone": grid(FULL.but(strategy=BitFit(lr=1e-2, head=LITE0_HEAD)), lr=(1e-2, 3e-2, 1e-1)),
@@ -148,9 +140,7 @@ def counts() -> dict[str, Comparison]:
 
 
 def rates() -> dict[str, Comparison]:
-    """Learning rates with and without warm-up: half a cosine in both, after a rise over a fifth of the steps in
-    one. Nothing is chosen.
-    """
+    """Half a cosine at four learning rates, with and without a rise over a fifth of the steps. Nothing is chosen."""
     tried = (3e-4, 1e-3, 3e-3, 1e-2)
     methods = {
         f"{lr:g}, {name}": grid(FULL.but(schedule=functools.partial(cosine, warmup=warmup)), lr=lr)

@@ -107,9 +107,7 @@ def teachers() -> dict[str, Comparison]:
 
 
 def starts() -> dict[str, Comparison]:
-    """A teacher of the student's own size: from the student's own first weights, as a shared seed makes it
-    among ``teachers``, and from others. Six settings each.
-    """
+    """A teacher of the student's size, from the student's own first weights (a shared seed makes them) or others."""
     other = taught(lambda splits, seed: SMALL.train(splits, 50 + seed))
     methods = {"the same start": taught(SMALL), "another start": other}
     return {"starts": compare(methods, thousand_labels, measures=MEASURES)}
@@ -191,9 +189,7 @@ def showing(part: slice, **counted: int) -> Callable[..., Trained]:
 
 
 def noise() -> dict[str, Comparison]:
-    """What a student learns of clothes from its teacher's outputs on noise: with the teacher's beginning or
-    another, from the class outputs or from those that mean nothing.
-    """
+    """Outputs of a teacher of clothes on noise, the classes' or meaningless ones, with its own beginning or another."""
 
     def student(part: slice, start: Source) -> Then:
         """Which saw no image, only noise, and is asked about clothes."""
@@ -213,9 +209,7 @@ def noise() -> dict[str, Comparison]:
 
 
 def pays(labels: int) -> dict[str, Comparison]:
-    """Where distillation pays at so many labels: sizes times steps. The learning rate of each method in each
-    place is chosen on the validation images with one further seed.
-    """
+    """Sizes times steps at so many labels; each learning rate is chosen on validation images with a further seed."""
     splits, further = functools.partial(labeled, labels), 100
     parts = splits(further)
     alone = Recipe(ConvNet, Supervised, FullFineTuning(lr=0.3), steps=200)

@@ -88,9 +88,7 @@ def pieces(numbers: Tensor) -> Tensor:
 
 @functools.cache
 def vocabulary() -> Tensor:
-    """Of each word piece its number for the students, from 1: those count that two of the 1,444 stories outside the
-    test have; 0 is for the others.
-    """
+    """Numbers for the students, from 1, of the pieces that two of the 1,444 stories outside the test have; else 0."""
     splits = within(None, 0)
     known = pieces(torch.cat([splits.train.inputs, splits.val.inputs]))
     often = torch.cat([story.unique() for story in known]).bincount(minlength=30_522) >= 2

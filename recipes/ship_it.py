@@ -216,9 +216,7 @@ def five_hundred(seed: int) -> Splits:
 
 
 def ship() -> dict[str, Comparison]:
-    """Files of chapter 10's Lite0 and of chapter 04's student, taught with views, at the settings chosen there: what
-    they weigh, how fast they are, how they answer.
-    """
+    """What files of chapter 10's Lite0 and of chapter 04's student, as chosen there, weigh, take and answer."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger().setLevel(logging.ERROR)
     return {"Lite0": shipped(as_chosen(), five_hundred), "student": shipped(with_views_as_chosen(), thousand_labels)}

@@ -32,9 +32,7 @@ def with_views_as_chosen() -> Recipe:
 
 
 def thousand() -> dict[str, Comparison]:
-    """Nine settings for each method, chosen on validation: three weight decays times three values of what the
-    method brings along; labels alone bring nothing, and search two more rates instead.
-    """
+    """Nine settings each: weight decays times what a method brings along; labels bring nothing, and try more rates."""
 
     def tuned(base: Recipe | Callable[..., Recipe], **axis: tuple[float, ...]) -> list[Candidate]:
         return grid(base, lr=RATE, weight_decay=DECAYS, **axis)

@@ -134,12 +134,8 @@ def on_voices(who: str, trained: Trained, splits: Splits) -> float:
     return trained.accuracy(elsewhere(who))
 
 
-def on_known_voices(trained: Trained, splits: Splits) -> float:
-    return share(trained, unnamed(splits, trained))
-
-
 MEASURES: dict[str, experiments.Measure] = {who: functools.partial(on_voices, who) for who in ("flite", "a person")}
-MEASURES |= {"other clips of the training voices": on_known_voices}
+MEASURES["other clips of the training voices"] = lambda trained, splits: share(trained, unnamed(splits, trained))
 
 
 def digits() -> dict[str, Comparison]:
@@ -180,9 +176,7 @@ class User(NamedTuple):
 
 @functools.cache
 def users(seed: int) -> list[User]:
-    """Eight of the voices to choose by, those to test, and Flite's, whose clips differ by speed alone: there the
-    middle one is enrolled.
-    """
+    """Eight voices to choose by, those to test, and Flite's, of whose three speeds the middle one is enrolled."""
     digits, found = spoken_digits(10).with_inputs(mel), []
     for part, clips, accents in (("val", digits.val, 4), ("test", digits.test, 4), ("flite", elsewhere("flite"), 3)):
         generator = torch.Generator().manual_seed(seed)

@@ -204,9 +204,7 @@ MEASURES = {
 
 
 def forgetting() -> dict[str, Comparison]:
-    """Ways to learn the classes 5 to 9 after 0 to 4: six settings each, chosen on validation images of all ten
-    classes, and once more for use where the task is told.
-    """
+    """Learning the classes 5 to 9 after 0 to 4: six settings each, chosen among all ten and where the task is told."""
     once = {name: [replace(each, method=Once(each.method)) for each in tried] for name, tried in METHODS.items()}
     also = {name: [replace(each, method=Then(each.method, told)) for each in tried] for name, tried in once.items()}
     options = {"reference": "plain", "contrasts": CONTRASTS, "measures": MEASURES, "equal_budgets": False}

@@ -85,10 +85,8 @@ def sizes() -> dict[str, Comparison]:
         for other in (f"width {width}, labels", "SVM on pixels", TEACHER)
     ]
     contrasts += [("width 32, distilled", "width 8, distilled"), ("width 8, distilled", "width 32, labels")]
-    made = compare(
-        methods, shop, reference="SVM on pixels", contrasts=contrasts, measures=MEASURES, equal_budgets=False
-    )
-    return {"500 labels": made}
+    options = {"reference": "SVM on pixels", "contrasts": contrasts, "measures": MEASURES, "equal_budgets": False}
+    return {"500 labels": compare(methods, shop, **options)}
 
 
 EXPERIMENTS = {"vision": sizes}

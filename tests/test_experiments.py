@@ -739,7 +739,7 @@ def test_another_start_is_another_run(blob_splits, tmp_path):
 
 
 def told(trained, splits, seed):
-    return dataclasses.replace(trained, decides=Shifted(trained))
+    return trained.but(decides=Shifted(trained))
 
 
 class Shifted:
@@ -748,6 +748,14 @@ class Shifted:
 
     def __call__(self, data):
         return (self.trained.decide(data) + 1) % 3
+
+
+def test_something_is_made_of_any_source(blob_splits):
+    model = nn.Linear(4, 3)
+    for source in (model, lambda splits, seed: model, Once(Given(BASE.but(start=model), lambda splits, seed: splits))):
+        made = Then(source, lambda trained, splits, seed: trained.but(model=nn.Linear(4, seed), unlabeled=seed))
+        trained = made.train(blob_splits(0), 5)
+        assert (trained.model.out_features, trained.ledger.unlabeled) == (5, 5)
 
 
 def test_features_reach_whoever_decides_and_whoever_needs_no_label(blob_splits):

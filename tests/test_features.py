@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from kdft_lib.data import TensorData
-from kdft_lib.features import find, outputs, precompute
+from kdft_lib.features import Remembered, find, outputs, precompute
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import HeadOnly
 from kdft_lib.training import fit
@@ -107,6 +109,18 @@ def test_training_on_features_is_training_the_head(net, blobs, state_bytes, asse
     fit(head, features, strategy=FullFineTuning(lr=0.1), **arguments)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, whole.state_dict()[name])
+
+
+def test_what_is_remembered_is_computed_once(net, blobs):
+    model, calls = net(), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    features = Remembered(model, "head", batch_size=10)
+    first, both = features(blobs[:10]), features(blobs[:15])
+    assert len(calls) == 2  # The second for the five that are new.
+    torch.testing.assert_close(both.inputs, precompute(model, "head", blobs[:15])[1].inputs)
+    assert torch.equal(first.inputs, both.inputs[:10])
+    assert torch.equal(both.targets, blobs.targets[:15])
+    assert not pickle.loads(pickle.dumps(Remembered(nn.Linear(2, 2), "")))._known
 
 
 @pytest.mark.parametrize(
