@@ -40,7 +40,7 @@ FLOORS = [
 ALONE = {"plots", "files", "progress", "losses", "data"}
 """What imports nothing of ours but itself: figures take numbers, losses take tensors."""
 INTERNAL = {"files", "progress", "answers", "sharding"}
-LONG = {"losses/rows.py": 389, "training/run.py": 408}
+LONG = {"losses/rows.py": 389, "training/run.py": 403}
 """What is to be cut, and how long it is now; it may not grow."""
 
 
@@ -127,7 +127,7 @@ def test_the_wheel_brings_all_that_the_book_shows(tmp_path):
     }
     assert {name for name in tracked if not name.endswith(".part")} <= names
     assert not [name for name in names if name.startswith(("tests", "book", "recipes", "figures", "tools"))]
-    assert wheel.stat().st_size < 2**20
+    assert wheel.stat().st_size < 5 * 2**18
     code = "import kdft_lib, kdft_lib.models as m; print(kdft_lib.__file__, m.fashion_teacher().card['labels'])"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -55,11 +55,9 @@ class Objective(nn.Module):
     """
 
     name: str
-    _labels = "labeled"
-    """The name in the totals of what its mean over labels divides by."""
-    _weighs = False
-    """Whether labels count unequally."""
     takes_sparse = False
+    _labels = "labeled"  # Among the totals, what a mean over labels divides by.
+    _weighs = False  # Whether labels count unequally.
 
     def __init__(
         self,
