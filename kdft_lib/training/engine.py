@@ -70,6 +70,7 @@ class Lent:
     def share(self) -> nn.Module:
         """The model to train, which is cut from now on where the run is sharded."""
         if self.sharded:
+            # What fully_shard does to a module cannot be undone, and no device is to hold it twice.
             self.model = copy.deepcopy(self._own.cpu())
             sharding.shard(self.model, self._accelerator.device, close=False)
             adapters = [adapter for adapter in self._objective.parameters() if adapter.requires_grad]
