@@ -86,9 +86,10 @@ student: data ## train the student of the page that runs in a browser again (und
 play: data ## write what the figures to play with show (`python figures/play.py costs` measures their times)
 	$(BIN)/python figures/play.py
 
-bench: data ## measure what is fast, against what, into benchmarks/results (about five minutes)
+bench: data ## measure what is fast, against what, into benchmarks/results (about ten minutes)
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench torchdistill==1.1.5
 	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/flat.py
 
 costs: data ## measure what each objective and strategy costs, for the page that compares them
 	$(BIN)/python benchmarks/costs.py

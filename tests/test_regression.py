@@ -152,6 +152,8 @@ def test_matching_of_single_outputs_is_their_squared_distance(numbers, flat):
     batch = {"inputs": numbers.inputs, "targets": numbers.targets[:, 0]}
     found = LogitMatching(teacher)(student, batch)["logit_matching/kd"]
     torch.testing.assert_close(found, F.mse_loss(student(numbers.inputs), teacher(numbers.inputs)))
+    with pytest.raises(ValueError, match=r"use int64 for those, Supervised\(loss=.*\) for numbers"):
+        LogitMatching(teacher, ce_weight=1.0)(student, batch)
 
 
 def test_losses_that_are_none_are_refused():

@@ -108,7 +108,7 @@ def test_nothing_of_the_data_stays():
 def test_nothing_is_read_before_the_end(partly, monkeypatch):
     """On a GPU each number that is read in a batch would wait for all that was queued."""
     model, read = nn.Linear(4, 3), []
-    for name in ("item", "tolist", "__float__", "__int__"):
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
         own = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, own=own: (read.append(1), own(self))[1])
     counts = []

@@ -121,5 +121,5 @@ def _asked(model: nn.Module) -> Iterator[torch.device]:
 
 def _answer(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """What the model gives, in float32."""
-    inputs = batches.apply({"inputs": batch["inputs"]}, lambda column: column.to(device))["inputs"]
+    inputs = batches.apply({"inputs": batch["inputs"]}, lambda column: column.to(device, non_blocking=True))["inputs"]
     return models.logits(model, inputs).float()

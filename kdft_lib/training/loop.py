@@ -79,7 +79,8 @@ def fit(
             :class:`~kdft_lib.training.RunState`, such as :class:`~kdft_lib.training.EarlyStopping`. One that returns
             ``False`` ends the run, after a validation, as if its budget were spent. Of several processes, each asks
             its own, and the first decides. With ``state_dict`` and ``load_state_dict`` their state, of tensors and
-            plain values, is in the checkpoints; a run that was stopped stays so when it is called again.
+            plain values, is in the checkpoints; a run that was stopped stays so when it is called again. The ledger
+            counts the labels of ``val_data`` as chosen by, since callbacks see its scores.
         ema_decay: The decay of an exponential moving average (EMA) of weights and running statistics: validate it, and
             end with it: 0.999, or 0.9999 for long runs. At step t the decay is (1 + t) / (10 + t) where that
             is less, so that the start is soon forgotten.

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdft_lib import metrics
 from kdft_lib.data import UNLABELED, Batch, batches
@@ -92,7 +92,7 @@ class Scores:
                 " (N, ...)"
             )
         labeled = _counted(targets != UNLABELED, batch).flatten()
-        rows, targets, known = logits.flatten(0, -2), targets.flatten().to(logits.device), labeled.to(logits.device)
+        rows, targets, known = logits.flatten(0, -2), _beside(targets.flatten(), logits), _beside(labeled, logits)
         self._classes = rows.shape[-1]
         ends = targets.masked_fill(~known, 0).aminmax()
         self._range = (
@@ -113,8 +113,8 @@ class Scores:
                 " loss=torch.nn.functional.mse_loss"
             )
         labeled = _counted(batches.has_label(targets), batch).flatten()
-        rows, targets = logits.flatten(0, -2), targets.flatten(0, -2).to(logits.device)
-        known = labeled.to(logits.device).unsqueeze(-1)
+        rows, targets = logits.flatten(0, -2), _beside(targets.flatten(0, -2), logits)
+        known = _beside(labeled, logits).unsqueeze(-1)
         nats = metrics.in_blocks(
             lambda block, labels: F.binary_cross_entropy_with_logits(block, labels, reduction="none").sum(-1),
             rows, targets.masked_fill(~known, 0.0),
@@ -127,9 +127,9 @@ class Scores:
         return rows, targets, labeled
 
     def _add_numbers(self, loss: Loss, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        outputs, targets = paired(outputs, batch["targets"].to(outputs.device))
+        outputs, targets = paired(outputs, _beside(batch["targets"], outputs))
         labeled = given(batch)
-        known, dims = labeled.to(outputs.device), labeled.dim()
+        known, dims = _beside(labeled, outputs), labeled.dim()
         values = metrics.in_blocks(lambda ours, theirs: positionwise(loss, ours, theirs, dims), outputs, targets)
         self._count(loss=values.masked_fill(~known, 0.0), count=known)
         return outputs.flatten(0, dims - 1), targets.flatten(0, dims - 1), labeled.flatten()
@@ -146,14 +146,19 @@ class _Updated:
     def __init__(self, metric: Metric):
         self.metric = copy.deepcopy(metric)
         self.metric.reset()
-        # Each process has seen all of the data, and one alone may be asked.
-        self.metric.sync_on_compute = False
+        for part in self.metric.modules():
+            part.distributed_available_fn = _alone
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         self.metric.to(outputs.device).update(outputs, targets)
 
     def result(self) -> Any:
         return self.metric.compute()
+
+
+def _alone() -> bool:
+    """What a metric is told of other processes: each has seen all of the data, and one may be asked by itself."""
+    return False
 
 
 class _AtOnce:
@@ -192,7 +197,13 @@ def check_metrics(metrics: Mapping[str, Metric] | None) -> None:
 
 
 def _is_updated(metric: Metric) -> bool:
-    return all(callable(getattr(metric, name, None)) for name in ("reset", "update", "compute"))
+    methods = (getattr(metric, name, None) for name in ("reset", "update", "compute"))
+    return isinstance(metric, nn.Module) and all(callable(method) for method in methods)
+
+
+def _beside(column: Tensor, outputs: Tensor) -> Tensor:
+    """A column where the outputs are; a GPU need not be waited for."""
+    return column.to(outputs.device, non_blocking=True)
 
 
 def _counted(labeled: Tensor, batch: Batch) -> Tensor:
@@ -212,7 +223,7 @@ def _labeled_alone(outputs: Tensor, targets: Tensor, labeled: Tensor) -> tuple[T
     """Those rows; they are found where the labels are, so that a GPU need not be waited for."""
     if labeled.all():
         return outputs, targets
-    rows = labeled.nonzero().squeeze(1).to(outputs.device)
+    rows = _beside(labeled.nonzero().squeeze(1), outputs)
     return outputs.index_select(0, rows), targets.index_select(0, rows)
 
 
