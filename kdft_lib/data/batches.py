@@ -97,8 +97,8 @@ def apply(batch: Batch, change: Callable[[Any], Any]) -> Batch:
     return {key: changed(value) for key, value in batch.items()}
 
 
-def rows(batch: Batch, chosen: slice) -> Batch:
-    """Consecutive samples of a batch."""
+def rows(batch: Batch, chosen: slice | int) -> Batch:
+    """Consecutive samples of a batch, or one."""
     take = operator.itemgetter(chosen)
 
     def taken(value: Any) -> Any:

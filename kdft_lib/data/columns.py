@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +124,6 @@ def _mapped(path: Path, name: str) -> Tensor:
 def in_memory(column: Any) -> Tensor:
     """A column as a tensor, read if it is on disk."""
     return column.read() if isinstance(column, MappedColumn) else column
-
-
-def each(columns: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """Change each column, those in a mapping too."""
-    return {
-        name: each(column, change) if isinstance(column, Mapping) else change(column)
-        for name, column in columns.items()
-    }
 
 
 def flat(columns: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

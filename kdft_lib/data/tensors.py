@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from kdft_lib.data import batches, values
 from kdft_lib.data.batches import UNLABELED, Batch
-from kdft_lib.data.columns import each, flat, in_memory
+from kdft_lib.data.columns import flat, in_memory
 
 _ROWS = 4096
 """How many rows are hashed at once."""
@@ -115,12 +115,12 @@ class TensorData(Dataset[Batch]):
     def __getitem__(self, rows: Any) -> Any:
         """One row as a dict for an integer; a :class:`TensorData` for a slice, list or tensor."""
         if isinstance(rows, int):
-            return each(self._columns, lambda column: column[rows])
-        return self._with(each(self._columns, lambda column: column[rows]))
+            return batches.apply(self._columns, lambda column: column[rows])
+        return self._with(batches.apply(self._columns, lambda column: column[rows]))
 
     def to(self, device: torch.device | str) -> TensorData:
         """The same rows on another device."""
-        return self._with(each(self._columns, lambda column: column.to(device)))
+        return self._with(batches.apply(self._columns, lambda column: column.to(device)))
 
     def without_labels(self) -> TensorData:
         """The same inputs as transfer data: no targets."""
@@ -140,7 +140,7 @@ class TensorData(Dataset[Batch]):
             >>> data.with_rows(data).targets
             tensor([0, 1, 0, 1])
         """
-        first, second = (each(part.without_labels()._columns, in_memory) for part in (self, more))
+        first, second = (batches.apply(part.without_labels()._columns, in_memory) for part in (self, more))
         joined = batches.join(first, second)
         known = next((part.targets for part in (self, more) if part.targets is not None), None)
         if known is not None:
@@ -160,8 +160,8 @@ class TensorData(Dataset[Batch]):
         """
         if isinstance(indices, slice):
             start, stop, _ = indices.indices(len(self))
-            return each(self._columns, lambda column: column.narrow(0, start, stop - start))
-        return each(self._columns, lambda column: column.index_select(0, indices))
+            return batches.apply(self._columns, lambda column: column.narrow(0, start, stop - start))
+        return batches.apply(self._columns, lambda column: column.index_select(0, indices))
 
     def batches(
         self, batch_size: int, *, shuffle: bool = False, generator: torch.Generator | None = None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdft_lib.answers import Rest, compress
 from kdft_lib.data import Batch, TensorData, batches, order
-from kdft_lib.data.columns import each, flat, nested
+from kdft_lib.data.columns import flat, nested
 from kdft_lib.progress import progress_bar
 from kdft_lib.teachers.kept import Samples
 from kdft_lib.teachers.teacher import Teacher
@@ -94,7 +94,7 @@ class Asking:
         drawn = self._drawn(start, stop) if replays(self.augment) else None
         for view in range(self.views):
             if drawn is not None:
-                made = each(drawn, operator.itemgetter(slice(view, None, self.views)))
+                made = batches.apply(drawn, operator.itemgetter(slice(view, None, self.views)))
                 seen = self.augment.apply(inputs, made["drawn"])
             else:
                 with torch.random.fork_rng([]):

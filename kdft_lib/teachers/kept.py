@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdft_lib.data import Batch, TensorData, as_batch
-from kdft_lib.data.columns import each, flat
+from kdft_lib.data import Batch, TensorData, as_batch, batches
+from kdft_lib.data.columns import flat
 from kdft_lib.data.reading import collated
 from kdft_lib.data.tensors import of_columns
 
@@ -40,7 +39,7 @@ class Kept:
     def rows(self, samples: Tensor, view: Tensor | int) -> Batch:
         """The rows of this view of each of these samples."""
         places = samples * self.views + view
-        return each(self.columns, lambda column: column.index_select(0, places))
+        return batches.apply(self.columns, lambda column: column.index_select(0, places))
 
     def onto(self, batch: Batch, rows: Batch) -> Batch:
         """The batch with the inputs and the answers of these rows."""
@@ -134,8 +133,8 @@ class Answered(Dataset[Batch]):
         read = self._kept.read(torch.tensor(places))
         found = []
         for number, sample in enumerate(self._samples.raw(places)):
-            row = each(read, operator.itemgetter(slice(number, number + 1)))
-            found.append(each(self._kept.onto(as_batch(collated([sample])), row), operator.itemgetter(0)))
+            row = batches.rows(read, slice(number, number + 1))
+            found.append(batches.rows(self._kept.onto(as_batch(collated([sample])), row), 0))
         return found
 
     def rows(self, indices: Tensor | slice) -> Batch:
@@ -185,7 +184,7 @@ class ViewData(TensorData):
 
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, int):
-            return each(self.rows(torch.tensor([range(len(self))[rows]])), operator.itemgetter(0))
+            return batches.rows(self.rows(torch.tensor([range(len(self))[rows]])), 0)
         return ViewData(self._plain()[rows], self._kept, self._places[rows])
 
     def rows(self, indices: Tensor | slice) -> Batch:
