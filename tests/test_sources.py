@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from kdft_lib.data import TensorData
 from kdft_lib.data.sources import source
 from kdft_lib.features import precompute
+from kdft_lib.losses.checks import check_mask, check_targets
 from kdft_lib.objectives import Objective, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.training import evaluate, fit, predict
@@ -149,6 +150,30 @@ def test_the_number_of_steps_is_what_batch_size_says():
     history = fit(linear(), data, objective=Supervised(), strategy=FULL, batch_size=32, epochs=2)
     assert len(history.steps) == 18
     assert predict(linear(), data).shape == (300, 3)
+
+
+def test_what_a_dataset_of_ones_own_makes_of_tensors_is_not_passed_over():
+    class Doubled(TensorDataset):
+        def __getitem__(self, row):
+            return tuple(2 * tensor[row] for tensor in self.tensors)
+
+    assert torch.equal(predict(nn.Identity(), Doubled(X)), 2 * X)
+
+
+def test_values_are_left_alone_while_they_are_traced():
+    """Out of range, and no error: a graph has no values to look at."""
+    logits, targets = torch.zeros(2, 3, 4), torch.full((2, 3), 9)
+    with pytest.raises(ValueError, match="targets holds 9"):
+        check_targets(targets[0], logits[0])
+    torch.func.vmap(lambda one, other: check_targets(one, other) or other)(targets, logits)
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def traced(one, other):
+        check_targets(one, other)
+        check_mask(one > 9, other)
+        return other + 1
+
+    assert torch.equal(traced(targets, logits), logits + 1)
 
 
 class Columns(Objective):

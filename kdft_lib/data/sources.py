@@ -47,8 +47,6 @@ def source(
         TypeError: If it is none of these.
         ValueError: If it is empty, or holds what nothing can be learned from.
     """
-    if isinstance(data, Source):
-        return data
     if isinstance(data, TensorData):
         return InMemory(data, name)
     if type(data) is TensorDataset and collate_fn is None and len(data.tensors) <= 2:
@@ -143,6 +141,7 @@ class InMemory(Source):
         if device.type != "cuda" or not self.data.resident:
             return self
         free, _ = torch.cuda.mem_get_info(device)
+        self.data.counts(self.name)
         return InMemory(self.data.to(device), self.name) if self.data.nbytes < free / 2 else self
 
     def labels(self) -> tuple[int, int]:

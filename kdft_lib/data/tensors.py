@@ -120,7 +120,9 @@ class TensorData(Dataset[Batch]):
 
     def to(self, device: torch.device | str) -> TensorData:
         """The same rows on another device."""
-        return self._with(batches.apply(self._columns, lambda column: column.to(device)))
+        moved = self._with(batches.apply(self._columns, lambda column: column.to(device)))
+        moved._counts = self._counts
+        return moved
 
     def without_labels(self) -> TensorData:
         """The same inputs as transfer data: no targets."""
