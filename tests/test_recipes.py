@@ -45,7 +45,7 @@ FEWER = {"sequences": {"TEXTS": 2, "LENGTH": 104, "WRITTEN": 1}, "speech": {"els
 """Texts that are drawn to measure a model take longer than its training; other voices need programs."""
 
 
-whole_lite0, whole_transform = pretrained._lite0, pretrained.ImageTransform
+whole_lite0, whole_transform, whole_teacher = pretrained._lite0, pretrained.ImageTransform, models.fashion_teacher
 
 
 @functools.cache
@@ -55,6 +55,14 @@ def lite0_once():
     del model.blocks[2:], model.blocks[1][1:]
     model.conv_head = nn.Conv2d(24, 1280, 1, bias=False)
     return model, *rest
+
+
+@functools.cache
+def teacher_once():
+    """In the shipped teacher's place, with its card, a narrow network."""
+    teacher = models.ResNet(width=4).eval()
+    teacher.card = whole_teacher().card
+    return teacher
 
 
 class Skipped(nn.Module):
@@ -127,6 +135,7 @@ def small(monkeypatch, request):
     monkeypatch.setattr(Settings, "__post_init__", two_steps)
     monkeypatch.setattr(Phases, "phase", lambda strategy, epoch, epochs: (0, epochs))  # Two steps are too few for both.
     monkeypatch.setattr(bbc, "_distinct_stories", short_stories)
+    monkeypatch.setattr(models, "fashion_teacher", lambda: copy.deepcopy(teacher_once()))
     monkeypatch.setattr(models, "sentence_encoder", minilm)
     monkeypatch.setattr(pretrained, "_lite0", lambda: copy.deepcopy(lite0_once()))
     monkeypatch.setattr(pretrained, "ImageTransform", lambda size, *rest: whole_transform(min(size, SIDE), *rest))
