@@ -98,7 +98,7 @@ def fit(
         TypeError: If there is no such option, the message lists those that exist; if an argument is of another type,
             it says what to write.
         ValueError: If an argument is out of range or two do not fit together.
-        FloatingPointError: If the loss is not finite; the weights are those before that step.
+        FloatingPointError: If the loss is not finite; that step changes no weight.
         OSError: If ``checkpoint_dir`` cannot be written.
 
     Example:
@@ -161,5 +161,5 @@ def _check_finite(values: dict[str, float], step: int) -> None:
     if broken:
         raise FloatingPointError(
             f"at step {step} the loss is not finite: {', '.join(broken[1:] or broken)}."
-            " The weights are still those before this step; try a lower learning rate, clip_norm, or look at the batch"
+            " This step has changed no weight; try a lower learning rate, clip_norm, or look at the batch"
         )
