@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdft_lib import sharding
 from kdft_lib.answers import Rest
 from kdft_lib.data import TensorData
 from kdft_lib.data.columns import nested
@@ -85,6 +86,11 @@ def cache(
     """
     _check(views, augment, batch_size)
     teacher, samples = Teacher(teacher), _with_indices(data)
+    if sharding.kept_fingerprint(teacher.model) is not None:
+        raise ValueError(
+            "the teacher's weights are shared among processes, which would have to make the same calls, and here each"
+            " makes its own; cache the answers of the whole teacher, or let the sharded one answer in the loop"
+        )
     device = torch.device("cpu")
     if isinstance(samples, TensorData) and to is None and views is None:
         device = samples.device
