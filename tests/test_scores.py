@@ -81,7 +81,7 @@ def test_several_labels_at_once_are_scored_over_all_classes():
 
 def test_nothing_of_the_data_stays():
     """Of inputs and, but in what predict returns, of outputs, one batch lives at a time."""
-    alive, most = [], []
+    alive, most, waiting = [], [], []
 
     class Watched(nn.Module):
         def forward(self, inputs):
@@ -92,12 +92,14 @@ def test_nothing_of_the_data_stays():
 
     def loader():
         for _ in range(6):
+            waiting.append(sum(ref() is not None for ref in alive))
             yield torch.randn(4, 8), torch.zeros(4, dtype=torch.int64)
 
     gc.disable()
     try:
         evaluate(Watched(), loader(), metrics={"f1": MulticlassF1Score(3)})
         assert max(most) == 2
+        assert max(waiting) == 0, "a batch is held while the next is made"
         alive.clear(), most.clear()
         predict(Watched(), loader())
         assert most == [2 + k for k in range(6)], "inputs stay"

@@ -102,8 +102,6 @@ class Supervised(Objective):
     def _distance(self, loss: Loss, outputs: Tensor, batch: Batch) -> Tensor:
         outputs, targets = paired(outputs, self._targets(batch))
         known = given(batch)
-        # What does not count may be NaN, which times 0 would still be NaN in the gradient.
-        targets = targets.masked_fill(~known.view(*known.shape, *[1] * (targets.dim() - known.dim())), 0.0)
         values = positionwise(loss, outputs, targets, known.dim())
         return self._mean_over_labels(values.masked_fill(~known, 0.0), batch)
 
