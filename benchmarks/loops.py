@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from kdft_lib.data import TensorData
+from kdft_lib.data import RandomShiftFlip, TensorData
 from kdft_lib.datasets import fashion_mnist
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -32,8 +32,16 @@ def student() -> ConvNet:
 def cached_epoch() -> Runs:
     """One epoch on 20,000 images: soft targets from cached logits, and labels."""
     data, teacher = fashion_mnist(labeled=20_000).train, fashion_teacher()
-    cached = cache(teacher, data)
+    return _beside_labels(cache(teacher, data), data, SoftTargets(teacher))
 
+
+def viewed_epoch() -> Runs:
+    """One epoch on 20,000 images: soft targets from the kept answers to views that are replayed, and labels."""
+    data, teacher = fashion_mnist(labeled=20_000).train, fashion_teacher()
+    return _beside_labels(cache(teacher, data, views=4, augment=RandomShiftFlip()), data, SoftTargets(teacher))
+
+
+def _beside_labels(taught: TensorData, data: TensorData, objective: SoftTargets) -> Runs:
     def trained(rows: TensorData, objective: Any) -> nn.Module:
         model = student()
         fit(
@@ -47,10 +55,7 @@ def cached_epoch() -> Runs:
         )
         return model
 
-    return {
-        "ours": lambda: trained(cached, SoftTargets(teacher)),
-        "supervised": lambda: trained(data, Supervised()),
-    }
+    return {"ours": lambda: trained(taught, objective), "supervised": lambda: trained(data, Supervised())}
 
 
 def ten_epochs() -> Runs:

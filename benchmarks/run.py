@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import kept_answers
 import loops
 import losses as loss_works
 import torch
@@ -35,7 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     torch.set_num_threads(2)
-    rows = [*loss_rows(), *loop_rows()]
+    rows = [*loss_rows(), *loop_rows(), *answer_rows()]
     growth = grow()
     for row in rows:
         print(shown(row))
@@ -91,6 +92,7 @@ def loop_rows() -> list[dict[str, Any]]:
     rows = []
     for work, make, goal, count in (
         ("an epoch of cached KD / supervised", loops.cached_epoch, 1.15, 7),
+        ("an epoch of KD on kept views / supervised", loops.viewed_epoch, 1.15, 7),
         ("ten epochs of KD / usual loop", loops.ten_epochs, 0.30, 3),
         ("fit / bare loop", loops.bare_steps, 1.10, 9),
     ):
@@ -105,6 +107,16 @@ def loop_rows() -> list[dict[str, Any]]:
             more["test_accuracy"] = {name: evaluate(model, test)["accuracy"] for name, model in models.items()}
         rows.append(row(work, "", medians, goal, **more))
     return rows
+
+
+def answer_rows() -> list[dict[str, Any]]:
+    """A million answers on disk: an epoch of reads beside one from memory, and what is held meanwhile."""
+    with kept_answers.reads() as runs:
+        in_turns(runs, 1)
+        medians, _ = in_turns(runs, 5)
+    return [
+        row("an epoch of reads from disk / from memory", "1000000×1000", medians, 1.2, held_mib=kept_answers.peaks())
+    ]
 
 
 def grow() -> dict[str, tuple[list[int], list[float], float]]:
@@ -160,6 +172,8 @@ def draw(growth: dict[str, tuple[list[int], list[float], float]]) -> None:
 def shown(row: dict[str, Any]) -> str:
     kept = "met" if row["ratio"] <= row["goal"] and row.get("memory", 0) <= 0.25 else "missed"
     extra = f", {row['memory']:.3f} of the logits beyond the gradient" if "memory" in row else ""
+    if "held_mib" in row:
+        extra = ", MiB held: " + ", ".join(f"{work} {size:.0f}" for work, size in row["held_mib"].items())
     if "test_accuracy" in row:
         extra = ", test accuracy " + " and ".join(f"{score:.4f}" for score in row["test_accuracy"].values())
     if "weights_differ_by" in row:

@@ -319,6 +319,17 @@ def test_a_process_waits_for_the_shards_of_others(pictures, tmp_path, monkeypatc
         assert torch.equal(data.teacher_logits.read(), whole.teacher_logits)
 
 
+def test_a_teacher_in_shares_cannot_give_each_process_calls_of_its_own(pictures, tmp_path, monkeypatch):
+    """It would wait for ever: its shares come together in calls that all processes make."""
+    teacher = Counting()
+    teacher._kdft_fingerprint = "whole"
+    cache(teacher, pictures, to=tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ValueError, match="the teacher is in shares, which processes ask together"):
+        cache(teacher, pictures, to=tmp_path)
+
+
 def test_what_a_killed_process_left_is_removed(pictures, tmp_path):
     teacher = Counting()
     for name in (".index.json.abc", ".shard-000001.safetensors.xyz"):
@@ -573,3 +584,33 @@ def test_an_augmentation_is_its_two_steps(augment):
         for place in range(64):
             window = padded[place][:, torch.arange(8) + shifts[0, place]][:, :, columns[place]]
             assert torch.equal(views[place], window)
+
+
+# What it costs, scaled down from benchmarks/kept_answers.py -------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what memory is a process's own")
+def test_training_from_disk_holds_a_batch_and_reads_as_fast_as_from_memory(tmp_path, monkeypatch):
+    """60,000 answers over 1,000 classes are 120 MB. The bounds leave room for a machine that does other things."""
+    monkeypatch.syspath_prepend(str(WORKER.parents[2] / "benchmarks"))
+    import kept_answers
+
+    data, highest = kept_answers.ask(tmp_path, 60_000), 0
+    order = torch.randperm(60_000).split(256)
+    kept_answers.epoch(data.teacher_logits, torch.arange(512))
+    before = kept_answers.private()
+    for rows in order:
+        data.rows(rows)
+        highest = max(highest, kept_answers.private() - before)
+    memory, seconds = data.teacher_logits.read(), {}
+    assert kept_answers.private() - before > 100 * 2**20
+    for name, column in (("memory", memory), ("disk", data.teacher_logits)) * 3:
+        started = time.process_time()
+        kept_answers.epoch(column, torch.cat(order))
+        seconds[name] = min(seconds.get(name, torch.inf), time.process_time() - started)
+    ratio = seconds["disk"] / seconds["memory"]
+    print(
+        f"\nheld beside the pages: {highest / 2**20:.1f} MiB; an epoch of reads takes {ratio:.2f} of that from memory"
+    )
+    assert highest < 30 * 2**20
+    assert ratio < 3
