@@ -46,8 +46,8 @@ def cache(
 
     With ``views``, the teacher is asked about several augmented views of each sample, and exactly these are seen in
     training: one of them, drawn anew, whenever a row is read. So student and teacher see the same view, and no teacher
-    is in the loop (the fast knowledge distillation of Shen and Xing, 2022, who keep regions of a picture). ``fit``
-    takes no ``augment`` then.
+    is in the loop, as Shen and Xing do with regions of pictures (2022, *A fast knowledge distillation framework for
+    visual recognition*). ``fit`` takes no ``augment`` then.
 
     Args:
         teacher: The teacher to ask; where it is, there it computes.
