@@ -319,17 +319,6 @@ def test_a_process_waits_for_the_shards_of_others(pictures, tmp_path, monkeypatc
         assert torch.equal(data.teacher_logits.read(), whole.teacher_logits)
 
 
-def test_a_teacher_in_shares_cannot_give_each_process_calls_of_its_own(pictures, tmp_path, monkeypatch):
-    """It would wait for ever: its shares come together in calls that all processes make."""
-    teacher = Counting()
-    teacher._kdft_fingerprint = "whole"
-    cache(teacher, pictures, to=tmp_path)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(ValueError, match="the teacher is in shares, which processes ask together"):
-        cache(teacher, pictures, to=tmp_path)
-
-
 def test_what_a_killed_process_left_is_removed(pictures, tmp_path):
     teacher = Counting()
     for name in (".index.json.abc", ".shard-000001.safetensors.xyz"):

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from kdft_lib import sharding
 from kdft_lib.data import MappedColumn, TensorData
 from kdft_lib.data.columns import nested
 from kdft_lib.files import written_whole
@@ -41,16 +40,10 @@ def on_disk(folder: Path, asking: Asking, made_of: Mapping[str, Any]) -> dict[st
         The columns, memory-mapped.
 
     Raises:
-        ValueError: If the folder holds other answers, something in it is damaged, or the teacher's weights are shared
-            among several processes.
+        ValueError: If the folder holds other answers, or something in it is damaged.
         OSError: If it cannot be written.
     """
     process, processes = _processes()
-    if processes > 1 and sharding.kept_fingerprint(asking.teacher.model) is not None:
-        raise ValueError(
-            "the teacher is in shares, which processes ask together, and to gives each process calls of its own; leave"
-            " out to, which keeps the answers in memory, or give a teacher with shard=False"
-        )
     index, named = folder / _INDEX, f"to is {folder}"
     _clear(folder, process, processes)
     if process == 0 and not index.exists():
