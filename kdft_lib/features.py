@@ -62,7 +62,7 @@ def outputs(model: nn.Module, inputs: models.Inputs, layers: Iterable[str] = ())
 
     Raises:
         ValueError: If a layer does not exist (the nearest names are listed), did not run, or gives no
-            tensor.
+            tensor; if batch normalisation in training meets one sample alone.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
@@ -81,6 +81,13 @@ def outputs(model: nn.Module, inputs: models.Inputs, layers: Iterable[str] = ())
     handles = [module.register_forward_hook(keeper(name)) for name, module in modules.items()]
     try:
         logits = models.logits(model, inputs)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "a batch of one sample reached batch normalisation in training, which needs two or more;"
+            " raise batch_size, lower accumulate, or let the loader drop its last batch (drop_last=True)"
+        ) from None
     finally:
         for handle in handles:
             handle.remove()

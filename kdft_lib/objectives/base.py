@@ -104,7 +104,8 @@ class Objective(nn.Module):
             objectives with the same name, the second is ``"soft_targets_2/kd"``.
         """
         terms = list(self.terms())
-        student = _student_outputs(model, batch, [layer for _, term in terms for layer in term.student_layers])
+        layers = dict.fromkeys(layer for _, term in terms for layer in term.student_layers)
+        student = features.outputs(model, batch["inputs"], layers)
         with torch.autocast(student.logits.device.type, enabled=False):
             taught = self._ask_teachers([term for _, term in terms], batch)
             names: dict[str, int] = {}
@@ -345,15 +346,3 @@ class Sum(Objective):
         ]
         for _, term in self.terms():
             term._follow(epoch, epochs)
-
-
-def _student_outputs(model: nn.Module, batch: Batch, layers: list[str]) -> Outputs:
-    try:
-        return features.outputs(model, batch["inputs"], dict.fromkeys(layers))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            "a batch of one sample reached batch normalisation in training, which needs two or more;"
-            " raise batch_size, lower accumulate, or let the loader drop its last batch (drop_last=True)"
-        ) from None
