@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from recording import compare, main, student, thousand_labels
+from recording import student, thousand_labels
 from torch import Tensor, nn
 
-from kdft_lib.experiments import Candidate, Comparison, Recipe, grid, per_seed
+from kdft_lib.experiments import Candidate, Comparison, Recipe, compare, grid, per_seed, record_all
 from kdft_lib.models import fashion_teacher
 from kdft_lib.objectives import DIST, DKD, RKD, AttentionTransfer, Hint, SimilarityPreserving, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -124,4 +124,4 @@ def another_kind() -> dict[str, Comparison]:
 EXPERIMENTS = {"beyond-logits": convolutional, "beyond-logits-perceptron": another_kind}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

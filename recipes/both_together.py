@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 
-from recording import IMAGENET, LOGISTIC, SVM, compare, lite0, lite0_features, main, student, views, within
+from recording import IMAGENET, LOGISTIC, SVM, lite0, lite0_features, student, views, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_NORMALIZATION
-from kdft_lib.experiments import Comparison, Once, OnFeatures, Recipe, grid, recorded
+from kdft_lib.experiments import Comparison, Once, OnFeatures, Recipe, compare, grid, record_all, recorded
 from kdft_lib.models import ConvNet, imagenet_backbone
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -121,4 +121,4 @@ def at_each_rate() -> dict[str, Comparison]:
 EXPERIMENTS = {"both-together": students, "both-together-rates": at_each_rate}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import torch
-from recording import LOGISTIC, SVM, compare, main, student, thousand_labels, views
+from recording import LOGISTIC, SVM, student, thousand_labels, views
 from torch import Tensor, nn
 
 from kdft_lib.data import TensorData
-from kdft_lib.experiments import Comparison, Recipe, Trained, grid, per_seed
+from kdft_lib.experiments import Comparison, Recipe, Trained, compare, grid, per_seed, record_all
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import BitFit, FullFineTuning, HeadOnly
@@ -74,4 +74,4 @@ def choices() -> dict[str, Comparison]:
 EXPERIMENTS = {"concepts-choices": choices}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

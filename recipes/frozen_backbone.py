@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from recording import IMAGENET, LOGISTIC, SVM, compare, lite0_features, main, within
+from recording import IMAGENET, LOGISTIC, SVM, lite0_features, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Comparison, Method, OnFeatures, Recipe, Trained, grid, per_seed
+from kdft_lib.experiments import Comparison, Method, OnFeatures, Recipe, Trained, compare, grid, per_seed, record_all
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet
@@ -119,8 +119,8 @@ def sources() -> dict[str, Comparison]:
     contrasts = [(f"{name}, frozen", "from scratch") for name in ("ImageNet's Lite0", "half of the classes")]
     contrasts += [(f"{name}, frozen", f"{name}, all moves") for name in SOURCES]
     contrasts += [("random labels, frozen", "untrained, frozen")]
-    options = {"reference": "from scratch", "contrasts": contrasts, "measures": measures}
-    return {title: compare(methods, splits, **options) for title, splits in SPLITS.items()}
+    against = functools.partial(compare, reference="from scratch", contrasts=contrasts, measures=measures)
+    return {title: against(methods, splits) for title, splits in SPLITS.items()}
 
 
 def curved() -> dict[str, Comparison]:
@@ -139,4 +139,4 @@ def sizes() -> dict[str, Comparison]:
 EXPERIMENTS = {"frozen-backbone": sources, "frozen-backbone-svm": curved, "frozen-backbone-sizes": sizes}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

@@ -7,14 +7,14 @@ from typing import Any
 
 import timm
 import torch
-from recording import IMAGENET, LITE0_HEAD, LOGISTIC, SVM, compare, lite0, lite0_features, main, within
+from recording import IMAGENET, LITE0_HEAD, LOGISTIC, SVM, lite0, lite0_features, within
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_NORMALIZATION
-from kdft_lib.experiments import Comparison, Measure, OnFeatures, Recipe, Trained, grid
+from kdft_lib.experiments import Comparison, Measure, OnFeatures, Recipe, Trained, compare, grid, record_all
 from kdft_lib.features import precompute
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import BitFit, FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseLRDecay, Phases
@@ -120,8 +120,8 @@ def strategies() -> dict[str, Comparison]:
         **ON_PIXELS,
     }
     contrasts = [(name, "everything") for name in methods if name != "everything"]
-    options = {"reference": "everything", "contrasts": contrasts, "measures": MEASURES}
-    return {"500 labels": compare(methods, FIVE_HUNDRED, **options)}
+    made = compare(methods, FIVE_HUNDRED, reference="everything", contrasts=contrasts, measures=MEASURES)
+    return {"500 labels": made}
 
 
 def counts() -> dict[str, Comparison]:
@@ -133,8 +133,8 @@ def counts() -> dict[str, Comparison]:
             "everything": grid(FULL.but(steps=steps), lr=RATES),
         }
         contrasts = [("everything", name) for name in ("head alone", *ON_PIXELS)]
-        options = {"reference": "everything", "contrasts": contrasts, "measures": SEEN}
-        return compare(methods | ON_PIXELS, functools.partial(within, labels), **options)
+        splits = functools.partial(within, labels)
+        return compare(methods | ON_PIXELS, splits, reference="everything", contrasts=contrasts, measures=SEEN)
 
     return {"50 labels": at(50, steps=120), "5,000 labels": at(5000, steps=300)}
 
@@ -188,4 +188,4 @@ EXPERIMENTS = {
 }
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from recording import all_labels, compare, labeled, main, student, thousand_labels, views, without_labels
+from recording import all_labels, labeled, student, thousand_labels, views, without_labels
 from torch import Tensor, nn
 
+from kdft_lib import experiments
 from kdft_lib.data import Splits
 from kdft_lib.experiments import Comparison, Given, Members, Once, Recipe, Source, Then, Trained, grid, per_seed
 from kdft_lib.metrics import agreement
@@ -98,11 +99,11 @@ def teachers() -> dict[str, Comparison]:
     asked = [(name, best) for name in ("1 of 6 epochs", "6,274 parameters", "the shipped teacher", "three teachers")]
     asked += [("a student's student", "a student"), ("five students", "a student")]
     methods = {name: taught(by) for name, by in TEACHERS.items()}
-    students = compare(methods, thousand_labels, reference=best, measures=MEASURES, contrasts=asked)
+    students = experiments.compare(methods, thousand_labels, reference=best, measures=MEASURES, contrasts=asked)
     kinds = {"plain": MADE, "smoothed": MADE.but(label_smoothing=0.1)}
     methods = {f"{kind}, T = {t}": taught(by, [float(t)]) for t in (1, 4, 8) for kind, by in kinds.items()}
     asked = [(f"smoothed, T = {t}", f"plain, T = {t}") for t in (1, 4, 8)]
-    smoothing = compare(methods, thousand_labels, measures=MEASURES, contrasts=asked)
+    smoothing = experiments.compare(methods, thousand_labels, measures=MEASURES, contrasts=asked)
     return {"teachers": students, "label smoothing": smoothing}
 
 
@@ -110,7 +111,7 @@ def starts() -> dict[str, Comparison]:
     """A teacher of the student's size, from the student's own first weights (a shared seed makes them) or others."""
     other = taught(lambda splits, seed: SMALL.train(splits, 50 + seed))
     methods = {"the same start": taught(SMALL), "another start": other}
-    return {"starts": compare(methods, thousand_labels, measures=MEASURES)}
+    return {"starts": experiments.compare(methods, thousand_labels, measures=MEASURES)}
 
 
 class SeesViews(nn.Module):
@@ -147,7 +148,7 @@ def patience() -> dict[str, Comparison]:
     found = {}
     for steps in (300, 1200, 4800):
         methods = {way: grid(recipe.but(steps=steps), lr=0.3, weight_decay=0.01) for way, recipe in ways.items()}
-        found[f"{steps:,} steps"] = compare(methods, thousand_labels, measures=measures, contrasts=asked)
+        found[f"{steps:,} steps"] = experiments.compare(methods, thousand_labels, measures=measures, contrasts=asked)
     return found
 
 
@@ -205,7 +206,7 @@ def noise() -> dict[str, Comparison]:
     }
     asked = [(f"{name} outputs, same start", f"{name} outputs, other start") for name in ("class", "auxiliary")]
     measures = {"teacher's accuracy": teachers_accuracy}
-    return {"noise": compare(methods, thousand_labels, measures=measures, contrasts=asked)}
+    return {"noise": experiments.compare(methods, thousand_labels, measures=measures, contrasts=asked)}
 
 
 def pays(labels: int) -> dict[str, Comparison]:
@@ -226,7 +227,7 @@ def pays(labels: int) -> dict[str, Comparison]:
         for width in (4, 8, 16)
         for steps in (200, 800, 3200)
     }
-    return {place: compare(methods, splits) for place, methods in chosen.items()}
+    return {place: experiments.compare(methods, splits) for place, methods in chosen.items()}
 
 
 EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
@@ -238,4 +239,4 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
 }
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    experiments.record_all(EXPERIMENTS)

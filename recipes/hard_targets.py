@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from recording import LOGISTIC, SVM, compare, labeled, main, shifted, student, thousand_labels
+from recording import LOGISTIC, SVM, labeled, shifted, student, thousand_labels
 
-from kdft_lib.experiments import Candidate, Comparison, Members, NamedBy, Recipe, Source, grid
+from kdft_lib.experiments import Candidate, Comparison, Members, NamedBy, Recipe, Source, compare, grid, record_all
 from kdft_lib.models import fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -70,4 +70,4 @@ def pseudo() -> dict[str, Comparison]:
 EXPERIMENTS = {"hard-targets-inputs": inputs, "hard-targets-pseudo": pseudo}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from recording import compare, main
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -193,7 +192,7 @@ class FromProbabilities:
 
 @functools.cache
 def teachers(labels: int) -> Comparison:
-    return compare({HEAD: heads(), SVM: svms()}, functools.partial(within, labels))
+    return experiments.compare({HEAD: heads(), SVM: svms()}, functools.partial(within, labels))
 
 
 def few(labels: int) -> Comparison:
@@ -225,14 +224,14 @@ def few(labels: int) -> Comparison:
     }
     contrasts = [(AGAIN, SVM), (HEAD, SVM), (HEAD, AGAIN), (own, SVM), (own, HEAD), (own, AGAIN)]
     contrasts += [(taught, other) for other in ("bag, labels", "bag, MiniLM's decisions", HEAD)]
-    return compare(methods, functools.partial(within, labels), reference=SVM, contrasts=contrasts)
+    return experiments.compare(methods, functools.partial(within, labels), reference=SVM, contrasts=contrasts)
 
 
 def counts() -> dict[str, Comparison]:
     """From 25 labels to all; with all of them, none is left for a teacher to name."""
     alone = {SVM: svms(), HEAD: heads(), "bag, labels": grid(BAG, lr=BAG_RATES)}
     found = {f"{labels} labels": few(labels) for labels in (25, 50, 100)}
-    return found | {"all labels": compare(alone, functools.partial(within, None))}
+    return found | {"all labels": experiments.compare(alone, functools.partial(within, None))}
 
 
 def tuned() -> dict[str, Comparison]:
@@ -260,13 +259,13 @@ def tuned() -> dict[str, Comparison]:
     others = ("two of its layers, labels", "two random layers on its embeddings, taught")
     contrasts = [("MiniLM, LoRA", "MiniLM, everything"), *(("two of its layers, taught", other) for other in others)]
     splits = functools.partial(within, 50)
-    return {"50 labels": compare(methods, splits, reference=HEAD, contrasts=contrasts, equal_budgets=False)}
+    return {"50 labels": experiments.compare(methods, splits, reference=HEAD, contrasts=contrasts, equal_budgets=False)}
 
 
 def lengths() -> dict[str, Comparison]:
     """50 labelled stories, of which only the beginning is read: a classical method and a frozen encoder."""
     return {
-        f"{tokens} pieces": compare(
+        f"{tokens} pieces": experiments.compare(
             {SVM: svms(tokens), AGAIN: named(svms(tokens)), HEAD: heads(tokens), HEAD_AGAIN: named(heads(tokens))},
             functools.partial(within, 50),
             contrasts=[(HEAD, SVM), (HEAD_AGAIN, AGAIN)],
@@ -278,4 +277,4 @@ def lengths() -> dict[str, Comparison]:
 EXPERIMENTS = {"language": counts, "language-encoder": tuned, "language-lengths": lengths}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    experiments.record_all(EXPERIMENTS)

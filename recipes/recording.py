@@ -5,13 +5,7 @@ of one chapter, and names after it those alone; each is recorded when it is done
 from __future__ import annotations
 
 import functools
-import hashlib
-import shutil
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,48 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import nn
 
-from kdft_lib import experiments
 from kdft_lib.data import RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, Recipe, record
-from kdft_lib.experiments.records import commit
+from kdft_lib.experiments import Classical, Recipe
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet, imagenet_backbone
 
 LITE0_HEAD = "1.classifier"
 LOGISTIC, SVM = Classical(LogisticRegression(max_iter=1000)), Classical(SVC())
 IMAGENET = "ImageNet, 1.3 million labels"
-KEPT = Path(__file__).parents[1] / "_build/runs"
-_kept = KEPT / "unnamed"
-_times: Counter[str] = Counter()
-
-
-def compare(
-    methods: Mapping[str, experiments.Candidates], splits: Callable[[int], Splits], **options: Any
-) -> Comparison:
-    """As :func:`kdft_lib.experiments.compare`, with a bar; finished runs are kept until the experiment is recorded."""
-    names = hashlib.sha256("\n".join(methods).encode()).hexdigest()[:12]
-    _times[names] += 1
-    given: dict[str, Any] = {"progress": True, "keep": _kept / f"{names}-{_times[names]}"}
-    return experiments.compare(methods, splits, **(given | options))
-
-
-def main(named: Mapping[str, Callable[[], dict[str, Comparison]]]) -> None:
-    """Run those that the command line names, or all, and write each to its file."""
-    global _kept
-    code = commit()
-    if unknown := set(sys.argv[1:]) - set(named):
-        sys.exit(f"no experiment {', '.join(unknown)}; there are {', '.join(named)}")
-    for name in sys.argv[1:] or named:
-        _kept = KEPT / name
-        _times.clear()
-        started = time.perf_counter()
-        comparisons = named[name]()
-        command = f"python recipes/{Path(sys.argv[0]).name} {name}"
-        print(record(name, comparisons, command=command, seconds=time.perf_counter() - started, code=code))
-        shutil.rmtree(KEPT / name, ignore_errors=True)
-        for title, comparison in comparisons.items():
-            print(f"\n{title}\n{comparison}\n", flush=True)
 
 
 def student() -> ConvNet:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recording import compare, main, without_labels
+from recording import without_labels
 from torch import Tensor, nn
 
-from kdft_lib import losses
+from kdft_lib import experiments, losses
 from kdft_lib.answers import Rest
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import homer
@@ -210,7 +210,7 @@ MEASURES = {
 
 def little_text() -> dict[str, Comparison]:
     """A student with 64,000 characters: three divergences on three kinds of text, and what it would do alone."""
-    return {"1,000 windows": compare(students(), own_text, reference="text", measures=MEASURES)}
+    return {"1,000 windows": experiments.compare(students(), own_text, reference="text", measures=MEASURES)}
 
 
 def much_text() -> dict[str, Comparison]:
@@ -220,7 +220,7 @@ def much_text() -> dict[str, Comparison]:
         "n-gram on the text": grid(lambda order: Given(Counted(order), on_books), order=(5, 6, 7)),
         "teacher": TEACHER,
     }
-    return {"36 books": compare(arms, own_text, measures=MEASURES, equal_budgets=False)}
+    return {"36 books": experiments.compare(arms, own_text, measures=MEASURES, equal_budgets=False)}
 
 
 def few(k: int, rest: Rest, splits: Splits, seed: int) -> Splits:
@@ -259,7 +259,7 @@ def top_k() -> dict[str, Comparison]:
     arms |= {f"top {k} alone": (k, "even", Given(KD, functools.partial(alone, k))) for k in (1, 4, 16)}
     methods = {name: grid(method, lr=0.03) for name, (_, _, method) in arms.items()}
     measures = {name: MEASURES[name] for name in ("bits per character", "its own bits")}
-    found = compare(methods, own_text, reference="all 65", measures=measures)
+    found = experiments.compare(methods, own_text, reference="all 65", measures=measures)
     found.measured["bytes on disk"] = {
         name: [on_disk(k, rest)] * len(found.seeds) for name, (k, rest, _) in arms.items()
     }
@@ -269,4 +269,4 @@ def top_k() -> dict[str, Comparison]:
 EXPERIMENTS = {"sequences": little_text, "sequences-much": much_text, "sequences-kept": top_k}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    experiments.record_all(EXPERIMENTS)

@@ -20,7 +20,7 @@ import torch
 from both_together import as_chosen, shop
 from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from recording import SVM, compare, main, pixels, student, thousand_labels, views
+from recording import SVM, pixels, student, thousand_labels, views
 from safetensors.torch import save_model
 from soft_targets import with_views_as_chosen
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_NORMALIZATION
-from kdft_lib.experiments import Comparison, Measure, Method, Recipe, Then, Trained, grid
+from kdft_lib.experiments import Comparison, Measure, Method, Recipe, Then, Trained, compare, grid, record_all
 from kdft_lib.metrics import agreement, latency, parameters
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -207,7 +207,7 @@ def shipped(method: Method, splits: Callable[[int], Splits]) -> Comparison:
         files = functools.lru_cache(maxsize=1)(functools.partial(Files, method, Path(folder)))
         methods = {name: Ship(files, version) for name, version in VERSIONS.items()}
         contrasts = [(CHANNELS, REFERENCE), (CHANNELS, ONE_SCALE), ("one scale, first layer float", ONE_SCALE)]
-        return compare(methods, splits, reference=REFERENCE, contrasts=contrasts, measures=MEASURES, keep=None)
+        return compare(methods, splits, reference=REFERENCE, contrasts=contrasts, measures=MEASURES, keep=False)
 
 
 def five_hundred(seed: int) -> Splits:
@@ -285,4 +285,4 @@ def pruning() -> dict[str, Comparison]:
 EXPERIMENTS = {"ship-it": ship, "ship-it-pruning": pruning}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from recording import LOGISTIC, SVM, all_labels, compare, main, shifted, student, thousand_labels, views
+from recording import LOGISTIC, SVM, all_labels, shifted, student, thousand_labels, views
 from torch import Tensor
 
 from kdft_lib.data import Splits
-from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, grid, recorded
+from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, compare, grid, record_all, recorded
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -175,4 +175,4 @@ EXPERIMENTS = {
 }
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from recording import SVM, compare, main
+from recording import SVM
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from kdft_lib.audio import log_mel
 from kdft_lib.data import RandomShiftMask, Splits, TensorData
 from kdft_lib.data.splits import draw_balanced
 from kdft_lib.datasets import asterisk_digits, flite_digits, japanese_vowels, spoken_digits
-from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Method, Once, Recipe, Trained, grid
+from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Method, Once, Recipe, Trained, compare, grid
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.experiments.trained import Source, found
 from kdft_lib.models import DSCNN
@@ -346,4 +346,4 @@ def vowels() -> dict[str, Comparison]:
 EXPERIMENTS = {"speech": digits, "speech-voice": new_voices, "speech-vowels": vowels}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    experiments.record_all(EXPERIMENTS)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from recording import LOGISTIC, SVM, compare, main
+from recording import LOGISTIC, SVM
 from torch import Tensor, nn
 
+from kdft_lib import experiments
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
-from kdft_lib.experiments import Classical, Comparison, Given, Interpolated, Once, Recipe, Then, Trained, grid
+from kdft_lib.experiments import Classical, Comparison, Given, Interpolated, Once, Recipe, Then, Trained, compare, grid
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import L2SP, LwF, Objective, Supervised
@@ -207,8 +208,8 @@ def forgetting() -> dict[str, Comparison]:
     """Learning the classes 5 to 9 after 0 to 4: six settings each, chosen among all ten and where the task is told."""
     once = {name: [replace(each, method=Once(each.method)) for each in tried] for name, tried in METHODS.items()}
     also = {name: [replace(each, method=Then(each.method, told)) for each in tried] for name, tried in once.items()}
-    options = {"reference": "plain", "contrasts": CONTRASTS, "measures": MEASURES, "equal_budgets": False}
-    return {"among all ten": compare(once, new_task, **options), "task told": compare(also, new_task, **options)}
+    against = functools.partial(compare, reference="plain", contrasts=CONTRASTS, measures=MEASURES, equal_budgets=False)
+    return {"among all ten": against(once, new_task), "task told": against(also, new_task)}
 
 
 def curve() -> dict[str, Comparison]:
@@ -224,4 +225,4 @@ def curve() -> dict[str, Comparison]:
 EXPERIMENTS = {"staying-close": forgetting, "staying-close-curve": curve}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    experiments.record_all(EXPERIMENTS)

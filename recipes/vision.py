@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from both_together import as_chosen, shop
 from full_fine_tuning import SHIFTS, accuracy_on
-from recording import LOGISTIC, SVM, compare, main, views
+from recording import LOGISTIC, SVM, views
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments import Candidates, Comparison, Once, Recipe, Trained, grid
+from kdft_lib.experiments import Candidates, Comparison, Measure, Once, Recipe, Trained, compare, grid, record_all
 from kdft_lib.metrics import agreement, calibration_error
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import SoftTargets, Supervised
@@ -60,7 +60,7 @@ def fidelity(trained: Trained, splits: Splits) -> float:
     return agreement(logits(trained, splits.test), of_the_teacher(splits, trained.seed))
 
 
-MEASURES = {
+MEASURES: dict[str, Measure] = {
     **{f"accuracy, {name}": functools.partial(accuracy_on, name) for name in SHIFTS},
     "calibration error": functools.partial(error, False),
     "calibration error, cooled": functools.partial(error, True),
@@ -85,11 +85,11 @@ def sizes() -> dict[str, Comparison]:
         for other in (f"width {width}, labels", "SVM on pixels", TEACHER)
     ]
     contrasts += [("width 32, distilled", "width 8, distilled"), ("width 8, distilled", "width 32, labels")]
-    options = {"reference": "SVM on pixels", "contrasts": contrasts, "measures": MEASURES, "equal_budgets": False}
-    return {"500 labels": compare(methods, shop, **options)}
+    against = functools.partial(compare, reference="SVM on pixels", contrasts=contrasts, measures=MEASURES)
+    return {"500 labels": against(methods, shop, equal_budgets=False)}
 
 
 EXPERIMENTS = {"vision": sizes}
 
 if __name__ == "__main__":
-    main(EXPERIMENTS)
+    record_all(EXPERIMENTS)

@@ -677,6 +677,49 @@ def test_what_cannot_be_kept_is_said(blob_splits, tmp_path):
         assert kept.test == compare({"a": local}, blob_splits, seeds=range(2)).test
 
 
+def test_an_interrupted_program_goes_on_and_forgets_its_runs_when_they_are_recorded(
+    blob_splits, tmp_path, monkeypatch, capsys
+):
+    results = tmp_path / "kdft_lib/assets/results"
+    results.mkdir(parents=True)
+    monkeypatch.setattr(records.resources, "files", lambda package: tmp_path / package)
+    monkeypatch.setattr("sys.argv", ["recipes/blobs.py", "first", "second"])
+
+    def program(first, again, never):
+        def experiment(mortal, **options):
+            return {"blobs": compare({"a": mortal}, blob_splits, seeds=range(2), **options)}
+
+        return {
+            "first": lambda: experiment(first),
+            "second": lambda: experiment(Mortal(2)) | {"again": experiment(again)["blobs"]},
+            "never": lambda: experiment(never, keep=False),
+        }
+
+    with pytest.raises(KeyboardInterrupt):
+        experiments.record_all(program(Mortal(2), Mortal(1), Mortal(0)), folder=tmp_path / "runs")
+    assert "run/s" in capsys.readouterr().err, "nobody watches, and there is a bar"
+    assert [path.name for path in results.iterdir()] == ["first.json"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["second"]
+    assert len(list((tmp_path / "runs/second").rglob("*.pt"))) == 3
+    again = Mortal(1)
+    experiments.record_all(program(Mortal(0), again, Mortal(0)), ["second"], folder=tmp_path / "runs")
+    assert (again.lives, list((tmp_path / "runs").iterdir())) == (0, [])
+    about = json.loads((results / "second.json").read_text(encoding="utf-8"))["about"]
+    assert about["command"] == "python recipes/blobs.py second"
+    with pytest.raises(KeyboardInterrupt):
+        experiments.record_all(program(Mortal(0), again, Mortal(1)), ["never"], folder=tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("*.pt")), "it was told to keep nothing"
+    capsys.readouterr()
+    compare({"a": BASE}, blob_splits, seeds=range(2))
+    assert not list((tmp_path / "runs").rglob("*.pt")), "nothing is recorded any more"
+    assert not capsys.readouterr().err
+
+
+def test_an_experiment_that_is_not_there_is_named_before_anything_runs():
+    with pytest.raises(ValueError, match=r"names has 'b'; choose among a"):
+        experiments.record_all({"a": lambda: pytest.fail("it ran")}, ["a", "b"])
+
+
 def test_a_record_names_the_commit_of_the_code(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_PACKAGE", tmp_path / "kdft_lib")
     assert records.commit() is None

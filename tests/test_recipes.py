@@ -140,7 +140,7 @@ def small(monkeypatch, request):
     monkeypatch.setattr(pretrained, "_lite0", lambda: copy.deepcopy(lite0_once()))
     monkeypatch.setattr(pretrained, "ImageTransform", lambda size, *rest: whole_transform(min(size, SIDE), *rest))
     monkeypatch.setattr(metrics, "latency", lambda model, inputs, **_: timed(model, inputs, repeats=2))
-    monkeypatch.setattr(importlib.import_module("recording"), "compare", first_settings)
+    monkeypatch.setattr(experiments, "compare", first_settings)  # Recipes are loaded after this.
     return planned
 
 

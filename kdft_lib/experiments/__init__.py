@@ -6,6 +6,7 @@ from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members
 from kdft_lib.experiments.recipe import Recipe
 from kdft_lib.experiments.records import Recorded, hardware, record, recorded
 from kdft_lib.experiments.result import Comparison
+from kdft_lib.experiments.running import record_all
 from kdft_lib.experiments.statistics import Interval, groups, holm, mean_interval, paired_interval
 from kdft_lib.experiments.trained import Answering, Method, Once, Source, Trained, found, per_seed
 
@@ -40,5 +41,6 @@ __all__ = [
     "paired_interval",
     "per_seed",
     "record",
+    "record_all",
     "recorded",
 ]

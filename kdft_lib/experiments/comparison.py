@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from kdft_lib.data import Splits
 from kdft_lib.experiments.grid import Candidate
-from kdft_lib.experiments.kept import Kept
+from kdft_lib.experiments.kept import Kept, by_default
 from kdft_lib.experiments.recipe import Recipe
 from kdft_lib.experiments.result import Comparison
 from kdft_lib.experiments.trained import Method, Trained
@@ -32,7 +32,7 @@ def compare(
     choose: Literal["mean", "each seed"] = "mean",
     measures: Mapping[str, Measure] | None = None,
     equal_budgets: bool = True,
-    keep: str | Path | None = None,
+    keep: str | Path | Literal[False] | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Train every method on every seed, choose its setting on validation, and score it once on test.
@@ -56,8 +56,9 @@ def compare(
         equal_budgets: Whether recipes must have the same steps and batch sizes.
         keep: A folder in which each finished run is kept as a file (pickled, so name a folder of your own), so
             that an interrupted comparison goes on where it was: call again with the same arguments. Delete the
-            folder when the result is recorded.
-        progress: Whether to show a progress bar; by default where a person watches.
+            folder when the result is recorded. By default none, and within :func:`record_all` one that it deletes;
+            ``False`` keeps nothing there either.
+        progress: Whether to show a progress bar; by default where a person watches, and within :func:`record_all`.
 
     Returns:
         :class:`Comparison`.
@@ -84,7 +85,8 @@ def compare(
     _check_comparison(candidates, seeds, reference, pairs, equal_budgets)
     if choose not in ("mean", "each seed"):
         raise ValueError(f'choose is {choose!r}; it must be "mean" or "each seed"')
-    kept = Kept(keep)
+    folder, watched = by_default(candidates)
+    kept, progress = Kept(folder if keep is None else keep), watched if progress is None else progress
     runs: dict[str, list[list[Trained]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     val: dict[str, list[list[float]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     for seed, parts, name, index in _all_runs(candidates, seeds, splits, progress):

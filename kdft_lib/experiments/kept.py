@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import pickle
 import re
+import shutil
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,16 +24,40 @@ from kdft_lib.experiments.grid import Candidate, described
 from kdft_lib.experiments.trained import Trained
 from kdft_lib.files import written_whole
 
+_experiment: ContextVar[tuple[Path, Counter[str]] | None] = ContextVar("experiment", default=None)
+"""The folder of the experiment that is being recorded, and how often it has compared methods of the same names."""
+
+
+@contextlib.contextmanager
+def kept_below(folder: Path) -> Iterator[None]:
+    """Comparisons keep their runs in a folder, which is deleted in the end, unless that is an error."""
+    token = _experiment.set((folder, Counter()))
+    try:
+        yield
+    finally:
+        _experiment.reset(token)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def by_default(names: Iterable[str]) -> tuple[Path | None, bool | None]:
+    """Where the next comparison of methods of these names keeps its runs, and whether it shows a bar."""
+    if (experiment := _experiment.get()) is None:
+        return None, None
+    folder, times = experiment
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    times[digest] += 1
+    return folder / f"{digest}-{times[digest]}", True
+
 
 class Kept:
     """Trains what is not in a folder yet.
 
     Args:
-        folder: The folder with the finished runs; ``None`` keeps none.
+        folder: The folder with the finished runs; ``None`` or ``False`` keeps none.
     """
 
-    def __init__(self, folder: str | Path | None):
-        self.folder = Path(folder) if folder is not None else None
+    def __init__(self, folder: str | Path | Literal[False] | None):
+        self.folder = Path(folder) if folder else None
         self._hashed: tuple[Any, str] = (None, "")
 
     def run(self, candidate: Candidate, name: str, place: int, splits: Splits, seed: int) -> Trained:
