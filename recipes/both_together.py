@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from recording import IMAGENET, LOGISTIC, SVM, lite0, lite0_features, student, views, within
+from recording import IMAGENET, LOGISTIC, SVM, SVMS, lite0, lite0_features, new_head, student, views, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
@@ -22,10 +22,7 @@ RECIPE = "ImageNet, 54,900 images, soft"
 FINE_TUNED = Recipe(lite0, Supervised, FullFineTuning(lr=1e-3), steps=120, batch_size=32, pretraining=IMAGENET)
 ALONE = Recipe(student, Supervised, FullFineTuning(lr=0.1, weight_decay=0.1), steps=1000)
 AUGMENTED = ALONE.but(augment=views(1))
-SVMS = grid(SVM, C=(1.0, 5.0, 20.0))
 tried = functools.partial(grid, lr=RATES, weight_decay=0.1)
-
-
 shop = functools.partial(within, 500)
 """500 labelled images, 100 of them to choose by; 54,500 without labels."""
 
@@ -81,12 +78,6 @@ def distilled_first() -> tuple[Recipe, Recipe]:
     words = words.but(model=ConvNet, num_classes=1000, train_data=unlabeled, steps=800, batch_size=256)
     then = ALONE.but(steps=200, weight_decay=0.01)
     return then.but(start=Once(task)), then.but(start=Once(words), change=new_head)
-
-
-def new_head(model: nn.Module) -> nn.Module:
-    """For the ten classes of the task."""
-    model.head = nn.Linear(model.head.in_features, 10)  # type: ignore[arg-type,union-attr]
-    return model
 
 
 def students() -> dict[str, Comparison]:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from recording import IMAGENET, LOGISTIC, SVM, lite0_features, within
+from recording import IMAGENET, LOGISTIC, SVM, all_labels, lite0_features, new_head, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Comparison, Method, OnFeatures, Recipe, Trained, compare, grid, per_seed, record_all
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.features import Remembered
@@ -38,7 +37,7 @@ def of_classes(data: TensorData, classes: Sequence[int], each: int | None = None
 @functools.lru_cache(maxsize=1)
 def pool(seed: int) -> TensorData:
     """The 50,000 labelled images that a seed never uses for its target."""
-    everything, target = fashion_mnist(labeled=None).train, within(5000, seed)
+    everything, target = all_labels(seed).train, within(5000, seed)
     used = {image.numpy().tobytes() for part in (target.train, target.val) for image in part.inputs}
     return everything[[row for row, image in enumerate(everything.inputs) if image.numpy().tobytes() not in used]]
 
@@ -64,15 +63,8 @@ def pretrained(name: str, seed: int) -> Remembered:
     torch.manual_seed(seed)
     model, tuning = ConvNet(width=16), FullFineTuning(lr=0.03)
     if name != "untrained":
-        fit(
-            model,
-            SOURCES[name][1](seed),
-            objective=Supervised(),
-            strategy=tuning,
-            steps=1200,
-            seed=seed,
-            progress=False,
-        )
+        data = SOURCES[name][1](seed)
+        fit(model, data, objective=Supervised(), strategy=tuning, steps=1200, seed=seed, progress=False)
     return Remembered(model, "head")
 
 
@@ -87,15 +79,10 @@ class Frozen(Wrapped):
         return OnFeatures(self.method, pretrained(self.name, seed), KNOWN[self.name]).train(splits, seed)
 
 
-def with_new_head(model: nn.Module) -> nn.Module:
-    model.head = nn.Linear(64, 10)
-    return model
-
-
 def moving(name: str) -> Recipe:
     """Everything moves from a source's network, with a new head."""
     start = per_seed(lambda seed: pretrained(name, seed).model)
-    return SCRATCH.but(start=start, change=with_new_head, pretraining=KNOWN[name])
+    return SCRATCH.but(start=start, change=new_head, pretraining=KNOWN[name])
 
 
 def accuracy_on(classes: Sequence[int], trained: Trained, splits: Splits) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from recording import IMAGENET, LITE0_HEAD, LOGISTIC, SVM, lite0, lite0_features, within
+from recording import IMAGENET, LITE0_HEAD, LOGISTIC, SVMS, lite0, lite0_features, within
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.transforms.v2.functional import gaussian_blur
@@ -24,12 +24,7 @@ RATES, HIGHER_RATES, HEAD_RATES = (1e-3, 3e-3, 1e-2), (3e-3, 1e-2, 3e-2), (1e-3,
 FULL = Recipe(lite0, Supervised, FullFineTuning(lr=RATES[0]), steps=120, batch_size=32, pretraining=IMAGENET)
 HEAD = OnFeatures(FULL.but(model=functools.partial(nn.Linear, 1280, 10)), lite0_features, IMAGENET)
 FIVE_HUNDRED = functools.partial(within, 500)
-
-
-ON_PIXELS = {
-    "logistic regression on pixels": grid(LOGISTIC, C=(0.003, 0.01, 0.1)),
-    "SVM on pixels": grid(SVM, C=(1.0, 5.0, 20.0)),
-}
+ON_PIXELS = {"logistic regression on pixels": grid(LOGISTIC, C=(0.003, 0.01, 0.1)), "SVM on pixels": SVMS}
 
 
 def untrained() -> nn.Module:

@@ -20,7 +20,6 @@ from kdft_lib import experiments
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import bbc_news
 from kdft_lib.experiments import Candidate, Classical, Comparison, Given, NamedBy, OnFeatures, Recipe, Trained, grid
-from kdft_lib.experiments.trained import Source, found
 from kdft_lib.models import SentenceEncoder, sentence_encoder
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, LoRA
@@ -162,7 +161,7 @@ def heads(tokens: int = LONG) -> list[Candidate]:
     return grid(OnFeatures(head, features, MINILM), C=STRENGTHS)
 
 
-def named(candidates: list[Candidate], by: Source | None = None) -> list[Candidate]:
+def named(candidates: list[Candidate], by: experiments.Source | None = None) -> list[Candidate]:
     """Methods that learn from labels and from decisions about the stories without: another's, or their own."""
     return [Candidate(NamedBy(each.method, by or each.method), each.setting) for each in candidates]
 
@@ -179,10 +178,10 @@ class FromProbabilities:
     """
 
     method: Classical
-    teacher: Source
+    teacher: experiments.Source
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        first, asked = found(self.teacher, splits, seed), everything(splits)
+        first, asked = experiments.found(self.teacher, splits, seed), everything(splits)
         weights = first.logits(asked).softmax(dim=1).flatten().numpy()
         rows = TensorData(asked.inputs.repeat_interleave(TOPICS), torch.arange(TOPICS).repeat(len(asked)))
         trained = self.method.but(weights=lambda _: weights).train(splits._replace(train=rows), seed)

@@ -15,12 +15,13 @@ from torch import nn
 
 from kdft_lib.data import RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Recipe
+from kdft_lib.experiments import Classical, Recipe, grid
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet, imagenet_backbone
 
 LITE0_HEAD = "1.classifier"
 LOGISTIC, SVM = Classical(LogisticRegression(max_iter=1000)), Classical(SVC())
+SVMS = grid(SVM, C=(1.0, 5.0, 20.0))
 IMAGENET = "ImageNet, 1.3 million labels"
 
 
@@ -39,6 +40,9 @@ def shifted(base: Recipe) -> Callable[..., Recipe]:
     return lambda shift, **settings: base.but(augment=views(shift), **settings)
 
 
+_all_labels = functools.cache(functools.partial(fashion_mnist, labeled=None))
+
+
 def thousand_labels(seed: int) -> Splits:
     """1,000 labelled images, other ones for each seed."""
     return labeled(1000, seed)
@@ -54,11 +58,6 @@ def labeled(count: int, seed: int) -> Splits:
     return all_labels(seed) if count == 55_000 else fashion_mnist(count, seed=seed)
 
 
-@functools.cache
-def _all_labels() -> Splits:
-    return fashion_mnist(labeled=None)
-
-
 def without_labels(splits: Splits) -> TensorData:
     """What there is to learn from, without its labels."""
     return splits.train.without_labels()
@@ -68,6 +67,12 @@ def without_labels(splits: Splits) -> TensorData:
 def within(labels: int, seed: int) -> Splits:
     """So many labelled images, a fifth of them to choose by."""
     return fashion_mnist(labels, validation="within", seed=seed)
+
+
+def new_head(model: Any) -> nn.Module:
+    """For ten classes."""
+    model.head = nn.Linear(model.head.in_features, 10)
+    return model
 
 
 def lite0(image_size: int = 48) -> nn.Sequential:

@@ -18,8 +18,7 @@ from kdft_lib import experiments, losses
 from kdft_lib.answers import Rest
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import homer
-from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Once, Recipe, Then, Trained, grid, per_seed
-from kdft_lib.experiments.methods import Wrapped
+from kdft_lib.experiments import Candidate, Candidates, Comparison, Given, Once, Recipe, Then, Trained, grid
 from kdft_lib.models import CharacterGRU, NGram, sample
 from kdft_lib.objectives import GKD, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -41,31 +40,24 @@ def own_text(seed: int) -> Splits:
     return homer(1000, seed=seed)
 
 
-@functools.cache
-def books() -> TensorData:
-    return homer().train
+books = functools.cache(homer)
 
 
 def on_books(splits: Splits, seed: int) -> Splits:
     """All 36 of them."""
-    return splits._replace(train=books())
+    return splits._replace(train=books().train)
 
 
-@functools.cache
-def begun(seed: int) -> Trained:
-    """The student, begun on the 1,000 windows, as GKD and MiniLLM begin from a fine-tuned student."""
-    return BEGINNER.train(own_text(seed), seed)
-
-
-def teacher(seed: int) -> nn.Module:
-    model: nn.Module = TEACHER.train(own_text(seed), seed).model
-    return model
+def teacher(seed: int) -> Any:
+    return TEACHER.train(own_text(seed), seed).model
 
 
 STUDENT, READER = functools.partial(CharacterGRU, 64, 32), functools.partial(CharacterGRU, 256, 64)
 """25,121 and 268,161 parameters."""
-BEGINNER = Recipe(STUDENT, Supervised, FullFineTuning(lr=0.03), steps=150, batch_size=32)
-TEXT = Recipe(STUDENT, Supervised, FullFineTuning(lr=0.03), start=per_seed(begun), steps=300, batch_size=32)
+FIRST = Recipe(STUDENT, Supervised, FullFineTuning(lr=0.03), steps=150, batch_size=32)
+BEGUN = Once(Given(FIRST, lambda splits, seed: own_text(seed)))
+"""The student, begun on the 1,000 windows, as GKD and MiniLLM begin from a fine-tuned student."""
+TEXT = FIRST.but(start=BEGUN, steps=300)
 TEACHER = Once(Given(Recipe(READER, Supervised, FullFineTuning(lr=0.01), steps=800, batch_size=16), on_books))
 KD = TEXT.taught_by(TEACHER, GKD, on_policy=0.0)
 
@@ -93,14 +85,14 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class OnTeachersText(Wrapped):
+class OnTeachersText(experiments.Wrapped):
     """A method that reads what the teacher wrote, which is no label."""
 
     method: Any
 
     def train(self, splits: Splits, seed: int) -> Trained:
         text = written(splits.train, seed)
-        before = begun(seed).ledger.labels if getattr(self.method, "start", None) else 0
+        before = BEGUN.train(splits, seed).ledger.labels if getattr(self.method, "start", None) else 0
         behind = TEACHER.train(splits, seed).ledger.labels
         trained = self.method.train(splits._replace(train=text), seed)
         return trained.but(labels=before, unlabeled=len(text), teacher_labels=behind)
@@ -124,9 +116,8 @@ def students() -> dict[str, list[Candidate]]:
         taught = KD.but(divergence=divergence)
         arms[f"{name}, real text"] = grid(taught, lr=RATES)
         arms[f"{name}, teacher's text"] = grid(OnTeachersText(taught), lr=RATES)
-        arms[f"{name}, own text"] = grid(
-            Then(taught.but(on_policy=1.0, train_data=without_labels), texts_read), lr=RATES
-        )
+        asking = taught.but(on_policy=1.0, train_data=without_labels)
+        arms[f"{name}, own text"] = grid(Then(asking, texts_read), lr=RATES)
     return arms
 
 

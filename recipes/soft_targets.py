@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -24,6 +25,7 @@ RATE = 0.3
 
 LABELS = Recipe(student, Supervised, FullFineTuning(lr=RATE), steps=400)
 SOFT = LABELS.taught_by(TEACHER, SoftTargets)
+tuned = functools.partial(grid, lr=RATE, weight_decay=DECAYS)
 
 
 def with_views_as_chosen() -> Recipe:
@@ -33,9 +35,6 @@ def with_views_as_chosen() -> Recipe:
 
 def thousand() -> dict[str, Comparison]:
     """Nine settings each: weight decays times what a method brings along; labels bring nothing, and try more rates."""
-
-    def tuned(base: Recipe | Callable[..., Recipe], **axis: tuple[float, ...]) -> list[Candidate]:
-        return grid(base, lr=RATE, weight_decay=DECAYS, **axis)
 
     def hard(kd_weight: float, **settings: float) -> Recipe:
         taught = LABELS.taught_by(TEACHER, HardTargets, kd_weight=kd_weight, ce_weight=1 - kd_weight)
@@ -73,15 +72,10 @@ def everything() -> dict[str, Comparison]:
     """All labels: the rate of each method is chosen at six epochs and kept at sixty."""
     steps = 55_000 // 128
     methods = {"labels": LABELS, "soft targets": SOFT}
-    short = compare(
-        {name: grid(method.but(steps=6 * steps), lr=(1e-2, 3e-2, 1e-1)) for name, method in methods.items()},
-        all_labels,
-    )
-    long = compare(
-        {name: grid(method.but(steps=60 * steps), **short.setting(name)) for name, method in methods.items()},
-        all_labels,
-    )
-    return {"6 epochs": short, "60 epochs": long}
+    short = {name: grid(method.but(steps=6 * steps), lr=(1e-2, 3e-2, 1e-1)) for name, method in methods.items()}
+    made = compare(short, all_labels)
+    long = {name: grid(method.but(steps=60 * steps), **made.setting(name)) for name, method in methods.items()}
+    return {"6 epochs": made, "60 epochs": compare(long, all_labels)}
 
 
 def smoothed(logits: Tensor, targets: Tensor, temperature: float, seed: int) -> Tensor:
@@ -126,7 +120,7 @@ def why() -> dict[str, Comparison]:
 
             return Given(SOFT.but(temperature=temperature, **settings), change)
 
-        return grid(learning, lr=RATE, weight_decay=DECAYS, temperature=TEMPERATURES)
+        return tuned(learning, temperature=TEMPERATURES)
 
     methods = {
         "smoothed as much": arm(smoothed),
@@ -140,16 +134,10 @@ def same_labels() -> dict[str, Comparison]:
     """Teachers of 94,186 parameters, trained on the student's own 1,000 labels, and the students they teach."""
     wide = LABELS.but(model=ConvNet, width=32)
     kinds = {"plain teacher": wide, "teacher with augmentation": wide.but(augment=views(1))}
-    teachers = compare(
-        {kind: grid(recipe, lr=(0.1, 0.3), weight_decay=0.1) for kind, recipe in kinds.items()}, thousand_labels
-    )
-    students = {
-        f"taught by the {kind}": grid(
-            LABELS.taught_by(teachers.source(kind), SoftTargets),
-            lr=RATE, weight_decay=DECAYS, temperature=TEMPERATURES,
-        )
-        for kind in kinds
-    }  # fmt: skip
+    tried = {kind: grid(recipe, lr=(0.1, 0.3), weight_decay=0.1) for kind, recipe in kinds.items()}
+    teachers = compare(tried, thousand_labels)
+    taught = {kind: LABELS.taught_by(teachers.source(kind), SoftTargets) for kind in kinds}
+    students = {f"taught by the {kind}": tuned(taught[kind], temperature=TEMPERATURES) for kind in kinds}
     return {"teachers": teachers, "students": compare(students, thousand_labels)}
 
 
@@ -157,8 +145,7 @@ def factor() -> dict[str, Comparison]:
     """The factor T² at T = 8, there and forgotten, beside the labels and alone; three weight decays each."""
 
     def at(kd_weight: float, ce_weight: float) -> list[Candidate]:
-        weighted = SOFT.but(temperature=8.0, kd_weight=kd_weight, ce_weight=ce_weight)
-        return grid(weighted, lr=RATE, weight_decay=DECAYS)
+        return tuned(SOFT.but(temperature=8.0, kd_weight=kd_weight, ce_weight=ce_weight))
 
     beside = {"with T²": at(0.9, 0.1), "without T²": at(0.9 / 64, 0.1)}
     alone = {"with T²": at(1.0, 0.0), "without T²": at(1 / 64, 0.0)}

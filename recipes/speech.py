@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from recording import SVM
+from recording import SVMS
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import Tensor, nn
@@ -21,14 +21,11 @@ from kdft_lib.data import RandomShiftMask, Splits, TensorData
 from kdft_lib.data.splits import draw_balanced
 from kdft_lib.datasets import asterisk_digits, flite_digits, japanese_vowels, spoken_digits
 from kdft_lib.experiments import Candidate, Classical, Comparison, Given, Method, Once, Recipe, Trained, compare, grid
-from kdft_lib.experiments.methods import Wrapped
-from kdft_lib.experiments.trained import Source, found
 from kdft_lib.models import DSCNN
 from kdft_lib.objectives import HardTargets, Objective, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
 from kdft_lib.training import Ledger
 
-SVMS = grid(SVM, C=(1.0, 5.0, 20.0))
 LINEAR = grid(Classical(LogisticRegression(max_iter=2000)), C=(0.01, 0.1, 1.0))
 WIDE = "the wide network"
 FULL_WIDE = f"{WIDE}, 2,560 labels"
@@ -66,7 +63,7 @@ class Study:
         return self.taught(WIDE, SoftTargets)
 
     @functools.cached_property
-    def student(self) -> Source:
+    def student(self) -> experiments.Source:
         """The distilled network, at the rate that is best on validation."""
         return compare({"distilled": self.distilled}, self.splits).source("distilled")
 
@@ -107,9 +104,8 @@ def spoken(labels: int, seed: int) -> Splits:
     return splits._replace(val=splits.val[drawn])
 
 
-def network(width: int) -> nn.Module:
-    net: nn.Module = DSCNN(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net
+def network(width: int) -> Any:
+    return DSCNN(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 VIEWS = RandomShiftMask(shift=5, frames=10, bands=4)
@@ -218,7 +214,7 @@ def by_users(models: list[Trained], data: TensorData) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ForEachUser(Wrapped):
+class ForEachUser(experiments.Wrapped):
     """A method that makes a model for each user, from some of the user's ten clips and those of old voices; its
     ledger is that of one user, and counts a clip that is there several times once.
     """
@@ -228,7 +224,7 @@ class ForEachUser(Wrapped):
 
     def train(self, splits: Splits, seed: int) -> Trained:
         shown = [self.clips(user.enrolled, splits.train) for user in users(seed)]
-        models = [found(self.method, splits._replace(train=clips), seed) for clips in shown]
+        models = [experiments.found(self.method, splits._replace(train=clips), seed) for clips in shown]
         ledger, seconds = models[0].ledger, sum(model.ledger.seconds for model in models) / len(models)
         ledger = dataclasses.replace(ledger, labels=min(ledger.labels, len(places(shown[0]))), seconds=seconds)
         return Trained(models, ledger, decides=functools.partial(by_users, models))
@@ -236,7 +232,7 @@ class ForEachUser(Wrapped):
 
 def distilled(splits: Splits, seed: int) -> Trained:
     """The distilled network, as something that was known before."""
-    trained = found(STUDY.student, splits, seed)
+    trained = experiments.found(STUDY.student, splits, seed)
     known = Ledger(teacher_labels=trained.ledger.teacher_labels, pretraining="the distilled network")
     return dataclasses.replace(trained, ledger=known)
 
@@ -270,9 +266,7 @@ def new_voices() -> dict[str, Comparison]:
         svm = Classical(SVC(C=5.0), weights=functools.partial(hers_weigh, weight))
         return ForEachUser(svm, lambda hers, old: old.with_rows(hers))
 
-    replay = ForEachUser(
-        tuned.but(batch_size=40), lambda hers, old: functools.reduce(TensorData.with_rows, [hers] * 8 + [old])
-    )
+    replay = ForEachUser(tuned.but(batch_size=40), lambda hers, old: hers[torch.arange(80) % 10].with_rows(old))
     methods: dict[str, experiments.Candidates] = {
         "as it was": alone(distilled),
         "head alone": grid(alone(head), lr=(0.01, 0.03, 0.1)),

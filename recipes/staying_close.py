@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from recording import LOGISTIC, SVM
+from recording import LOGISTIC, SVM, all_labels
 from torch import Tensor, nn
 
 from kdft_lib import experiments
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments import Classical, Comparison, Given, Interpolated, Once, Recipe, Then, Trained, compare, grid
-from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import L2SP, LwF, Objective, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly
@@ -37,7 +36,7 @@ def of_classes(data: TensorData, classes: Sequence[int]) -> TensorData:
 @functools.cache
 def old_data() -> TensorData:
     """All 27,500 labelled images of the classes 0 to 4."""
-    return of_classes(fashion_mnist(labeled=None).train, OLD)
+    return of_classes(all_labels(0).train, OLD)
 
 
 @functools.lru_cache(maxsize=2)
@@ -86,7 +85,7 @@ def repeated(data: TensorData, rows: float) -> TensorData:
 
 
 @dataclass(frozen=True)
-class Replayed(Wrapped):
+class Replayed(experiments.Wrapped):
     """Old images that were kept, among the new ones; the fewer are repeated until each is its share of the rows."""
 
     count: int
@@ -138,9 +137,8 @@ class Scores(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         scores = torch.from_numpy(self.estimator.decision_function(images.flatten(1).numpy())).float()
-        return scores.new_full((len(scores), 10), -torch.inf).index_copy(
-            1, torch.tensor(self.estimator.classes_), scores
-        )
+        known = torch.tensor(self.estimator.classes_)
+        return scores.new_full((len(scores), 10), -torch.inf).index_copy(1, known, scores)
 
 
 def decide(is_told: bool, trained: Trained, data: TensorData) -> Tensor:
@@ -215,11 +213,8 @@ def forgetting() -> dict[str, Comparison]:
 def curve() -> dict[str, Comparison]:
     """Between start and end of plain fine-tuning, eleven places."""
     places = {f"{place / 10:.1f}": Interpolated(PLAIN, place / 10) for place in range(11)}
-    found = {}
-    for lr in (0.001, 0.01, 0.03):
-        methods = {alpha: grid(method, lr=lr) for alpha, method in places.items()}
-        found[f"learning rate {lr:g}"] = compare(methods, new_task, measures=MEASURES)
-    return found
+    at = {lr: {alpha: grid(method, lr=lr) for alpha, method in places.items()} for lr in (0.001, 0.01, 0.03)}
+    return {f"learning rate {lr:g}": compare(methods, new_task, measures=MEASURES) for lr, methods in at.items()}
 
 
 EXPERIMENTS = {"staying-close": forgetting, "staying-close-curve": curve}
