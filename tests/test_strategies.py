@@ -88,7 +88,7 @@ def test_biases_and_normalization_have_no_weight_decay(net):
     ("head", "message"),
     [
         ("haed", "head is 'haed', which NormalizedNet does not have; .*'head'"),
-        ("", "head is '', which NormalizedNet does not have; .*'body', 'body.0'"),
+        ("", "head is '', which NormalizedNet does not have; .*'body', 'head'"),
         ("body.3", "head is 'body.3', a Dropout without parameters"),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdft_lib.data import order
-from kdft_lib.data.columns import MappedColumn
+from kdft_lib.data.columns import MappedColumn, flat
 
 Batch: TypeAlias = dict[str, Any]
 
@@ -151,8 +151,8 @@ def join(labeled: Batch, unlabeled: Batch) -> Batch:
         # A number of −100 may be meant; these are not.
         first["labeled"] = first["targets"].new_ones(size(first), dtype=torch.bool)
         second["labeled"] = second["targets"].new_zeros(size(second), dtype=torch.bool)
-    for key in sorted(first.keys() ^ second.keys()):
-        missing = "transfer_data" if key in first else "train_data"
+    for key in sorted(_names(first) ^ _names(second)):
+        missing = "transfer_data" if key in _names(first) else "train_data"
         raise ValueError(f"{missing} has no {key} and the other data has; give {key} to both, or to neither")
 
     def joined(a: Any, b: Any) -> Any:
@@ -161,6 +161,11 @@ def join(labeled: Batch, unlabeled: Batch) -> Batch:
         return torch.cat([a, b]) if isinstance(a, Tensor) else [*a, *b]
 
     return {key: joined(first[key], second[key]) for key in first}
+
+
+def _names(batch: Batch) -> set[str]:
+    """The columns of a batch, those in a mapping of answers or of inputs too."""
+    return {name for name, _ in flat(batch)}
 
 
 def _named(raw: Mapping[Any, Any]) -> Batch:

@@ -38,7 +38,7 @@ def predict(
         ValueError: If it is empty.
 
     Example:
-        >>> predict(nn.Linear(3, 2), TensorData(torch.zeros(5, 3))).shape
+        >>> predict(nn.Linear(3, 2), torch.zeros(5, 3)).shape
         torch.Size([5, 2])
     """
     answers = []
@@ -94,10 +94,9 @@ def evaluate(
             more than one value.
 
     Example:
-        >>> data = TensorData(torch.eye(2), torch.tensor([0, 1]))
-        >>> evaluate(nn.Identity(), data)["accuracy"]
+        >>> evaluate(nn.Identity(), (torch.eye(2), torch.tensor([0, 1])))["accuracy"]
         1.0
-        >>> data = TensorData(torch.zeros(4, 1), torch.tensor([1.0, 1.0, 1.0, 3.0]))
+        >>> data = torch.zeros(4, 1), torch.tensor([1.0, 1.0, 1.0, 3.0])
         >>> evaluate(nn.Identity(), data, loss=torch.nn.functional.mse_loss)
         {'loss': 3.0}
     """

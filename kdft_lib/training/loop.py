@@ -104,7 +104,7 @@ def fit(
     Example:
         >>> from kdft_lib.objectives import Supervised
         >>> from kdft_lib.strategies import FullFineTuning
-        >>> data = TensorData(torch.eye(2).repeat(8, 1), torch.tensor([0, 1]).repeat(8))
+        >>> data = torch.eye(2).repeat(8, 1), torch.tensor([0, 1]).repeat(8)
         >>> history = fit(nn.Linear(2, 2), data, objective=Supervised(), strategy=FullFineTuning(lr=0.1), steps=3)
         >>> [step["step"] for step in history.steps]
         [1, 2, 3]
