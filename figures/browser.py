@@ -32,7 +32,7 @@ PICTURES = "The pictures are Fashion-MNIST's, copyright 2017 Zalando SE, MIT lic
 SEED, TEMPERATURE = 0, 4.0
 sys.path.append(str(ROOT / "recipes"))
 
-from recording import pixels, thousand_labels  # noqa: E402
+from shared import pixels, thousand_labels  # noqa: E402
 from soft_targets import TEACHER, with_views_as_chosen  # noqa: E402
 
 

@@ -22,7 +22,7 @@ IMAGES = ROOT / "book/images"
 sys.path.append(str(ROOT / "recipes"))
 
 import language  # noqa: E402
-from recording import lite0  # noqa: E402
+from shared import lite0  # noqa: E402
 
 SHIRT = 31
 """Chapter 04's picture, among those of validation."""

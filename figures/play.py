@@ -47,7 +47,7 @@ import bare_page  # noqa: E402
 import check_pages  # noqa: E402
 import find_browser  # noqa: E402
 from both_together import shop  # noqa: E402
-from recording import lite0, pixels  # noqa: E402
+from shared import lite0, pixels  # noqa: E402
 from vision import TEACHER, WIDTHS  # noqa: E402
 
 # ---- pictures and logits

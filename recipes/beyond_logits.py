@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from recording import student, thousand_labels
+from shared import student, thousand_labels
 from torch import Tensor, nn
 
 from kdft_lib.experiments import Candidate, Comparison, Recipe, compare, grid, per_seed, record_all

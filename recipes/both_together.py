@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from recording import IMAGENET, LOGISTIC, SVM, SVMS, lite0, lite0_features, new_head, student, views, within
+from shared import IMAGENET, LOGISTIC, SVM, SVMS, lite0, lite0_features, new_head, student, views, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData

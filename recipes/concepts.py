@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
-from recording import LOGISTIC, SVM, student, thousand_labels, views
+from shared import LOGISTIC, SVM, student, thousand_labels, views
 from torch import Tensor, nn
 
 from kdft_lib.data import TensorData

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from recording import IMAGENET, LOGISTIC, SVM, all_labels, lite0_features, new_head, within
+from shared import IMAGENET, LOGISTIC, SVM, all_labels, lite0_features, new_head, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData

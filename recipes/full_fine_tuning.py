@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from recording import IMAGENET, LITE0_HEAD, LOGISTIC, SVMS, lite0, lite0_features, within
+from shared import IMAGENET, LITE0_HEAD, LOGISTIC, SVMS, lite0, lite0_features, within
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.transforms.v2.functional import gaussian_blur

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from recording import all_labels, labeled, student, thousand_labels, views, without_labels
+from shared import all_labels, labeled, student, thousand_labels, views, without_labels
 from torch import Tensor, nn
 
 from kdft_lib import experiments

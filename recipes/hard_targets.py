@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from recording import LOGISTIC, SVM, labeled, shifted, student, thousand_labels
+from shared import LOGISTIC, SVM, labeled, shifted, student, thousand_labels
 
 from kdft_lib.experiments import Candidate, Comparison, Members, NamedBy, Recipe, Source, compare, grid, record_all
 from kdft_lib.models import fashion_teacher

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recording import without_labels
+from shared import without_labels
 from torch import Tensor, nn
 
 from kdft_lib import experiments, losses

@@ -20,8 +20,8 @@ import torch
 from both_together import as_chosen, shop
 from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from recording import SVM, pixels, student, thousand_labels, views
 from safetensors.torch import save_model
+from shared import SVM, pixels, student, thousand_labels, views
 from soft_targets import with_views_as_chosen
 from torch import Tensor, nn
 from torch.nn.utils import prune

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from recording import LOGISTIC, SVM, all_labels, shifted, student, thousand_labels, views
+from shared import LOGISTIC, SVM, all_labels, shifted, student, thousand_labels, views
 from torch import Tensor
 
 from kdft_lib.data import Splits

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from recording import LOGISTIC, SVM, all_labels
+from shared import LOGISTIC, SVM, all_labels
 from torch import Tensor, nn
 
 from kdft_lib import experiments

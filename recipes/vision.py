@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from both_together import as_chosen, shop
 from full_fine_tuning import SHIFTS, accuracy_on
-from recording import LOGISTIC, SVM, views
+from shared import LOGISTIC, SVM, views
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
