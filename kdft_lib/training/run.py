@@ -60,6 +60,7 @@ class Run:
         }
         self._val_data = val_data
         sources = [*self._data.values()]
+        self._known = {name: data.labels() for name, data in self._data.items()}
         checks.check_teachers(model, objective, sources, settings.augment)
         length = sources[0].length(settings.batch_size)
         if length is None and settings.steps is None:
@@ -315,9 +316,8 @@ class Run:
                 buffer.copy_(broadcast(buffer))
 
     def _ledger(self) -> Ledger:
-        train, transfer = self._data["train_data"], self._data.get("transfer_data")
-        labels, without = train.labels() or (self._labeled, 0)
-        unlabeled = 0 if transfer is None else sum(transfer.labels() or (self.step * self.settings.batch_size, 0))
+        labels, without = self._known["train_data"] or (self._labeled, 0)
+        unlabeled = sum(self._known.get("transfer_data", (0,)) or (self.step * self.settings.batch_size,))
         watched = self._val_data is not None and (self.settings.keep_best or self.settings.callbacks)
         behind = [teacher.labels for teacher in self.objective.teachers()] + [None] * self.objective.taught_by_data
         return Ledger(
