@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from memory import highest, private
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -65,32 +64,6 @@ def pictures(count: int) -> tuple[nn.Module, DataLoader[Any]]:
 def places(count: int) -> tuple[nn.Module, DataLoader[Any]]:
     model = nn.Sequential(nn.Embedding(32_000, 8), nn.Linear(8, 32_000))
     return model, DataLoader(Texts(count), batch_size=16)
-
-
-def private() -> int:
-    """Bytes of this process that are mapped from no file."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no RssAnon here")
-
-
-def highest(call: Callable[[], Any]) -> int:
-    """The most private bytes during a call, looked at a thousand times a second."""
-    seen, over = [private()], threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.001):
-            seen.append(private())
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        call()
-    finally:
-        over.set()
-        watcher.join()
-    return max(seen)
 
 
 def beyond(kind: str, function: str, count: int) -> int:

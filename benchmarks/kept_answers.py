@@ -10,13 +10,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from memory import highest
 from torch import Tensor, nn
 
 from kdft_lib.data import TensorData
@@ -76,30 +76,7 @@ def peaks() -> dict[str, float]:
         return {work: peak(work, Path(folder), SAMPLES) for work in ("asking", "training")}
 
 
-class Watched(threading.Thread):
-    """Notes the most private memory of this process, a thousand times a second."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.highest, self.over = 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.001):
-            self.highest = max(self.highest, private())
-
-
-def private() -> int:
-    """This process's own memory, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     work, folder, samples = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    watched = Watched()
-    watched.start()
-    {"asking": ask, "training": train}[work](folder, samples)
-    watched.over.set()
-    watched.join()
-    print(watched.highest / 2**20)
+    print(highest(lambda: {"asking": ask, "training": train}[work](folder, samples)) / 2**20)

@@ -150,5 +150,4 @@ def is_hugging_face(data: Any) -> bool:
 
 def with_tensors(data: Any) -> Any:
     """A Hugging Face data set whose numbers come as tensors, unless it has a format of its own."""
-    format_type = data.format["type"] if hasattr(data, "format") else data._formatting and data._formatting.format_type
-    return data if format_type else data.with_format("torch")
+    return data if getattr(data, "format", {"type": None})["type"] else data.with_format("torch")
