@@ -14,9 +14,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from kdft_lib.data import TensorData
-from kdft_lib.losses import hard_target_loss, jensen_shannon_loss, reverse_kl_loss, soft_target_loss
+from kdft_lib.losses import hard_target_loss, jensen_shannon_loss, reverse_kl_loss, soft_target_loss, sparse
 from kdft_lib.models import CharacterGRU
-from kdft_lib.objectives import DIST, DKD, GKD, HardTargets, Hint, LogitMatching, LwF, SoftTargets, Supervised
+from kdft_lib.objectives import DIST, DKD, GKD, HardTargets, Hint, LogitMatching, LwF, SoftTargets, Supervised, logits
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import answers, cache, compress, expand
 from kdft_lib.training import evaluate, fit
@@ -419,3 +419,19 @@ def test_integer_types_and_devices_of_decisions(blobs):
     for dtype in (torch.uint8, torch.int32, torch.int64):
         said = answers(blobs, decisions=blobs.targets.to(dtype), source="a person").teacher_logits
         assert said["indices"].flatten().tolist() == blobs.targets.tolist()
+
+
+@pytest.mark.parametrize("said", [{"top_k": 2}, {"decisions": 3}])
+def test_where_steps_look_at_no_value_the_first_batch_is_looked_at(said, blobs, monkeypatch):
+    """As on a GPU: of other classes there is one error, before a step."""
+    for module in (logits, sparse):
+        monkeypatch.setattr(module, "readable", lambda tensor: False)
+    if "top_k" in said:
+        data, objective = cache(nn.Linear(4, 4), blobs, **said), SoftTargets(teacher=None, temperature=1.0)
+    else:
+        data, objective = answers(blobs, decisions=torch.full((120,), 3), source="a person"), HardTargets()
+    model = nn.Linear(4, 3)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"student_logits has 3 classes|names class 3; the student has 3"):
+        fit(model, data, objective=objective, strategy=FullFineTuning(lr=0.1), steps=2, batch_size=8)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdft_lib.losses import rows
+from kdft_lib.losses.checks import readable
 
 Answers: TypeAlias = Tensor | Mapping[str, Tensor]
 """What a teacher says: logits ``(..., C)``, or a few of them."""
@@ -84,6 +85,12 @@ def check(student: Tensor, answers: Mapping[str, Tensor]) -> None:
             f"student_logits has shape {tuple(student.shape)}, and teacher_logits keeps {values.shape[-1]} classes of"
             f" {tuple(values.shape[:-1])} answers; they must be (..., classes) and (...), of one sample or more"
         )
+    if readable(answers["indices"]):
+        check_classes(classes, answers)
+
+
+def check_classes(classes: int, answers: Mapping[str, Tensor]) -> None:
+    """Refuse answers of other classes. On a GPU this waits for it."""
     if "classes" in answers:
         if (known := int(answers["classes"][0])) != classes:
             raise ValueError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from kdft_lib import losses
+from kdft_lib import losses, models
 from kdft_lib.data import UNLABELED, Batch
 from kdft_lib.features import Outputs
-from kdft_lib.losses.checks import check_targets, positive
-from kdft_lib.losses.sparse import Answers
+from kdft_lib.losses.checks import check_targets, positive, readable
+from kdft_lib.losses.sparse import Answers, check_classes
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.labels import refuse_numbers
@@ -61,6 +62,14 @@ class LogitObjective(Objective):
     @property
     def taught_by_data(self) -> bool:
         return self.teacher is None
+
+    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
+        answers = first_batch.get("teacher_logits")
+        if self.takes_sparse and isinstance(answers, Mapping) and not readable(answers["indices"]):
+            # Losses look at no value on a GPU, so that no step waits; here one may.
+            with models.evaluation_mode(model):
+                logits = models.logits(model, first_batch["inputs"])
+            check_classes(logits.shape[self.class_dim], answers)
 
     @abstractmethod
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
