@@ -16,6 +16,7 @@ from kdft_lib.features import precompute
 from kdft_lib.losses.checks import check_mask, check_targets
 from kdft_lib.objectives import Objective, Supervised
 from kdft_lib.strategies import FullFineTuning
+from kdft_lib.teachers import cache
 from kdft_lib.training import evaluate, fit, predict
 
 COUNT = 30
@@ -142,6 +143,35 @@ def test_what_has_indices_trains_like_tensors(kind, assert_same_bits):
         fit(model, data, objective=Supervised(), strategy=FULL, epochs=2, batch_size=10)
         ends.append(model)
     assert_same_bits(*[model.state_dict() for model in ends])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_indices_is_given_a_teachers_answers(kind):
+    if kind in UNKNOWN or "Loader" in kind:
+        with pytest.raises(TypeError, match="whose samples have no indices"):
+            cache(linear(), KINDS[kind]())
+        return
+    taught = source(cache(linear(), KINDS[kind]())).in_order(7)
+    assert torch.equal(torch.cat([batch["teacher_logits"] for batch in taught]), predict(linear(), WHOLE))
+
+
+def test_validation_reads_as_training_does_and_is_looked_at_first():
+    class Ragged(Rows):
+        def __getitem__(self, row):
+            return X[row, : row % 4 + 1], int(Y[row])
+
+    def padded(samples):
+        inputs = [torch.nn.functional.pad(inputs, (0, 4 - len(inputs))) for inputs, _ in samples]
+        return torch.stack(inputs), torch.tensor([label for _, label in samples])
+
+    model = linear()
+    given = {"objective": Supervised(), "strategy": FULL, "epochs": 1, "batch_size": 10}
+    history = fit(model, Ragged(), val_data=Ragged(), collate_fn=padded, num_workers=2, **given)
+    assert history.epochs[0]["val_accuracy"] == evaluate(model, Ragged(), collate_fn=padded)["accuracy"]
+    before = model.weight.clone()
+    with pytest.raises(TypeError, match="val_data is of type int"):
+        fit(model, WHOLE, val_data=7, **given)
+    assert torch.equal(before, model.weight)
 
 
 def test_the_number_of_steps_is_what_batch_size_says():

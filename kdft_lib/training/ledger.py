@@ -13,7 +13,7 @@ class Ledger:
     to come from one pool, so of each the larger count stands. What was known before is listed once.
 
     Attributes:
-        labels: Labelled samples that were trained on.
+        labels: Labelled samples that were trained on; of a stream, whose length nobody knows, those that were drawn.
         choosing: Labelled samples that settings or an epoch were chosen by.
         teacher_labels: Labelled samples behind the teacher; ``None`` where nobody knows.
         unlabeled: Samples without a label that were trained on.

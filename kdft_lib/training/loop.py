@@ -128,7 +128,8 @@ def fit(
                 if val_data is not None:
                     scores = evaluate(
                         run.model, val_data, loss=objective.scored_by, metrics=settings.metrics,
-                        class_dim=objective.class_dim,
+                        class_dim=objective.class_dim, num_workers=settings.num_workers,
+                        collate_fn=settings.collate_fn,
                     )  # fmt: skip
                 run.record_epoch(epoch, scores)
                 tell(run, "on_epoch_end", epoch, scores)

@@ -52,15 +52,15 @@ class Run:
         self.accelerator = accelerator(settings.precision)
         self.lent = Lent(model, objective, self.accelerator)
         self._folder = Path(settings.checkpoint_dir) if settings.checkpoint_dir is not None else None
-        given = {"train_data": train_data, "transfer_data": transfer_data}
-        self._data = {
+        given = {"train_data": train_data, "transfer_data": transfer_data, "val_data": val_data}
+        found = {
             name: source(data, name=name, num_workers=settings.num_workers, collate_fn=settings.collate_fn)
             for name, data in given.items()
             if data is not None
         }
-        self._val_data = val_data
+        self._known = {name: data.labels() for name, data in found.items()}
+        self._data = {name: data for name, data in found.items() if name != "val_data"}
         sources = [*self._data.values()]
-        self._known = {name: data.labels() for name, data in self._data.items()}
         checks.check_teachers(model, objective, sources, settings.augment)
         length = sources[0].length(settings.batch_size)
         if length is None and settings.steps is None:
@@ -82,7 +82,7 @@ class Run:
                 "model": type(model).__name__, "objective": objective, "strategy": strategy,
                 "teachers": [teacher.fingerprint() for teacher in objective.teachers()],
                 "processes": self.accelerator.num_processes, "sharded": self.lent.sharded,
-            } | settings.decisive() | {name: self._data.get(name, "none") for name in given}  # fmt: skip
+            } | settings.decisive() | {"transfer_data": "none"} | self._data  # fmt: skip
             self._arguments = {name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()}
 
     # Lending the model ---------------------------------------------------------------------------
@@ -318,11 +318,11 @@ class Run:
     def _ledger(self) -> Ledger:
         labels, without = self._known["train_data"] or (self._labeled, 0)
         unlabeled = sum(self._known.get("transfer_data", (0,)) or (self.step * self.settings.batch_size,))
-        watched = self._val_data is not None and (self.settings.keep_best or self.settings.callbacks)
+        watched = "val_data" in self._known and (self.settings.keep_best or self.settings.callbacks)
         behind = [teacher.labels for teacher in self.objective.teachers()] + [None] * self.objective.taught_by_data
         return Ledger(
             labels=labels,
-            choosing=(source(self._val_data).labels() or (0, 0))[0] if watched else 0,
+            choosing=(self._known["val_data"] or (0,))[0] if watched else 0,
             teacher_labels=None if None in behind else max((count for count in behind if count), default=0),
             unlabeled=without + unlabeled,
             pretraining=known_before([teacher.pretraining for teacher in self.objective.teachers()]),
