@@ -280,8 +280,10 @@ def test_processes_share_the_shards_and_any_number_goes_on(tmp_path):
             for rank in range(count)
         ]
         if stop_after is not None:
-            while len([*folder.glob("shard-*")]) < stop_after:
-                time.sleep(0.02)
+            written = []
+            while len(written) < stop_after or len({number % count for number in written}) < count:
+                time.sleep(0.01)
+                written = [int(path.stem.split("-")[1]) for path in folder.glob("shard-*")]
             for run in runs:
                 run.kill()
         return [run.wait(timeout=200) for run in runs]

@@ -1,4 +1,4 @@
-"""Asks a slow teacher into a folder, and is killed at random moments, again and again.
+"""Asks a slow teacher into a folder, and is killed at random moments, each a few shards on, again and again.
 
 ``caching.py folder kills`` kills so many lives before it lets one finish, and prints how many were killed, how many
 files were half written, and how many were whole when the last life began; with no kills it is the uninterrupted call,
@@ -43,6 +43,10 @@ def ask(folder):
     return cache(Slow(), data, to=folder, views=2, augment=RandomShiftFlip(1), top_k=50, batch_size=16)
 
 
+def shards(folder):
+    return len([*folder.glob("shard-*")])
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
@@ -52,9 +56,12 @@ if __name__ == "__main__":
         if child == 0:
             ask(folder)
             os._exit(0)
-        time.sleep(moments.uniform(0, 0.4))
+        goal = shards(folder) + moments.choice((0, 1, 3, 5))
+        while shards(folder) < goal:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         halves += any(folder.glob(".*"))
-    print(killed, halves, len([*folder.glob("shard-*")]))
+    print(killed, halves, shards(folder))
     ask(folder)
