@@ -34,10 +34,9 @@ def record_all(
         ValueError: If there is no experiment of a name.
 
     Example:
-        >>> record_all({"an-empty-example": dict}, ["an-empty-example"])  # doctest: +ELLIPSIS
-        an-empty-example: ...an-empty-example.json
-        >>> from importlib import resources
-        >>> (resources.files("kdft_lib") / "assets/results/an-empty-example.json").unlink()
+        >>> record_all({"sizes": dict}, ["shapes"])
+        Traceback (most recent call last):
+        ValueError: names has 'shapes'; choose among sizes
     """
     names = list(sys.argv[1:] if names is None else names) or list(experiments)
     if unknown := [name for name in names if name not in experiments]:
