@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from kdft_lib import models
 from kdft_lib.data import Batch, TensorData, batches
 from kdft_lib.data.sources import Data, source
 from kdft_lib.data.tensors import of_columns
+from kdft_lib.models.running import Outputs, find, outputs
 
 __all__ = [
     "Outputs",
@@ -23,105 +22,6 @@ __all__ = [
     "outputs",
     "precompute",
 ]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What one call of a model gave.
-
-    Attributes:
-        logits: The logits, as the model lays them out; of a teacher whose answers came with the data, those answers.
-        features: The outputs of the layers asked for, by name.
-        model: The model itself.
-
-    Example:
-        >>> given = outputs(nn.Sequential(nn.Linear(3, 2)), torch.zeros(4, 3), ["0"])
-        >>> given.logits.shape, list(given.features)
-        (torch.Size([4, 2]), ['0'])
-    """
-
-    logits: Any
-    features: dict[str, Tensor] = field(default_factory=dict)
-    model: nn.Module | None = None
-
-
-def outputs(model: nn.Module, inputs: models.Inputs, layers: Iterable[str] = ()) -> Outputs:
-    """Run a model once, and keep what some of its layers gave: feature, or activation, extraction by forward hooks.
-
-    What a layer gave is copied at once: a ReLU that works in place, or a residual added in place, would
-    otherwise change it afterwards.
-
-    Args:
-        model: The model to run, any module that :func:`kdft_lib.models.logits` can call.
-        inputs: The model's inputs, a tensor, or a mapping of them that is passed as keywords.
-        layers: The names of the layers, as in ``model.named_modules()``. Of a layer that returns several tensors, the
-            first is kept; of one that is called several times, the last call's.
-
-    Returns:
-        :class:`Outputs`, differentiable as the call was.
-
-    Raises:
-        ValueError: If a layer does not exist (the nearest names are listed), did not run, or gives no
-            tensor; if batch normalisation in training meets one sample alone.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
-        >>> outputs(model, torch.zeros(5, 3), ["0"]).features["0"].shape
-        torch.Size([5, 4])
-    """
-    kept: dict[str, Tensor] = {}
-    modules = {name: find(model, name) for name in layers}
-
-    def keeper(name: str) -> Any:
-        def keep(module: nn.Module, _: Any, output: Any) -> None:
-            kept[name] = _first_tensor(output, name, module).clone()
-
-        return keep
-
-    handles = [module.register_forward_hook(keeper(name)) for name, module in modules.items()]
-    try:
-        logits = models.logits(model, inputs)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ValueError(
-            "a batch of one sample reached batch normalisation in training, which needs two or more;"
-            " raise batch_size, lower accumulate, or let the loader drop its last batch (drop_last=True)"
-        ) from None
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name, module in modules.items():
-        if name not in kept:
-            raise ValueError(
-                f"layer is {name!r}, a {type(module).__name__} that {type(model).__name__} did not call;"
-                " name one that runs for these inputs"
-            )
-    return Outputs(logits, kept, model)
-
-
-def find(model: nn.Module, name: str, argument: str = "layer") -> nn.Module:
-    """The module of that name.
-
-    Raises:
-        ValueError: If there is none; the message lists the nearest names.
-
-    Example:
-        >>> find(nn.Sequential(nn.Linear(3, 2)), "0")
-        Linear(in_features=3, out_features=2, bias=True)
-    """
-    modules = dict(model.named_modules())
-    if not name or name not in modules:
-        named = [known for known in modules if known]
-        children = [child for child, _ in model.named_children()]
-        last = [known for known in named if any(True for _ in modules[known].parameters(recurse=False))][-1:]
-        near = get_close_matches(name, named, n=5, cutoff=0.4)
-        listed = list(dict.fromkeys([*children, *last, *near]))
-        raise ValueError(
-            f"{argument} is {name!r}, which {type(model).__name__} does not have; choose one of its modules,"
-            f" such as {', '.join(map(repr, listed[:20])) or '(it has none)'}"
-        )
-    return modules[name]
 
 
 def precompute(model: nn.Module, head: str, data: Data, *, batch_size: int = 512) -> tuple[nn.Module, TensorData]:
@@ -229,14 +129,3 @@ def _inputs_of(module: nn.Module, name: str) -> Iterator[list[Tensor]]:
 
 def _same(ours: Tensor, theirs: Tensor) -> bool:
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-
-
-def _first_tensor(output: Any, name: str, module: nn.Module) -> Tensor:
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
-    for part in parts:
-        if isinstance(part, Tensor):
-            return part
-    raise ValueError(
-        f"layer is {name!r}, a {type(module).__name__} that gives a {type(output).__name__} without a tensor;"
-        " name one that gives a tensor"
-    )

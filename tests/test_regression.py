@@ -30,7 +30,7 @@ def numbers():
 
 def step_of(objective, model, parts):
     """The gradient of a step whose batch comes in parts, as the loop makes it."""
-    counts = [PerRow(part).of() | objective.weighed(part) for part in parts]
+    counts = [PerRow(part).of_all() | objective.weighed(part) for part in parts]
     totals = {name: sum(count[name] for count in counts) for name in counts[0] if name not in ("lowest", "highest")}
     model.zero_grad()
     losses = [objective(model, part | {"totals": totals}) for part in parts]

@@ -355,7 +355,7 @@ def test_a_run_that_may_not_resume_exactly_says_so(tmp_path):
 
 def test_targets_are_looked_at_before_a_step_and_counted_once():
     data = TensorData(X, Y.masked_fill(torch.arange(COUNT) % 2 == 0, -100), mask=torch.arange(COUNT) < 20)
-    totals = data.counts().of()
+    totals = data.counts().of_all()
     extent = {"lowest": int(Y[1:20:2].min()), "highest": 2}
     assert totals == {"samples": 30, "given": 20, "labeled": 10, "counted": 20} | extent
     rows = torch.tensor([1, 2, 3, 25])

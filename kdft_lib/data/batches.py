@@ -120,6 +120,12 @@ def cut(batch: Batch, parts: int) -> list[Batch]:
     return [rows(batch, order.part(size(batch), (index, parts))) for index in range(parts)]
 
 
+def parts(drawn: Sequence[Batch], count: int) -> list[Batch]:
+    """Consecutive pieces of one batch, or of a labelled and an unlabelled one, each with its part of both."""
+    pieces = zip(*(cut(batch, count) for batch in drawn), strict=True)
+    return [join(*both) if len(both) == 2 else both[0] for both in pieces]
+
+
 def device(batch: Batch) -> torch.device:
     """Where its inputs are."""
     inputs = batch["inputs"]

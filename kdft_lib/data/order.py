@@ -36,9 +36,9 @@ def part(count: int, share: Share) -> slice:
     return slice(count * index // parts, count * (index + 1) // parts)
 
 
-def training(count: int, batch_size: int, seed: int, first_step: int, share: Share) -> Iterator[tuple[int, Tensor]]:
-    """Rows of full batches without end, each with the number of its pass: of every pass a new permutation, of every
-    batch one process's part. What a pass leaves over, it leaves out.
+def passes(count: int, batch_size: int, seed: int, first_step: int, share: Share) -> Iterator[tuple[int, Tensor]]:
+    """Passes over rows without end, each with its number and the rows of its full batches, ``(batches, rows)``: of
+    every pass a new permutation, of every batch one process's part. What a pass leaves over, it leaves out.
     """
     batch_size = min(batch_size, count)
     own = part(batch_size, share)
@@ -46,8 +46,8 @@ def training(count: int, batch_size: int, seed: int, first_step: int, share: Sha
     number, position = divmod(first_step, length)
     while True:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(seed, number)))
-        for place in range(position, length):
-            yield number, order[place * batch_size : (place + 1) * batch_size][own]
+        left = order[position * batch_size : length * batch_size]
+        yield number, left.view(-1, batch_size)[:, own]
         number, position = number + 1, 0
 
 

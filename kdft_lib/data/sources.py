@@ -114,7 +114,7 @@ class Source:
     def _counted(self, raw: Any) -> Counted:
         batch = as_batch(raw)
         values.check(batch, self.name)
-        return batch, values.PerRow(batch).of()
+        return batch, values.PerRow(batch).of_all()
 
 
 class InMemory(Source):
@@ -133,9 +133,8 @@ class InMemory(Source):
         return self.data.batches(batch_size)
 
     def training(self, batch_size: int, seed: int, first_step: int, share: order.Share) -> Iterator[Counted]:
-        counts = self.data.counts(self.name)
-        for _, rows in order.training(len(self.data), batch_size, seed, first_step, share):
-            yield self.data.rows(rows.to(self.data.device, non_blocking=True)), counts.of(rows)
+        passes = order.passes(len(self.data), batch_size, seed, first_step, share)
+        return self.data.training((rows for _, rows in passes), self.name)
 
     def to(self, device: torch.device) -> Source:
         if device.type != "cuda" or not self.data.resident:
@@ -169,7 +168,9 @@ class Indexed(Source):
         return map(as_batch, self._read((0, rows) for rows in torch.arange(self.samples).split(batch_size)))
 
     def training(self, batch_size: int, seed: int, first_step: int, share: order.Share) -> Iterator[Counted]:
-        return map(self._counted, self._read(order.training(self.samples, batch_size, seed, first_step, share), seed))
+        passes = order.passes(self.samples, batch_size, seed, first_step, share)
+        asked = ((number, rows) for number, of_pass in passes for rows in of_pass)
+        return map(self._counted, self._read(asked, seed))
 
 
 class Loaded(Source):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -163,7 +163,12 @@ class TensorData(Dataset[Batch]):
         if isinstance(indices, slice):
             start, stop, _ = indices.indices(len(self))
             return batches.apply(self._columns, lambda column: column.narrow(0, start, stop - start))
-        return batches.apply(self._columns, lambda column: column.index_select(0, indices))
+        return {
+            name: {key: part.index_select(0, indices) for key, part in column.items()}
+            if isinstance(column, dict)
+            else column.index_select(0, indices)
+            for name, column in self._columns.items()
+        }
 
     def batches(
         self, batch_size: int, *, shuffle: bool = False, generator: torch.Generator | None = None
@@ -184,6 +189,22 @@ class TensorData(Dataset[Batch]):
         order = torch.randperm(len(self), generator=generator).to(self.device)
         for indices in order.split(batch_size):
             yield self.rows(indices)
+
+    def training(self, passes: Iterable[Tensor], name: str = "data") -> Iterator[tuple[Batch, values.Totals]]:
+        """Batches, each with what counts in it.
+
+        Args:
+            passes: Of each pass the rows of its batches, ``(batches, rows)``.
+            name: What the data is called in messages.
+
+        Raises:
+            TypeError, ValueError: As :meth:`counts`.
+        """
+        counts = self.counts(name)
+        for of_pass in passes:
+            there = of_pass.to(self.device, non_blocking=True)
+            for rows, totals in zip(there, counts.of_batches(of_pass), strict=True):
+                yield self.rows(rows), totals
 
     def counts(self, name: str = "data") -> values.PerRow:
         """What counts in each row, of values that were looked at once.

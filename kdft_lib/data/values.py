@@ -60,14 +60,25 @@ class PerRow:
         counts = self._counts["labeled"]
         return self._samples * bool(counts) if isinstance(counts, int) else int((counts > 0).sum())
 
-    def of(self, rows: Tensor | None = None) -> Totals:
-        """What counts in some of the rows, or in all; the range is always that of all."""
-        samples = self._samples if rows is None else len(rows)
-        counts = {
-            name: samples * held if isinstance(held, int) else int((held if rows is None else held[rows]).sum())
+    def of_all(self) -> Totals:
+        """What counts in all rows."""
+        return self.of_batches(torch.arange(self._samples).unsqueeze(0))[0]
+
+    def of_batches(self, rows: Tensor) -> list[Totals]:
+        """What counts in each of several batches.
+
+        Args:
+            rows: Which rows each has, ``(batches, rows)``. The range of classes is always that of all rows.
+        """
+        number, samples = rows.shape
+        each = {
+            name: [samples * held] * number if isinstance(held, int) else held[rows].sum(1).tolist()
             for name, held in self._counts.items()
         }
-        return {"samples": samples, "given": counts["counted"] or samples} | counts | self._range
+        return [
+            {"samples": samples, "labeled": labeled, "counted": counted, "given": counted or samples} | self._range
+            for labeled, counted in zip(each["labeled"], each["counted"], strict=True)
+        ]
 
 
 def _by_row(counting: Tensor | None) -> Tensor | int:

@@ -1,6 +1,6 @@
 """What a model learns from: an objective runs the student on a batch and returns what to minimise."""
 
-from kdft_lib.objectives.base import Objective, Sum
+from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.dist import DIST
 from kdft_lib.objectives.features import (
@@ -19,6 +19,7 @@ from kdft_lib.objectives.logits import (
     SoftTargets,
 )
 from kdft_lib.objectives.sequences import GKD
+from kdft_lib.objectives.sum import Sum
 from kdft_lib.objectives.supervised import Supervised
 
 __all__ = [

@@ -4,20 +4,24 @@ schedule, sums, and means over the whole step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import features
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.objectives.checks import Weight, named, refuse_sparse, weight_at
-from kdft_lib.objectives.labels import cross_entropies
+from kdft_lib.objectives.labels import binary_cross_entropies, check_classes, check_weight
 from kdft_lib.objectives.numbers import Loss
 from kdft_lib.teachers import Teacher
+
+if TYPE_CHECKING:
+    from kdft_lib.objectives.sum import Sum
 
 _NO_SETTINGS = {
     "training", "teacher", "class_dim", "student_layers", "teacher_layers", "reads_logits", "takes_sparse", "weights",
@@ -138,6 +142,11 @@ class Objective(nn.Module):
         """Whether answers that come with the data take a teacher's place."""
         return any(term.taught_by_data for _, term in self.terms() if term is not self)
 
+    @property
+    def weighs(self) -> bool:
+        """Whether labels count unequally, so that a step's are to be added up first; see :meth:`weighed`."""
+        return any(term._weighs for _, term in self.terms())
+
     def prepare(self, model: nn.Module, first_batch: Batch) -> None:
         """Called once, before the optimiser is made; model, random state and data stay as they are."""
 
@@ -149,9 +158,13 @@ class Objective(nn.Module):
             raise ValueError(f"{names} are 0 at epoch {epoch}; nothing would be learned")
 
     def __add__(self, other: Objective) -> Sum:
+        from kdft_lib.objectives.sum import Sum
+
         return Sum([self, other]) if isinstance(other, Objective) else NotImplemented
 
     def __mul__(self, factor: Weight) -> Sum:
+        from kdft_lib.objectives.sum import Sum
+
         return Sum([self], factors=[factor]) if callable(factor) or isinstance(factor, int | float) else NotImplemented
 
     __rmul__ = __mul__
@@ -222,12 +235,21 @@ class Objective(nn.Module):
         Raises:
             ValueError: If the batch has no targets, or some that are no class.
         """
-        targets = self._targets(batch)
+        targets, totals = self._targets(batch), batch.get("totals")
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if "mask" in batch:
             targets = targets.masked_fill(~batch["mask"], UNLABELED)
-        values = cross_entropies(
-            self, logits, targets, label_smoothing=label_smoothing, multi_label=multi_label, weight=weight,
-            totals=batch.get("totals"),
+        if multi_label:
+            return self._mean_over_labels(binary_cross_entropies(logits, targets), batch)
+        classes = targets.dtype == torch.int64 and targets.shape == logits.shape[:-1]
+        if not (classes and totals and 0 <= totals.get("lowest", -1) <= totals["highest"] < logits.shape[-1]):
+            check_classes(self, logits, targets, totals)
+        if weight is not None:
+            check_weight(weight, logits)
+            weight = weight.to(logits, non_blocking=True)
+        values = F.cross_entropy(
+            logits.movedim(-1, 1) if logits.dim() > 1 else logits, targets, weight=weight, ignore_index=UNLABELED,
+            label_smoothing=label_smoothing, reduction="none",
         )  # fmt: skip
         return self._mean_over_labels(values, batch)
 
@@ -244,16 +266,20 @@ class Objective(nn.Module):
 
     def _ask_teachers(self, terms: list[Objective], batch: Batch) -> dict[int, Outputs]:
         """What each teacher gives, run once, or not at all where its logits came with the batch."""
+        asking: dict[int, list[Objective]] = {}
+        for term in terms:
+            if term.teacher is not None:
+                asking.setdefault(id(term.teacher.model), []).append(term)
         taught = {}
         cached = batch.get("teacher_logits")
-        for teacher in self.teachers():
-            asked = [term for term in terms if term.teacher is not None and term.teacher.model is teacher.model]
-            layers = list(dict.fromkeys(layer for term in asked for layer in term.teacher_layers))
-            answer = teacher.outputs(batch["inputs"], layers) if layers or cached is None else None
-            if cached is not None and any(term.reads_logits for term in asked):
+        for model, askers in asking.items():
+            layers = list(dict.fromkeys(layer for term in askers for layer in term.teacher_layers))
+            teacher = askers[0].teacher
+            answer = teacher.outputs(batch["inputs"], layers) if teacher and (layers or cached is None) else None
+            if cached is not None and any(term.reads_logits for term in askers):
                 answer = Outputs(cached, answer.features if answer is not None else {})
             if answer is not None:
-                taught[id(teacher.model)] = answer
+                taught[model] = answer
         return taught
 
     def _seen(self, outputs: Outputs, batch: Batch) -> Outputs:
@@ -290,59 +316,3 @@ class Objective(nn.Module):
         """Values, 0 where there is no label, over what the labels of the whole step weigh together."""
         total = batch["totals"][self._labels] if "totals" in batch else self._label_weights(batch).sum()
         return values.sum() / (total.clamp(min=1e-30) if isinstance(total, Tensor) else total or 1)
-
-
-class Sum(Objective):
-    """Several objectives at once, a weighted or multi-task loss, as ``Hint(teacher, "body", "block3") +
-    SoftTargets(teacher)`` makes it.
-
-    The student runs once, each teacher once, and the layers asked for are read in that one call.
-
-    Args:
-        objectives: The objectives to add; sums among them are taken apart.
-        factors: The factor of each, a number or a schedule; 1 by default.
-
-    Raises:
-        ValueError: If a factor is negative or not finite.
-
-    Example:
-        >>> from kdft_lib.objectives import SoftTargets, Supervised
-        >>> objective = Supervised() + 0.5 * SoftTargets(nn.Linear(3, 2), ce_weight=0.0)
-        >>> batch = {"inputs": torch.zeros(4, 3), "targets": torch.tensor([0, 1, 0, 1])}
-        >>> sorted(objective(nn.Linear(3, 2), batch))
-        ['loss', 'soft_targets/kd', 'supervised/ce']
-    """
-
-    def __init__(self, objectives: Sequence[Objective], *, factors: Sequence[Weight] | None = None):
-        nn.Module.__init__(self)
-        self.objectives = nn.ModuleList()
-        self._factors: list[tuple[Weight, ...]] = []
-        for objective, factor in zip(objectives, factors or [1.0] * len(objectives), strict=True):
-            inner = (
-                zip(objective.objectives, objective._factors, strict=True)
-                if isinstance(objective, Sum)
-                else [(objective, ())]
-            )
-            for term, before in inner:
-                self.objectives.append(term)
-                self._factors.append((*before, factor))
-        self.class_dim = objectives[0].class_dim
-        self._now = [1.0] * len(self._factors)
-        self._follow(0, 1)
-
-    def terms(self) -> Iterator[tuple[float, Objective]]:
-        yield from zip(self._now, self.objectives, strict=True)
-
-    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
-        for _, term in self.terms():
-            term.prepare(model, first_batch)
-
-    def extra_repr(self) -> str:
-        return "factors=" + str([[str(factor) for factor in factors] for factors in self._factors])
-
-    def _follow(self, epoch: int, epochs: int) -> None:
-        self._now = [
-            math.prod(weight_at("factor", factor, epoch, epochs) for factor in factors) for factors in self._factors
-        ]
-        for _, term in self.terms():
-            term._follow(epoch, epochs)

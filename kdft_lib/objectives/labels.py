@@ -1,52 +1,38 @@
-"""Labels to learn: the cross-entropy of each, and what targets must be for it."""
+"""Labels to learn: what targets must be, and several of them at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NoReturn
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.data import UNLABELED, batches
+from kdft_lib.data import batches
 from kdft_lib.losses.checks import check_targets, readable
 
 
-def cross_entropies(
-    objective: object,
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    label_smoothing: float,
-    multi_label: bool,
-    weight: Tensor | None,
-    totals: Mapping[str, int] | None,
-) -> Tensor:
-    """The cross-entropy at each position, 0 where there is no label; the arguments are those of
-    :meth:`kdft_lib.objectives.Objective.cross_entropy`.
-    """
+def binary_cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean over classes that do not exclude one another, at each position, 0 where there is no label."""
     labeled = batches.has_label(targets)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if multi_label:
-        _check_multi_label(targets, labeled, logits)
-        values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
-        return values.masked_fill(~labeled, 0.0)
+    _check_multi_label(targets, labeled, logits)
+    values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
+    return values.masked_fill(~labeled, 0.0)
+
+
+def check_classes(objective: object, logits: Tensor, targets: Tensor, totals: Mapping[str, int] | None) -> None:
+    """Refuse targets that are no class for each position; see :meth:`kdft_lib.objectives.Objective.cross_entropy`."""
     if targets.is_floating_point():
         refuse_numbers(objective, targets)
-    check_targets(targets, logits, labeled, totals)
-    if weight is not None and len(weight) != logits.shape[-1]:
+    check_targets(targets, logits, batches.has_label(targets), totals)
+
+
+def check_weight(weight: Tensor, logits: Tensor) -> None:
+    """Refuse weights that are none for each class."""
+    if len(weight) != logits.shape[-1]:
         raise ValueError(
             f"weight has {len(weight)} entries and the logits {logits.shape[-1]} classes; give one for each class"
         )
-    return F.cross_entropy(
-        logits.movedim(-1, 1) if logits.dim() > 1 else logits,
-        targets,
-        weight=None if weight is None else weight.to(logits, non_blocking=True),
-        ignore_index=UNLABELED,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
 
 
 def refuse_numbers(objective: object, targets: Tensor) -> NoReturn:

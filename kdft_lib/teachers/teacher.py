@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -72,15 +73,18 @@ class Teacher:
         """
         if any(module.training for module in self.model.modules()):
             self.model.eval()
-        here = next((tensor.device for tensor in self.tensors()), None)
-        there = next(iter(inputs.values())).device if isinstance(inputs, Mapping) else inputs.device
-        if here is not None and here != there:
+        try:
+            with torch.no_grad():
+                return features.outputs(self.model, inputs, layers)
+        except RuntimeError as error:
+            here = next((tensor.device for tensor in self.tensors()), None)
+            there = next(iter(inputs.values())).device if isinstance(inputs, Mapping) else inputs.device
+            if here is None or here == there:
+                raise
             raise ValueError(
                 f"the teacher is on {here} and the inputs on {there}; fit moves both, elsewhere move the"
                 f" teacher: teacher.to({str(there)!r})"
-            )
-        with torch.no_grad():
-            return features.outputs(self.model, inputs, layers)
+            ) from error
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())
@@ -94,8 +98,7 @@ class Teacher:
 
     def tensors(self) -> Iterator[Tensor]:
         """Its parameters and buffers."""
-        yield from self.model.parameters()
-        yield from self.model.buffers()
+        return itertools.chain(self.model.parameters(), self.model.buffers())
 
     def fingerprint(self) -> str:
         """SHA-256 of the class's name, its settings as shown, and every parameter and buffer."""

@@ -139,14 +139,14 @@ def tell(run: Run, event: str, epoch: int, scores: Mapping[str, float] | None = 
     told = [getattr(callback, event) for callback in run.settings.callbacks if hasattr(callback, event)]
     if not told:
         return
-    state = RunState(run.model, run.history, run.step, epoch, scores or {})
+    state = RunState(run.model, run.record.history, run.step, epoch, scores or {})
     answers = [call(state) for call in told]
     stop = any(answer is not None and not answer for answer in answers)
     if run.accelerator.num_processes > 1:
         from accelerate.utils import broadcast
 
         stop = bool(broadcast(torch.tensor(int(stop), device=run.accelerator.device)))
-    run.history.stopped = run.history.stopped or stop
+    run.record.history.stopped = run.record.history.stopped or stop
 
 
 def states_of(callbacks: Sequence[Any]) -> list[dict[str, Any]]:

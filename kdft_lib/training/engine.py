@@ -6,6 +6,7 @@ import contextlib
 import copy
 import os
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdft_lib import sharding
-from kdft_lib.data import Batch
 from kdft_lib.objectives import Objective
+from kdft_lib.strategies import Strategy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,22 +51,50 @@ def accelerator(precision: str) -> Accelerator:
 
 
 class Lent:
-    """A caller's model as a run trains it: itself, or, sharded, a copy of which each process holds a share.
+    """A context in which a caller's model is a run's: itself, or, sharded, a copy of which each process holds a share.
+    Afterwards modes, ``requires_grad`` and torch's random state are as before.
 
     Args:
         model: The caller's.
         objective: What it learns from; the adapters of an objective are never cut.
+        strategy: What may move, which has the last word on what is handed back.
         accelerator: What carries the run.
 
     Raises:
         ValueError: If the run was started for a kind of sharding that there is not.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, accelerator: Accelerator):
+    def __init__(self, model: nn.Module, objective: Objective, strategy: Strategy, accelerator: Accelerator):
         self.model = self._own = model
-        self._objective, self._accelerator = objective, accelerator
+        self._objective, self._strategy, self._accelerator = objective, strategy, accelerator
         self.sharded = _is_sharded(accelerator)
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Lent:
+        device = self._accelerator.device
+        self._required = [(parameter, parameter.requires_grad) for parameter in self._own.parameters()]
+        self._modes = [(module, module.training) for module in self._own.modules()]
+        self._random = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        self._random.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._strategy.finish(self._handed_back(trained=error is None))
+        for parameter, required in self._required:
+            parameter.requires_grad_(required)
+            parameter.grad = None
+        for module, training in self._modes:
+            module.training = training
+        self._random.__exit__(kind, error, trace)
+
+    def move(self) -> None:
+        """Model, objective and teachers to the run's device."""
+        self._own.to(self._accelerator.device)
+        self._objective.to(self._accelerator.device)
+        for teacher in self._objective.teachers():
+            teacher.to(self._accelerator.device)
 
     def share(self) -> nn.Module:
         """The model to train, which is cut from now on where the run is sharded."""
@@ -77,9 +106,8 @@ class Lent:
             self._hooks = [adapter.register_hook(self._mean) for adapter in adapters]
         return self.model
 
-    def wrapped(self) -> nn.Module:
-        """Model and objective as one module, for autocast and, between processes, for mean gradients."""
-        step = _Step(self.model, self._objective)
+    def wrapped(self, step: nn.Module) -> nn.Module:
+        """What is run in each step, as Accelerate wraps it."""
         wrapped: nn.Module = self._accelerator.prepare_model(step, evaluation_mode=self.sharded)
         return wrapped
 
@@ -103,7 +131,7 @@ class Lent:
         return found
 
     @torch.no_grad()
-    def hand_back(self, trained: bool) -> nn.Module:
+    def _handed_back(self, trained: bool) -> nn.Module:
         """The caller's model, on the run's device; what a sharded run has made of it, or, if that broke off, as it was.
 
         Args:
@@ -140,14 +168,3 @@ def _is_sharded(accelerator: Accelerator) -> bool:
     if accelerator.mixed_precision == "fp16":
         raise ValueError('precision is "float16", which a sharded run has no scaler for; choose "bfloat16"')
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-class _Step(nn.Module):
-    """What is run in each step: the objective on the model."""
-
-    def __init__(self, model: nn.Module, objective: Objective):
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.objective(self.model, batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -119,9 +119,10 @@ def fit(
             for parts in run.batches_of(epoch):
                 run.set_learning_rate()
                 run.record_step(epoch, _train_step(run, parts, settings.clip_norm))
-                tell(run, "on_step_end", epoch)
-                if run.is_checkpoint_due(epoch):
-                    run.write_checkpoint()
+                if settings.callbacks:
+                    tell(run, "on_step_end", epoch)
+                if run.is_checkpoint_due():
+                    run.checkpoints.write(run)
             run.synchronize_buffers()
             with run.averaged():
                 scores = {}
@@ -131,11 +132,11 @@ def fit(
                         class_dim=objective.class_dim, num_workers=settings.num_workers,
                         collate_fn=settings.collate_fn,
                     )  # fmt: skip
-                run.record_epoch(epoch, scores)
+                run.end_epoch(epoch, scores)
                 tell(run, "on_epoch_end", epoch, scores)
-            run.write_checkpoint()
+            run.checkpoints.write(run)
         run.choose_weights()
-    return run.history
+    return run.record.history
 
 
 def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[str, float]:
@@ -149,7 +150,8 @@ def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[s
         found.append({name: value.detach() for name, value in losses.items()})
     rows = torch.stack([torch.stack([*losses.values()]) for losses in found]).tolist()
     values = {name: sum(column) for name, column in zip(found[0], zip(*rows, strict=True), strict=True)}
-    _check_finite(values, run.step + 1)
+    if not all(map(math.isfinite, values.values())):
+        _refuse(values, run.step + 1)
     if clip_norm is not None:
         run.accelerator.clip_grad_norm_(run.wrapped.parameters(), clip_norm)
     run.optimizer.step()
@@ -157,10 +159,10 @@ def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[s
     return values
 
 
-def _check_finite(values: dict[str, float], step: int) -> None:
+def _refuse(values: dict[str, float], step: int) -> NoReturn:
+    """Say which losses are not finite."""
     broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-    if broken:
-        raise FloatingPointError(
-            f"at step {step} the loss is not finite: {', '.join(broken[1:] or broken)}."
-            " This step has changed no weight; try a lower learning rate, clip_norm, or look at the batch"
-        )
+    raise FloatingPointError(
+        f"at step {step} the loss is not finite: {', '.join(broken[1:] or broken)}."
+        " This step has changed no weight; try a lower learning rate, clip_norm, or look at the batch"
+    )
