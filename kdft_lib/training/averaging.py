@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from kdft_lib.data import TensorData
 from kdft_lib.training.inference import evaluate
@@ -17,8 +16,6 @@ from kdft_lib.training.inference import evaluate
 
 class MovingAverage:
     """An exponential moving average of all that a model holds; whole numbers, such as counters, are copied.
-
-    The arithmetic is torch's; its ``AveragedModel`` would copy the model, which a sharded one does not allow.
 
     Args:
         model: The model whose start is the average's.
@@ -34,11 +31,11 @@ class MovingAverage:
         """Take the model's present weights in."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        own = model.state_dict()
-        floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        get_ema_multi_avg_fn(decay)([self.tensors[name] for name in floating], [own[name] for name in floating], None)
-        for name in own.keys() - floating:
-            self.tensors[name].copy_(own[name])
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, 1 - decay)
+            else:
+                self.tensors[name].copy_(tensor)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
