@@ -266,16 +266,15 @@ class Objective(nn.Module):
 
     def _ask_teachers(self, terms: list[Objective], batch: Batch) -> dict[int, Outputs]:
         """What each teacher gives, run once, or not at all where its logits came with the batch."""
-        asking: dict[int, list[Objective]] = {}
+        asking: dict[int, tuple[Teacher, list[Objective]]] = {}
         for term in terms:
             if term.teacher is not None:
-                asking.setdefault(id(term.teacher.model), []).append(term)
+                asking.setdefault(id(term.teacher.model), (term.teacher, []))[1].append(term)
         taught = {}
         cached = batch.get("teacher_logits")
-        for model, askers in asking.items():
+        for model, (teacher, askers) in asking.items():
             layers = list(dict.fromkeys(layer for term in askers for layer in term.teacher_layers))
-            teacher = askers[0].teacher
-            answer = teacher.outputs(batch["inputs"], layers) if teacher and (layers or cached is None) else None
+            answer = teacher.outputs(batch["inputs"], layers) if layers or cached is None else None
             if cached is not None and any(term.reads_logits for term in askers):
                 answer = Outputs(cached, answer.features if answer is not None else {})
             if answer is not None:

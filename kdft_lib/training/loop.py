@@ -132,7 +132,7 @@ def fit(
                         class_dim=objective.class_dim, num_workers=settings.num_workers,
                         collate_fn=settings.collate_fn,
                     )  # fmt: skip
-                run.end_epoch(epoch, scores)
+                run.record.epoch(epoch, run.step, scores, run.model)
                 tell(run, "on_epoch_end", epoch, scores)
             run.checkpoints.write(run)
         run.choose_weights()

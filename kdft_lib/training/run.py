@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -174,10 +174,6 @@ class Run:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if [*map(id, trained)] != [*map(id, self._trained)]:
             self._wrap()
-
-    def end_epoch(self, epoch: int, scores: Mapping[str, float]) -> None:
-        """Note a finished epoch, and keep its weights if they are the best so far."""
-        self.record.epoch(epoch, self.step, scores, self.model)
 
     # Steps ---------------------------------------------------------------------------------------
 
