@@ -16,8 +16,7 @@ MOST_SECONDS = 90
 
 def problems(path: Path) -> Iterator[str]:
     """What is wrong with a notebook, a sentence each."""
-    notebook = nbformat.read(path, as_version=4)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = code(path)
     counts = [cell.execution_count for cell in cells]
     if counts != list(range(1, len(cells) + 1)):
         yield f"it was not run from top to bottom: execution counts are {counts}"
@@ -39,6 +38,11 @@ def problems(path: Path) -> Iterator[str]:
         yield "it stores no timings; execute it with `make notebooks`"
     elif spent > MOST_SECONDS:
         yield f"it took {spent:.0f} s; {MOST_SECONDS} is the most"
+
+
+def code(path: Path) -> list[Any]:
+    """A notebook's cells of code."""
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def shows_figure(cell: Any) -> bool:

@@ -1,16 +1,30 @@
-"""Run every notebook with nbval, each in its own process and an empty folder, from the installed wheel."""
+"""Run every notebook with nbval, each in its own process and an empty folder, from the installed wheel.
+
+Two at a time, and one thread each: where two threads share two cores with anything else, each step of a small network
+waits for both, and takes five times as long.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import check_notebooks
+
 ROOT = Path(__file__).parents[1]
+AT_ONCE = 2
+#: Plugins for other tests would be loaded for each notebook anew.
+PYTEST = ("-m", "pytest", "-q", "-x", "-p", "nbval.plugin", "-p", "no:cacheprovider")
+SURROUNDINGS = {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TQDM_DISABLE": "1"}
 
 
 def install_wheel(folder: Path) -> Path:
@@ -26,32 +40,56 @@ def install_wheel(folder: Path) -> Path:
     return site
 
 
-def run(notebook: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    """nbval on a copy of the notebook. Outputs are compared in cells tagged nbval-check-output."""
+def shares(notebooks: Sequence[Path], count: int) -> list[list[Path]]:
+    """The notebooks dealt out by their stored times, the longest first, to whoever has the least to do."""
+    spent = {notebook: check_notebooks.seconds(check_notebooks.code(notebook)) or 0.0 for notebook in notebooks}
+    dealt: list[list[Path]] = [[] for _ in range(count)]
+    for notebook in sorted(spent, key=spent.__getitem__, reverse=True):
+        min(dealt, key=lambda share: sum(map(spent.__getitem__, share))).append(notebook)
+    return dealt
+
+
+def run(notebook: Path, site: Path) -> tuple[bool, str, float]:
+    """Whether nbval passed on a copy of the notebook, its log, and how many seconds it took.
+
+    Outputs are compared in cells tagged nbval-check-output.
+    """
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(notebook, folder)
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--nbval-lax"]
-        environment = os.environ | {"PYTHONPATH": str(site), "TQDM_DISABLE": "1"}
-        return subprocess.run(
-            [*command, "--nbval-cell-timeout=600", notebook.name],
-            cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        done = subprocess.run(
+            [sys.executable, *PYTEST, "--nbval-lax", "--nbval-cell-timeout=600", notebook.name],
+            cwd=folder, env=os.environ | SURROUNDINGS | {"PYTHONPATH": str(site)},
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+    return done.returncode == 0, done.stdout, time.perf_counter() - started
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``1/2`` as two numbers."""
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; give the first of two as 1/2")
+    return int(found[1]), int(found[2])
 
 
 def main() -> int:
-    notebooks = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "book").glob("*.ipynb"))
-    failed = []
-    with tempfile.TemporaryDirectory() as folder:
+    parser = argparse.ArgumentParser(description="Run notebooks with nbval.")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="by default all of the book")
+    parser.add_argument("--shard", type=shard, default=(1, 1), help="which share of them, as 1/2; all of them are 1/1")
+    given = parser.parse_args()
+    number, count = given.shard
+    notebooks = shares(given.notebooks or sorted((ROOT / "book").glob("*.ipynb")), count)[number - 1]
+    failed = False
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
         site = install_wheel(Path(folder))
-        for notebook in notebooks:
-            started = time.perf_counter()
-            done = run(notebook.resolve(), site)
-            if done.returncode:
-                failed.append(notebook.name)
-                print(done.stdout)
-            outcome = "FAILED" if done.returncode else "passed"
-            print(f"nbval {outcome}: {notebook.name}, {time.perf_counter() - started:.0f} s")
-    return 1 if failed else 0
+        running = {pool.submit(run, notebook.resolve(), site): notebook for notebook in notebooks}
+        for done in as_completed(running):
+            passed, log, took = done.result()
+            failed |= not passed
+            print("" if passed else log, end="")
+            print(f"nbval {'passed' if passed else 'FAILED'}: {running[done].name}, {took:.0f} s", flush=True)
+    return int(failed)
 
 
 if __name__ == "__main__":
