@@ -3,29 +3,34 @@
 # PYTHON       the interpreter for the virtual environment (3.11 or newer)
 # TORCH_INDEX  PyTorch's CPU index, where the plain build with CUDA is too large; its address is on
 #              https://pytorch.org/get-started/locally (for Linux, pip, CPU: what follows --index-url)
+# SHARD        which share of the notebooks nbval runs: 1/2 is the first of two
 # KDFT_DATA    a folder with Fashion-MNIST's four files, if they are somewhere unusual
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+SHARD ?= 1/1
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -q
 INSTALLED := $(VENV)/installed
 # Outputs of runs that nobody watches have no progress bars.
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf links repository test test-site lighthouse colab notebooks results teacher student figures play bench costs course mutants serve lint clean data
+.PHONY: help setup book pdf links repository test lint unit nbval test-site lighthouse colab notebooks results teacher student figures play bench costs course mutants serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-book: data ## build the site into _build/html
+setup: $(INSTALLED) ## make .venv, and install what pip does not bring; says what it installs, and what for
+	@$(BIN)/python tools/set_up.py
+
+book: setup ## build the site into _build/html
 	@$(BIN)/python tools/check_notebooks.py
 	$(BIN)/jupyter-book build book --path-output . --config $(CURDIR)/_config.yml --toc $(CURDIR)/_toc.yml -W -n --keep-going
 	@$(BIN)/python tools/check_pages.py
 
 pdf: book ## build the site and print it as one PDF, which lies beside its pages
-	@$(BIN)/python tools/find_browser.py
 	$(BIN)/python tools/print_book.py
 
 links: $(INSTALLED) ## ask every address outside whether it still answers; the list is in _build/linkcheck
@@ -34,29 +39,34 @@ links: $(INSTALLED) ## ask every address outside whether it still answers; the l
 repository: $(INSTALLED) ## name another home everywhere: make repository URL=https://github.com/owner/name
 	@$(BIN)/python tools/repository.py $(URL)
 
-test: data ## check everything: lint, types, unit tests, doctests, the book, every notebook
-	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python tools/find_browser.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
-	$(BIN)/python tools/run_nbval.py
+test: lint unit nbval ## check everything: lint, types, unit tests, doctests, the book, every notebook
 	@echo "Passed: ruff, mypy, unit tests, doctests, the checks of the book, and nbval on every notebook."
 
-test-site: $(INSTALLED) ## open every page of the built site in a browser, and try what can be moved
-	@$(BIN)/python tools/find_browser.py
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: setup ## unit tests, doctests and the checks of the book
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+nbval: setup ## every notebook, two at a time; SHARD=1/2 for one of two shares
+	$(BIN)/python tools/run_nbval.py --shard $(SHARD)
+
+test-site: setup ## open every page of the built site in a browser, and try what can be moved
 	$(BIN)/pytest -q -n 2 --dist worksteal -m site tests/test_site.py
 	$(BIN)/pytest -q -k built tests/test_browser.py tests/test_play.py tests/test_found.py
 
 lighthouse: book ## ask Lighthouse of the intro, the longest chapter and an API page (it wants Node 20 or newer)
-	@$(BIN)/python tools/find_browser.py
 	$(BIN)/python tools/run_lighthouse.py
 
-colab: data ## run a notebook for each extra as Colab does, from what is committed; NOTEBOOKS="book/01-….ipynb …" for others
+colab: setup ## run the chapter that installs the most as Colab does, from what is committed; NOTEBOOKS="book/01-….ipynb …" for others
 	$(BIN)/python tools/run_colab.py $(NOTEBOOKS)
 
-notebooks: data ## execute every notebook anew, in place
-	$(BIN)/jupyter execute --inplace book/*.ipynb
+notebooks: setup ## execute every notebook anew, in place
+	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace book/*.ipynb
 
-results: data ## run the long experiments again and record them (some sixteen hours on one core)
+results: setup ## run the long experiments again and record them (some sixteen hours on one core)
 	$(BIN)/python recipes/concepts.py
 	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py
@@ -74,53 +84,47 @@ results: data ## run the long experiments again and record them (some sixteen ho
 	$(BIN)/python figures/intro.py
 	$(BIN)/python figures/play.py
 
-figures: data ## draw the intro's figures again
+figures: setup ## draw the intro's figures again
 	$(BIN)/python figures/intro.py
 
-teacher: data ## train the shipped teacher again (about ten minutes on two cores)
+teacher: setup ## train the shipped teacher again (about ten minutes on two cores)
 	$(BIN)/python tools/fashion_teacher.py
 
-student: data ## train the student of the page that runs in a browser again (under a minute)
+student: setup ## train the student of the page that runs in a browser again (under a minute)
 	$(BIN)/python figures/browser.py
 
-play: data ## write what the figures to play with show (`python figures/play.py costs` measures their times)
+play: setup ## write what the figures to play with show (`python figures/play.py costs` measures their times)
 	$(BIN)/python figures/play.py
 
-bench: data ## measure what is fast, against what, into benchmarks/results (about ten minutes)
+bench: setup ## measure what is fast, against what, into benchmarks/results (about ten minutes)
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench torchdistill==1.1.5
 	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/flat.py
 
-costs: data ## measure what each objective and strategy costs, for the page that compares them
+costs: setup ## measure what each objective and strategy costs, for the page that compares them
 	$(BIN)/python benchmarks/costs.py
 
 course: $(INSTALLED) ## write the course pack for instructors into _build/course
 	$(BIN)/python tools/course_pack.py
 
-mutants: data ## change the code in thousands of places, and count which changes no test notices
+mutants: setup ## change the code in thousands of places, and count which changes no test notices
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
 	$(BIN)/mutmut results
 
 serve: book ## build, then show the site at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000
 
-lint: $(INSTALLED) ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
 clean: ## remove what was built, the virtual environment included
 	rm -rf $(VENV) _build build mutants dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-
-data: $(INSTALLED)
-	@$(BIN)/python tools/find_data.py
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is older; choose another: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
-	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv; } || \
+	  { [ "$$(id -u)" = 0 ] && echo "Installing Debian's package python3-venv: it makes $(VENV)." && \
+	    apt-get update -q && apt-get install -qy python3-venv; } || \
 	  { echo "Python's venv is missing; install it (on Debian and Ubuntu: apt install python3-venv) and call make again"; exit 1; }
+	@echo "Installing into $(VENV) what pyproject.toml asks for: PyTorch, and what the book and its tests import."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,sequences,export,tools,book,course,test]'
+	$(INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,sequences,export,tools,book,course,test]'
 	@touch $@

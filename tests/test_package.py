@@ -179,13 +179,23 @@ def test_workflows_are_valid_and_pinned():
     for action, comment in uses:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action), action
         assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
-    tested = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["test"]["strategy"]["matrix"][
-        "python"
-    ]
-    assert tested == ["3.11", "3.12", "3.13", "3.14"]
+
+
+def test_the_jobs_on_github_run_together_what_every_change_must_pass():
+    (parts,) = re.findall(r"^test: ([a-z ]+) ##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    (wanted,) = re.findall(r"^\[ .* set -- (.+)$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M)
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]
+    runs = {name: "\n".join(step.get("run", "") for step in job["steps"]) for name, job in jobs.items()}
+    floor = runs.pop("floor")
+    run = re.findall(r"^bash \.ci/run ([a-z- ]+\b)(?! *=)", "\n".join(runs.values()), re.M)
+    assert {*" ".join(run).split()} == {*parts.split(), *wanted.split()} - {"test"}
+    assert floor.endswith('bash .ci/run unit INSTALL="uv pip install -q --resolution lowest-direct"')
+    assert jobs["unit"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    shards = jobs["notebooks"]["strategy"]["matrix"]["shard"]
+    assert shards == [f"{number}/{len(shards)}" for number in range(1, len(shards) + 1)]
 
 
 def test_make_lists_its_targets():
     done = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, text=True, check=True)
     listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("make ")}
-    assert {"book", "test", "notebooks", "results", "teacher", "serve", "lint", "clean"} <= listed
+    assert {"setup", "book", "test", "notebooks", "results", "teacher", "serve", "lint", "clean"} <= listed

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import gzip
-import json
 import re
 import subprocess
 import sys
@@ -15,61 +15,112 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import find_browser  # noqa: E402
-import find_data  # noqa: E402
 import run_colab  # noqa: E402
 import run_lighthouse  # noqa: E402
+import run_nbval  # noqa: E402
+import set_up  # noqa: E402
+
+LACKING = "Fashion-MNIST is nowhere; install Debian's package dataset-fashion-mnist"
 
 
-def absent(**_):
-    raise FileNotFoundError("Fashion-MNIST is nowhere; install Debian's package dataset-fashion-mnist")
+@pytest.fixture
+def bare(monkeypatch):
+    """A machine without data, browser or password, and what is run on it: apt brings what it is told to install."""
+    here, ran = set(), []
+
+    def load(**_):
+        if "dataset-fashion-mnist" not in here:
+            raise FileNotFoundError(LACKING)
+
+    def which(name):
+        return f"/usr/bin/{name}" if name in here or name in ("apt-get", "sudo") else None
+
+    def run(command, **_):
+        ran.append(command)
+        here.update(command[-1:] if "install" in command else [])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(set_up, "fashion_mnist", load)
+    monkeypatch.setattr(set_up.shutil, "which", which)
+    monkeypatch.setattr(set_up.subprocess, "run", run)
+    monkeypatch.setattr(set_up.os, "geteuid", lambda: 0, raising=False)
+    return here, ran
 
 
-def test_data_that_is_there_needs_nothing(monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing should have been run"))
-    assert find_data.main() == 0
+def test_where_everything_is_there_nothing_is_installed_or_said(bare, capfd):
+    here, ran = bare
+    here.update({"dataset-fashion-mnist", "chromium"})
+    assert set_up.main() == 0
+    assert ran == []
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("root", [True, False])
-def test_debians_package_is_installed_where_that_is_possible(monkeypatch, root):
-    ran, calls = [], []
-
-    def load(**_):
-        calls.append(1)
-        if len(calls) == 1:
-            absent()
-
-    monkeypatch.setattr(find_data, "fashion_mnist", load)
-    monkeypatch.setattr(find_data.os, "geteuid", lambda: 0 if root else 1000, raising=False)
-    monkeypatch.setattr(find_data.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(
-        find_data.subprocess, "run", lambda command, **_: ran.append(command) or subprocess.CompletedProcess(command, 0)
-    )
-    assert find_data.main() == 0
-    sudo = [] if root else ["sudo", "-n"]
-    assert ran[-1] == [*sudo, "apt-get", "install", "-qy", "dataset-fashion-mnist"]
+def test_what_is_missing_is_named_with_its_purpose_and_installed(bare, monkeypatch, capfd, root):
+    _, ran = bare
+    monkeypatch.setattr(set_up.os, "geteuid", lambda: 0 if root else 1000, raising=False)
+    assert set_up.main() == 0
+    apt = ["apt-get"] if root else ["sudo", "-n", "apt-get"]
+    installed = [command for command in ran if "install" in command]
+    assert installed == [[*apt, "install", "-qy", name] for name in ("dataset-fashion-mnist", "chromium")]
+    said, complaints = capfd.readouterr()
+    assert [line.split(": ")[0] for line in said.splitlines()] == [
+        "Installing Debian's package dataset-fashion-mnist",
+        "Installing Debian's package chromium",
+    ]
+    assert complaints == ""
 
 
-def test_otherwise_there_is_one_clear_sentence(monkeypatch, capsys):
-    monkeypatch.setattr(find_data, "fashion_mnist", absent)
-    monkeypatch.setattr(find_data.shutil, "which", lambda name: None)
-    assert find_data.main() == 1
-    assert capsys.readouterr().err.strip() == "Fashion-MNIST is nowhere; install Debian's package dataset-fashion-mnist"
+@pytest.mark.parametrize("reason", ["no apt", "a password"])
+def test_where_nothing_may_be_installed_a_sentence_says_what_to_install(bare, monkeypatch, capfd, reason):
+    _, ran = bare
+    if reason == "no apt":
+        monkeypatch.setattr(set_up.shutil, "which", lambda name: None)
+    else:
+        monkeypatch.setattr(set_up.os, "geteuid", lambda: 1000, raising=False)
+        monkeypatch.setattr(
+            set_up.subprocess,
+            "run",
+            lambda command, **_: subprocess.CompletedProcess(command, ran.append(command) or 1),
+        )
+    assert set_up.main() == 1
+    assert not any("install" in command for command in ran)
+    assert capfd.readouterr() == ("", f"{LACKING}\n{find_browser.ABSENT}\n")
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_browser_is_installed_where_none_is_and_its_absence_is_said(monkeypatch, capsys, there):
-    installed = []
-    monkeypatch.setattr(find_browser.shutil, "which", lambda name: "/usr/bin/chromium" if there else None)
-    monkeypatch.setattr(find_browser, "install_with_apt", installed.append)  # and it fails: it returns None
-    assert find_browser.main() == 0
-    assert installed == ([] if there else ["chromium"])
-    assert capsys.readouterr().err.strip() == ("" if there else find_browser.ABSENT)
+def test_without_a_browser_the_book_can_be_built(bare, monkeypatch, capfd):
+    here, _ = bare
+    here.add("dataset-fashion-mnist")
+    monkeypatch.setattr(set_up, "apt", lambda: None)
+    assert set_up.main() == 0
+    assert capfd.readouterr() == ("", f"{find_browser.ABSENT}\n")
+
+
+def test_shares_of_the_notebooks_are_alike_in_time_and_leave_none_out(tmp_path):
+    def notebook(name, minute):
+        times = {"iopub.execute_input": "2026-01-01T00:00:00Z", "shell.execute_reply": f"2026-01-01T00:{minute:02}:00Z"}
+        cell = nbformat.v4.new_code_cell("pass", metadata={"execution": times})
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / name)
+        return tmp_path / name
+
+    a, b, c, d = (notebook(name, minute) for name, minute in (("a", 3), ("b", 10), ("c", 4), ("d", 2)))
+    assert run_nbval.shares([a, b, c, d], 1) == [[b, c, a, d]]
+    assert run_nbval.shares([a, b, c, d], 2) == [[b], [c, a, d]]
+    assert run_nbval.shares([a], 2) == [[a], []]
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "2", "1/0", "a/b"])
+def test_a_share_that_there_is_not_is_refused(share):
+    assert run_nbval.shard("2/2") == (2, 2)
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{share}' is no share; give the first of two as 1/2"):
+        run_nbval.shard(share)
 
 
 def test_versions_are_read_from_a_list_by_pip_freeze():
@@ -96,15 +147,12 @@ def test_what_is_replaced_is_said_and_may_not_be_what_colab_has_loaded():
     assert run_colab.compared({"numpy": "2.0.2"}, {}) == (False, "; replaced numpy 2.0.2 by nothing")
 
 
-def test_each_extra_of_a_chapter_is_tried_as_on_colab():
-    def extras(notebook):
-        source = "".join("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"])
-        return set(re.search(r"kdft-lib\[([\w,]+)\] @ git", source)[1].split(","))
-
-    chapters = {notebook.stem: extras(notebook) for notebook in (ROOT / "book").glob("*.ipynb")}
-    assert set().union(*(chapters[name] for name in run_colab.CHAPTERS)) == set().union(*chapters.values())
+def test_the_chapter_tried_as_on_colab_asks_for_the_most():
+    asked = {notebook: set(run_colab.extras(notebook)) for notebook in (ROOT / "book").glob("*.ipynb")}
+    chosen = asked.pop(run_colab.largest_setup())
+    assert len(chosen) >= max(map(len, asked.values()))
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert set().union(*chapters.values()) == declared.keys() - {"book", "course", "test"}
+    assert chosen.union(*asked.values()) == declared.keys() - {"book", "course", "test"}
 
 
 def test_lighthouse_sees_the_site_as_github_serves_it(tmp_path):
@@ -126,7 +174,7 @@ def test_lighthouse_sees_the_site_as_github_serves_it(tmp_path):
     server.shutdown()
 
 
-def test_each_change_runs_some_notebooks_as_on_colab_and_each_week_all():
-    assert "\nmake colab\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+def test_each_change_runs_a_notebook_as_on_colab_and_each_week_all():
+    assert re.search(r" set -- .*\bcolab$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M)
     weekly = (ROOT / ".github/workflows/weekly.yml").read_text(encoding="utf-8")
     assert "tools/run_colab.py --python python --freeze colab.txt book/*.ipynb\n" in weekly
