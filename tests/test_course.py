@@ -440,28 +440,25 @@ BORROWED = """
     return soft_target_loss(student_logits, teacher_logits.detach(), temperature)
 """
 WRONG = {
-    "forgot_the_factor": ({"loss": ("temperature**2 * ", "")}, EXPERIMENT | {"loss-temperature"}),
-    "turned_the_divergence": (
-        {"loss": ("log_p.exp() * (log_p - log_q)", "log_q.exp() * (log_q - log_p)")},
-        EXPERIMENT | {"loss-value", "loss-temperature", "loss-shape"},
-    ),
-    "left_the_teacher_training": (
+    "slipped_in_three_parts": (
         {
+            "loss": ("temperature**2 * ", ""),
             "loop": (
                 "    for _ in range(steps):\n",
                 "    for _ in range(steps):\n        teacher.train(student.training)\n",
-            )
-        },
-        EXPERIMENT | {"loop-teacher", "loop-modes"},
-    ),
-    "chose_on_test": (
-        {
+            ),
             "choose": ("return test[means.index(max(means))]", "return max(test, key=sum)"),
             "verdict": (re.compile(r"    ### BEGIN.*END SOLUTION", re.S), UNPAIRED),
         },
-        EXPERIMENT | {"choose-check", "verdict-check"},
+        EXPERIMENT | {"loss-temperature", "loop-teacher", "loop-modes", "choose-check", "verdict-check"},
     ),
-    "tuned_unequally": ({"compare": (re.compile(r".*", re.S), UNEQUAL)}, EXPERIMENT),
+    "turned_the_divergence_and_tuned_unequally": (
+        {
+            "loss": ("log_p.exp() * (log_p - log_q)", "log_q.exp() * (log_q - log_p)"),
+            "compare": (re.compile(r".*", re.S), UNEQUAL),
+        },
+        EXPERIMENT | {"loss-value", "loss-temperature", "loss-shape"},
+    ),
     "called_the_library_and_spoiled_the_svm": (
         {
             "loss": (re.compile(r"    ### BEGIN.*END SOLUTION", re.S), BORROWED),
@@ -474,7 +471,8 @@ WRONG = {
         {"compare-fair"},
     ),
 }
-"""What each changes in the right answer, and the checks that must fail; the experiment runs where it is changed."""
+"""What each changes in the right answer, and the checks that must fail: one part's answer moves no other part's checks.
+The experiment runs where it is changed."""
 
 
 def answered(changes):
@@ -500,6 +498,10 @@ def graded(pack, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("course") / "assignment"
     shutil.copytree(pack / "instructors/assignment", folder)
+    source = folder / "source/vowels/vowels.ipynb"
+    shortened, places = re.subn(r"steps=100\b", "steps=20", source.read_text(encoding="utf-8"))
+    assert places == 2, "the experiment's steps are given once and checked once"
+    source.write_text(shortened, encoding="utf-8")
     page = (BOOK / "for-instructors.md").read_text(encoding="utf-8")
     first, *others = [line.split()[1:] for line in re.findall(r"^nbgrader .*$", page, flags=re.M)]
     assert [first[0], *(command[0] for command in others)] == [
@@ -571,8 +573,8 @@ def test_feedback_says_what_was_wrong_and_quotes_no_hidden_test(graded):
     for student, page in pages.items():
         assert [line for line in hidden if line in page] == [], student
         assert "HIDDEN" not in page
-    assert "temperature 0.5: Scalars are not close!" in pages["forgot_the_factor"]
-    assert "AssertionError: the teacher answers in training mode" in pages["left_the_teacher_training"]
+    assert "temperature 0.5: Scalars are not close!" in pages["slipped_in_three_parts"]
+    assert "AssertionError: the teacher answers in training mode" in pages["slipped_in_three_parts"]
     assert (
         "AssertionError: it calls kdft_lib; write it with torch alone"
         in pages["called_the_library_and_spoiled_the_svm"]
