@@ -132,7 +132,7 @@ def test_the_wheel_brings_all_that_the_book_shows(tmp_path):
 
 
 def test_readmes_ten_lines_run():
-    """A fifth of the steps: what they teach by then is far above chance, and far below the figure that chapters give."""
+    """A fifth of their steps, which are enough to be far above chance."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) <= 10
     code, changed = re.subn(r"\bsteps=400\b", "steps=80", code)
