@@ -226,16 +226,26 @@ def test_nothing_names_a_place_on_the_authors_machine():
 
 @pytest.mark.slow
 def test_a_changed_number_in_a_tagged_output_fails(tmp_path):
-    """On a copy, cut after its first tagged cell."""
-    source = nbformat.read(NOTEBOOKS[0], as_version=4)
-    tagged = next(i for i, cell in enumerate(source.cells) if "nbval-check-output" in cell.metadata.get("tags", []))
-    source.cells = source.cells[: tagged + 1]
+    """On a copy, cut after its first tagged cell, of the notebook that comes to one soonest."""
+
+    def beginning(path):
+        notebook = nbformat.read(path, as_version=4)
+        tagged = next(
+            i for i, cell in enumerate(notebook.cells) if "nbval-check-output" in cell.metadata.get("tags", [])
+        )
+        notebook.cells = notebook.cells[: tagged + 1]
+        return notebook
+
+    def seconds(notebook):
+        return check_notebooks.seconds([cell for cell in notebook.cells if cell.cell_type == "code"])
+
+    source = min(map(beginning, NOTEBOOKS), key=seconds)
     copy = tmp_path / "copy.ipynb"
     nbformat.write(source, copy)
     site = ROOT  # the working tree serves as the wheel does
     passed, log, _ = run_nbval.run(copy, site)
     assert passed, log
-    (output,) = source.cells[tagged].outputs
+    (output,) = source.cells[-1].outputs
     holder, key = (output, "text") if output.output_type == "stream" else (output.data, "text/plain")
     holder[key], changes = re.subn(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), holder[key])
     assert changes == 1
