@@ -39,6 +39,8 @@ def shard(module: nn.Module, device: torch.device, *, close: bool) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()  # FSDP2 cuts no other order in memory
     mesh = init_device_mesh(device.type, (get_world_size(),))
     lists = [part for part in module.modules() if isinstance(part, nn.ModuleList | nn.Sequential)]
     blocks = [block for part in reversed(lists) for block in part if any(True for _ in block.parameters())]
