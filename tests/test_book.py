@@ -60,7 +60,7 @@ def test_notebooks_are_stored_as_they_should_be(path):
 
 
 def test_all_notebooks_together_keep_their_time():
-    assert sum(check_notebooks.seconds(check_notebooks.code(path)) for path in NOTEBOOKS) < 18 * 60
+    assert sum(check_notebooks.seconds(nbformat.read(path, 4)) for path in NOTEBOOKS) < 18 * 60
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -236,10 +236,7 @@ def test_a_changed_number_in_a_tagged_output_fails(tmp_path):
         notebook.cells = notebook.cells[: tagged + 1]
         return notebook
 
-    def seconds(notebook):
-        return check_notebooks.seconds([cell for cell in notebook.cells if cell.cell_type == "code"])
-
-    source = min(map(beginning, NOTEBOOKS), key=seconds)
+    source = min(map(beginning, NOTEBOOKS), key=check_notebooks.seconds)
     copy = tmp_path / "copy.ipynb"
     nbformat.write(source, copy)
     site = ROOT  # the working tree serves as the wheel does
@@ -263,6 +260,35 @@ def test_a_stored_error_without_its_tag_is_found(tmp_path):
     assert "cell 1 stores an error and has no tag raises-exception" in list(
         check_notebooks.problems(tmp_path / "copy.ipynb")
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda cells: cells[1].metadata.tags.remove("exercise"), "among the exercises and has no tag exercise"),
+        (
+            lambda cells: cells[2].metadata.tags.clear(),
+            "among the exercises and has no tag hide-cell and no tag solution",
+        ),
+        (lambda cells: cells[3].metadata.tags.clear(), "among the exercises and has no tag solution"),
+        (lambda cells: cells[4].metadata.tags.append("solution"), "not among the exercises and has the tag solution"),
+        (lambda cells: cells[3].update(source="So.\n\n**2 (easy).** And?"), "goes on with another exercise"),
+        (lambda cells: cells[1].update(source="**2 (easy).** Ask."), "its exercises are numbered [2]"),
+        (lambda cells: cells.pop(0), "its exercises are numbered []"),
+    ],
+)
+def test_an_exercise_without_its_tags_is_found(change, said):
+    text, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    cells = [
+        text("## Exercises"),
+        text("**1 (easy).** Ask.", metadata={"tags": ["exercise"]}),
+        code("x = 1", metadata={"tags": ["hide-cell", "solution"]}),
+        text("Because.", metadata={"tags": ["solution"]}),
+        text("## Further reading", metadata={"tags": []}),
+    ]
+    assert list(check_notebooks.problems_of_exercises(cells)) == []
+    change(cells)
+    assert any(said in problem for problem in check_notebooks.problems_of_exercises(cells))
 
 
 def test_broken_links_of_a_site_are_found(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,11 +13,13 @@ import nbformat
 
 BOOK = Path(__file__).parents[1] / "book"
 MOST_SECONDS = 90
+EXERCISE = re.compile(r"^\*\*(\d+) \((?:easy|medium|open)\)\.\*\* ", re.M)
 
 
 def problems(path: Path) -> Iterator[str]:
     """What is wrong with a notebook, a sentence each."""
-    cells = code(path)
+    notebook = nbformat.read(path, as_version=4)
+    cells = code(notebook)
     counts = [cell.execution_count for cell in cells]
     if counts != list(range(1, len(cells) + 1)):
         yield f"it was not run from top to bottom: execution counts are {counts}"
@@ -33,16 +36,43 @@ def problems(path: Path) -> Iterator[str]:
             yield f"cell {number} shows a figure without alt text (metadata mystnb.image.alt)"
         if len(cell.source.splitlines()) > 20:
             yield f"cell {number} has {len(cell.source.splitlines())} lines; 20 is the most"
-    spent = seconds(cells)
+    yield from problems_of_exercises(notebook.cells)
+    spent = seconds(notebook)
     if spent is None:
         yield "it stores no timings; execute it with `make notebooks`"
     elif spent > MOST_SECONDS:
         yield f"it took {spent:.0f} s; {MOST_SECONDS} is the most"
 
 
-def code(path: Path) -> list[Any]:
+def code(notebook: Any) -> list[Any]:
     """A notebook's cells of code."""
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def problems_of_exercises(cells: list[Any]) -> Iterator[str]:
+    """From the heading "Exercises" to the next one, each cell is an exercise or belongs to a solution, by its tag: what
+    students get goes by these tags."""
+    inside, numbers = False, []
+    for place, cell in enumerate(cells, 1):
+        named = f"cell {place} of all, {cell.source[:30]!r},"
+        tags, heading = set(cell.metadata.get("tags", [])), re.search("^## ", cell.source, flags=re.M)
+        if cell.cell_type == "markdown" and heading:
+            inside = cell.source.endswith("## Exercises")
+        elif inside:
+            begins = EXERCISE.match(cell.source)
+            numbers += [int(begins[1])] if begins else []
+            wanted = (
+                {"exercise"} if begins else {"solution"} if cell.cell_type == "markdown" else {"solution", "hide-cell"}
+            )
+            if missing := wanted - tags:
+                yield f"{named} is among the exercises and has no tag {' and no tag '.join(sorted(missing))}"
+            if EXERCISE.search(cell.source, 1):
+                yield f"{named} goes on with another exercise; give each a cell of its own"
+            continue
+        if extra := tags & {"exercise", "solution"}:
+            yield f"{named} is not among the exercises and has the tag {' and '.join(sorted(extra))}"
+    if numbers != list(range(1, len(numbers) + 1)) or not numbers:
+        yield f"its exercises are numbered {numbers}"
 
 
 def shows_figure(cell: Any) -> bool:
@@ -51,8 +81,9 @@ def shows_figure(cell: Any) -> bool:
     )
 
 
-def seconds(cells: list[Any]) -> float | None:
+def seconds(notebook: Any) -> float | None:
     """From the first cell's start to the last cell's end, by the stored timings."""
+    cells = code(notebook)
     if not cells or not all("execution" in cell.metadata for cell in cells):
         return None
     started = cells[0].metadata["execution"]["iopub.execute_input"]

@@ -24,26 +24,25 @@ from check_notebooks import seconds
 from check_pages import pages
 from course_plan import plan
 from course_slides import slides
+from nbconvert.preprocessors import ClearMetadataPreprocessor, ClearOutputPreprocessor, TagRemovePreprocessor
 from pybtex.database import parse_file
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "course"
 PACK = ROOT / "_build" / "course" / "kdft-course"
-SOLUTION = "hide-cell"
-EXERCISE = re.compile(r"\*\*(\d+) \((easy|medium|open)\)\.\*\*")
-PIECE = re.compile(r"^(?=## |\*\*\d+ \(\w+\)\.\*\*)", re.M)
+LEVEL = re.compile(r"\*\*\d+ \((\w+)\)\.\*\* ")
 LICENCES = ("LICENSE", "LICENSE-TEXT")
 
 
 @dataclass
 class Chapter:
-    """A notebook of the book, and what of it goes to whom."""
+    """A notebook of the book, and what of it goes to whom.
+
+    Among the exercises a cell is tagged ``exercise`` or ``solution``: its code, what announces it, and what is learned
+    from it.
+    """
 
     path: Path
-
-    @functools.cached_property
-    def cells(self) -> list[Any]:
-        return list(nbformat.read(self.path, as_version=4).cells)
 
     @property
     def name(self) -> str:
@@ -57,101 +56,68 @@ class Chapter:
     def title(self) -> str:
         return str(self.cells[0].source).split("\n")[0].removeprefix("# ")
 
-    @functools.cached_property
-    def parts(self) -> tuple[list[Any], list[Any]]:
-        """The cells for students, and those of the solutions.
+    def read(self) -> Any:
+        return nbformat.read(self.path, as_version=4)
 
-        In the section "Exercises" an exercise begins with its number and level. The code under it that is
-        folded (``hide-cell``) is its solution, and so is the text after that, up to the next exercise.
-        """
-        students: list[Any] = []
-        solutions: list[Any] = []
-        place = "chapter"
-        for cell in self.cells:
-            if cell.cell_type == "code":
-                if place == "chapter":
-                    students.append(cell)
-                elif SOLUTION in cell.metadata.get("tags", []):
-                    solutions.append(cell)
-                    place = "solution"
-                else:
-                    first = cell.source.split("\n")[0]
-                    raise ValueError(f"{self.path.name}: code among the exercises has no tag {SOLUTION}: {first}")
-                continue
-            for piece in filter(str.strip, PIECE.split(cell.source)):
-                if piece.startswith("## "):
-                    place = "exercises" if piece.startswith("## Exercises") else "chapter"
-                elif EXERCISE.match(piece):
-                    place = "exercise"
-                text = piece.strip()
-                if place in ("exercise", "solution"):
-                    solutions.append(nbformat.v4.new_markdown_cell(text))
-                if place != "solution":
-                    students.append(nbformat.v4.new_markdown_cell(unannounced(text) if place == "exercise" else text))
-                if place == "exercise":
-                    students.append(nbformat.v4.new_code_cell("# your answer"))
-        return students, solutions
+    @functools.cached_property
+    def cells(self) -> list[Any]:
+        """Those that students get."""
+        return list(TagRemovePreprocessor(remove_cell_tags={"solution"}).preprocess(self.read(), {})[0].cells)
 
     def students_version(self) -> Any:
-        """Without outputs, solutions and the link to both."""
-        cells = [
-            nbformat.v4.new_code_cell(cell.source, metadata=kept_tags(cell))
-            if cell.cell_type == "code"
-            else nbformat.v4.new_markdown_cell(readable(re.sub(r"\[Open in Colab\]\(\S+\) · ", "", cell.source)))
-            for cell in self.parts[0]
-        ]
-        return notebook(cells)
+        """Without outputs, solutions and the link to both; with a cell to answer in under each exercise."""
+        given = notebook([])
+        for cell in copy.deepcopy(self.cells):
+            if cell.cell_type == "markdown":
+                cell.source = readable(re.sub(r"\[Open in Colab\]\(\S+\) · ", "", cell.source))
+            given.cells.append(cell)
+            if tagged(cell, "exercise"):
+                given.cells.append(nbformat.v4.new_code_cell("# your answer"))
+        kept = ClearMetadataPreprocessor(clear_notebook_metadata=False, preserve_cell_metadata_mask={"tags"})
+        return ClearOutputPreprocessor().preprocess(kept.preprocess(given, {})[0], {})[0]
 
     def solutions(self) -> Any:
         """Each exercise with its solution, outputs included."""
         head = f"# Solutions: {self.title}\n\nThe code goes on from the chapter's own cells."
-        cells = [nbformat.v4.new_markdown_cell(head)]
-        for cell in self.parts[1]:
-            new = copy.deepcopy(cell)
-            new.metadata = {}
+        cells = [cell for cell in self.read().cells if tagged(cell, "exercise") or tagged(cell, "solution")]
+        for cell in cells:
+            cell.metadata = {}
             if cell.cell_type == "markdown":
-                new.source = readable(cell.source)
-            cells.append(new)
-        return notebook(cells)
+                cell.source = readable(cell.source)
+        return notebook([nbformat.v4.new_markdown_cell(head), *cells])
 
     @property
     def words(self) -> int:
         """Of the prose that students read."""
-        return sum(len(cell.source.split()) for cell in self.parts[0] if cell.cell_type == "markdown")
+        return sum(len(cell.source.split()) for cell in self.cells if cell.cell_type == "markdown")
 
     @property
     def lines(self) -> int:
         """Of the code that students read."""
-        code = [cell.source for cell in self.parts[0] if cell.cell_type == "code"]
+        code = [cell.source for cell in self.cells if cell.cell_type == "code"]
         return sum(bool(line.strip()) for source in code for line in source.splitlines())
 
     @property
     def seconds(self) -> float:
         """Of the stored run."""
-        spent = seconds([cell for cell in self.cells if cell.cell_type == "code"])
+        spent = seconds([cell for cell in self.read().cells if cell.cell_type == "code"])
         if spent is None:
             raise ValueError(f"{self.path.name} stores no timings; execute it with `make notebooks`")
         return spent
 
-    @property
+    @functools.cached_property
     def exercises(self) -> list[tuple[str, str]]:
         """Level and text of each."""
-        texts = [cell.source for cell in self.parts[0] if cell.cell_type == "markdown"]
-        return [(found[2], text[found.end() :].strip()) for text in texts if (found := EXERCISE.match(text))]
+        texts = [cell.source for cell in self.cells if tagged(cell, "exercise")]
+        return [(found[1], text[found.end() :]) for text in texts if (found := LEVEL.match(text))]
 
     @property
     def levels(self) -> Counter[str]:
         return Counter(level for level, _ in self.exercises)
 
 
-def kept_tags(cell: Any) -> dict[str, Any]:
-    """A cell that is meant to fail does not stop the others."""
-    return {"tags": ["raises-exception"]} if "raises-exception" in cell.metadata.get("tags", []) else {}
-
-
-def unannounced(text: str) -> str:
-    """Without a last sentence that announces the folded code, such as "One seed as a start:"."""
-    return re.sub(r"(?<=[.?!]) [^.?!]*:$", "", text)
+def tagged(cell: Any, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
 
 
 def notebook(cells: list[Any]) -> Any:

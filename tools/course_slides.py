@@ -31,7 +31,7 @@ class Chapter(Protocol):
     def title(self) -> str: ...
 
     @property
-    def parts(self) -> tuple[list[Any], list[Any]]: ...
+    def cells(self) -> list[Any]: ...
 
 
 def pictures(cell: Any) -> Iterator[tuple[str, bytes]]:
@@ -88,7 +88,7 @@ def heading_of(text: str) -> str | None:
 
 def deck(chapter: Chapter, folder: Path, plain: Callable[[str], str]) -> str:
     """The slides of one chapter, as text for Sphinx; its figures are written beside it."""
-    cells = chapter.parts[0]
+    cells = chapter.cells
     claim = cells[0].source.split("\n\n")[1]
     heading = chapter.title
     made = [f"---\norphan: true\n---\n\n# {heading}\n\n{plain(claim)}"]

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import check_notebooks
+import nbformat
 
 ROOT = Path(__file__).parents[1]
 AT_ONCE = 2
@@ -42,7 +43,7 @@ def install_wheel(folder: Path) -> Path:
 
 def shares(notebooks: Sequence[Path], count: int) -> list[list[Path]]:
     """The notebooks dealt out by their stored times, the longest first, to whoever has the least to do."""
-    spent = {notebook: check_notebooks.seconds(check_notebooks.code(notebook)) or 0.0 for notebook in notebooks}
+    spent = {notebook: check_notebooks.seconds(nbformat.read(notebook, 4)) or 0.0 for notebook in notebooks}
     dealt: list[list[Path]] = [[] for _ in range(count)]
     for notebook in sorted(spent, key=spent.__getitem__, reverse=True):
         min(dealt, key=lambda share: sum(map(spent.__getitem__, share))).append(notebook)
