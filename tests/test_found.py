@@ -370,6 +370,15 @@ def test_the_links_are_checked_every_week():
     assert workflow[True]["schedule"]
 
 
+def test_newer_releases_of_pinned_themes_are_tried_every_week():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pinned = sorted(entry.split("==")[0] for entry in extras["book"] if "==" in entry)
+    workflow = yaml.safe_load((ROOT / ".github/workflows/weekly.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run") for step in workflow["jobs"]["themes"]["steps"]]
+    assert pinned == ["pydata-sphinx-theme", "sphinx-book-theme"]
+    assert steps[-2:] == [f".venv/bin/pip install --upgrade {' '.join(pinned)}", "make book test-site"]
+
+
 def test_the_published_site_has_its_history_and_its_print():
     steps = yaml.safe_load((ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8"))["jobs"]["build"]["steps"]
     assert steps[0]["with"]["fetch-depth"] == 0
