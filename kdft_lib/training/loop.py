@@ -121,7 +121,7 @@ def fit(
                 run.record_step(epoch, _train_step(run, parts, settings.clip_norm))
                 if settings.callbacks:
                     tell(run, "on_step_end", epoch)
-                if run.is_checkpoint_due():
+                if settings.checkpoint_every is not None and run.is_checkpoint_due(settings.checkpoint_every):
                     run.checkpoints.write(run)
             run.synchronize_buffers()
             with run.averaged():

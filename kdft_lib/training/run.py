@@ -216,10 +216,9 @@ class Run:
         if self.record.writer is not None:
             self.record.log("train", {"lr": rate, **losses}, self.step)
 
-    def is_checkpoint_due(self) -> bool:
+    def is_checkpoint_due(self, every: int) -> bool:
         """Whether one is wanted in the middle of an epoch, at this step."""
-        every, over = self.settings.checkpoint_every, self.record.history.stopped or self.step == self._last_step
-        return every is not None and self.step % every == 0 and not over
+        return self.step % every == 0 and self.step < self._last_step and not self.record.history.stopped
 
     def _totals(self, counts: Sequence[Totals]) -> Totals:
         """What a mean is over: counts for the whole step, all parts and processes together. Labels of transfer data
