@@ -290,8 +290,6 @@ CASES = {
     "relations of other samples": lambda: losses.rkd_angle_loss(torch.zeros(2, 3), torch.zeros(3, 3)),
     "relations of one": lambda: SimilarityPreserving(deep(), "0", "0")(deep(), ONE),
     "distances of one": lambda: RKD(deep(), "0", "0")(deep(), ONE),
-    "second derivative": lambda: _second_derivative(losses.soft_target_loss),
-    "second derivative of DIST": lambda: _second_derivative(losses.dist_loss),
     "second derivative of angles": lambda: _second_derivative(losses.rkd_angle_loss),
     "DIST of one": lambda: DIST(net())(net(), ONE),
     "normalisation of one": lambda: run(NORMALISED, data=DATA, batch_size=1),

@@ -17,6 +17,7 @@ from kdft_lib.losses import (
     attention_transfer_loss,
     cosine_loss,
     dist_loss,
+    divergences,
     dkd_loss,
     hard_target_loss,
     hint_loss,
@@ -29,6 +30,7 @@ from kdft_lib.losses import (
     soft_target_loss,
     standardize_logits,
 )
+from kdft_lib.losses.divergences import LARGE, rowwise
 
 SHAPES = [(5, 10), (1, 3), (7, 2), (2, 6, 11), (3, 1000), (4,), (700, 400)]
 TEMPERATURES = [0.5, 1.0, 4.0, 20.0]
@@ -162,12 +164,153 @@ def test_a_second_backward_pass_gives_the_same_gradient():
         torch.testing.assert_close(first, again)
 
 
+PLAIN = {
+    **{name: loss for name, (loss, _) in LOGIT_LOSSES.items()},
+    "dist": dist_loss,
+}
+SIZES = {"formula": 1 << 40, "blocks": 0}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_losses_have_a_second_derivative(name):
+    loss = PLAIN[name]
+    student, teacher = pair((3, 5), dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(lambda logits: loss(logits, teacher), student.requires_grad_())
+    if name in TEMPERED:  # Blocks keep a gradient only; a second derivative goes through the formula.
+        kind, more = divergence_of(name, student)
+        hessians = [
+            torch.autograd.functional.hessian(
+                lambda logits, large=large: rowwise(kind, logits, teacher, 2.0, *more, large=large).sum(), student
+            )
+            for large in SIZES.values()
+        ]
+        torch.testing.assert_close(*hessians)
+
+
 def test_no_second_derivative_is_an_error_not_a_zero():
     student, teacher = pair((4, 3))
     student.requires_grad_()
-    for loss in (*(loss for loss, _ in TEMPERED.values()), dist_loss, rkd_angle_loss):
-        with pytest.raises(RuntimeError, match="no second derivative; leave create_graph=True out"):
-            torch.autograd.grad(loss(student, teacher), student, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative; leave create_graph=True out"):
+        torch.autograd.grad(rkd_angle_loss(student, teacher), student, create_graph=True)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("name", PLAIN)
+def test_losses_can_be_transformed(name, temperature):
+    """``torch.func.grad``, and ``vmap`` over several batches, or over samples where there is no batch to relate."""
+    loss = functools.partial(
+        PLAIN[name], **({"temperature": temperature} if name in TEMPERED or name == "dist" else {})
+    )
+    students, teachers = pair((3, 6, 5))
+    expected = [value_and_gradient(loss, *logits) for logits in zip(students, teachers, strict=True)]
+    torch.testing.assert_close(torch.func.grad(loss)(students[0], teachers[0]), expected[0][1])
+    values, slopes = (torch.stack(column) for column in zip(*expected, strict=True))
+    torch.testing.assert_close(torch.vmap(loss)(students, teachers), values)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(loss))(students, teachers), slopes)
+    hessian = torch.func.hessian(loss)(students[0].double(), teachers[0].double())
+    reference = torch.autograd.functional.hessian(
+        lambda student: loss(student, teachers[0].double()), students[0].double()
+    )
+    torch.testing.assert_close(hessian, reference)
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_many_logits_can_be_transformed_too(name):
+    student, teacher = pair((70, 1000))
+    assert student.numel() > LARGE
+    loss, _ = TEMPERED[name]
+    torch.testing.assert_close(
+        torch.func.grad(loss)(student, teacher), value_and_gradient(loss, student, teacher)[1], rtol=1e-4, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_losses_compile_to_one_graph(name):
+    student, teacher = pair((6, 5))
+    teacher[0, 1] = student[0, 1] = -math.inf
+    compiled = torch.compile(PLAIN[name], fullgraph=True, backend="aot_eager")
+    expected = value_and_gradient(PLAIN[name], student, teacher)
+    torch.testing.assert_close(value_and_gradient(compiled, student, teacher), expected)
+
+
+def divergence_of(name, logits):
+    """What a loss of ``TEMPERED`` calls, and what else it gives it."""
+    targets = targets_for(logits)
+    return {
+        "soft": (divergences.FORWARD_KL, ()),
+        "reverse": (divergences.REVERSE_KL, ()),
+        "jensen shannon": (divergences.JENSEN_SHANNON, (0.3,)),
+        "decoupled": (divergences.DECOUPLED, (targets, 0.7, 3.0)),
+    }[name]
+
+
+@pytest.mark.parametrize("large", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("name", TEMPERED)
+def test_formulas_and_blocks_are_exact(name, temperature, dtype, large):
+    """The mean within 2e-5, a row within 1e-6 · T², of what one class costs at most."""
+    for shape in ((300, 2), (300, 3), (200, 10), (64, 100), (2, 3, 7)):
+        student, teacher = pair(shape, dtype=dtype)
+        kind, more = divergence_of(name, student)
+        loss = functools.partial(by_rows, kind, temperature, more, large)
+        values, gradient = value_and_gradient(loss, student, teacher)
+        expected, slope = value_and_gradient(TEMPERED[name][1], student.double(), teacher.double(), temperature)
+        if dtype == torch.float64:
+            torch.testing.assert_close(values, expected, **DOUBLE)
+            torch.testing.assert_close(gradient, slope, **DOUBLE)
+            continue
+        weight = 3 if name == "decoupled" else 1
+        torch.testing.assert_close(values.double(), expected, rtol=1e-6, atol=weight * 1e-6 * temperature**2)
+        torch.testing.assert_close(values.double().mean(), expected.mean(), **FINE)
+        torch.testing.assert_close(gradient.double(), slope, **FINE)
+
+
+def by_rows(kind, temperature, more, large, student, teacher, **keywords):
+    return rowwise(kind, student, teacher, temperature, *more, large=large, **keywords)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", ["saturated", "saturated alike", "masked", "masked and saturated", "constant"])
+@pytest.mark.parametrize("name", TEMPERED)
+def test_blocks_of_awkward_logits_are_those_of_the_formula(name, case, dtype):
+    student, teacher = (logits.to(dtype).repeat(3, 1) for logits in AWKWARD[case])
+    kind, more = divergence_of(name, torch.zeros(3, 3))
+    more = [value[: len(student)] if isinstance(value, torch.Tensor) else value for value in more]
+    student, teacher = student[:3], teacher[:3]
+    for temperature in (1.0, 4.0):
+        formula, blocks = (
+            value_and_gradient(functools.partial(by_rows, kind, temperature, more, large), student, teacher)
+            for large in SIZES.values()
+        )
+        assert blocks[0].isfinite().all()
+        assert blocks[1].isfinite().all()
+        torch.testing.assert_close(blocks[0], formula[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            blocks[1], formula[1], **({} if dtype.itemsize == 2 else {"rtol": 1e-5, "atol": 1e-5})
+        )
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_blocks_take_what_formulas_take(name):
+    """A mask beside anything, classes masked on one side, and not a number."""
+    student, teacher = pair((4, 5))
+    kind, more = divergence_of(name, student)
+    loss = functools.partial(by_rows, kind, 2.0, more)
+    mask = torch.tensor([True, False, True, False])
+    student[1], teacher[3] = math.nan, math.inf
+    formula, blocks = (
+        value_and_gradient(functools.partial(loss, large, mask=mask), student, teacher) for large in SIZES.values()
+    )
+    torch.testing.assert_close(blocks, formula)
+    assert (blocks[0][~mask] == 0).all()
+    assert (blocks[1][~mask] == 0).all()
+    student, teacher = pair((4, 5))
+    student[0, 3] = teacher[2, 4] = -math.inf
+    formula, blocks = (loss(large, student, teacher) for large in SIZES.values())
+    torch.testing.assert_close(blocks, formula)
+    student[1, 2] = math.nan
+    assert loss(0, student, teacher)[1].isnan()
 
 
 def test_values_worked_by_hand():
@@ -558,7 +701,7 @@ def test_divergences_keep_little_beside_the_gradient(name):
     from torch.profiler import ProfilerActivity, profile
 
     loss, _ = TEMPERED[name]
-    for shape, temperature in (((1024, 8000), 4.0), ((256, 1000), 20.0)):
+    for shape, temperature in (((1024, 8000), 4.0), ((256, 4000), 20.0)):
         student, teacher = pair(shape)
         student.requires_grad_()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -568,9 +711,9 @@ def test_divergences_keep_little_beside_the_gradient(name):
             if event.name() == "[memory]":
                 held += event.nbytes()
                 peak = max(peak, held)
-        beyond = (peak - student.nbytes) / student.nbytes
-        print(f"\n{shape}: {beyond:.3f} of the logits beyond the gradient")
-        assert 0 < beyond <= 0.25
+        beyond = peak - student.nbytes
+        print(f"\n{shape}: {beyond / student.nbytes:.3f} of the logits beyond the gradient")
+        assert 0 < beyond <= 1.1 * 2**20
 
 
 # Features ------------------------------------------------------------------------------------------

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from kdft_lib.losses import rows
-from kdft_lib.losses.checks import positive, wide_pair
+from kdft_lib.losses.checks import check_weights, logit_pair, positive, readable
 
 
 def dist_loss(
@@ -46,97 +42,64 @@ def dist_loss(
         >>> dist_loss(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
         tensor(3.)
     """
-    student, teacher = wide_pair(student_logits, teacher_logits)
+    student, teacher = logit_pair(student_logits, teacher_logits)
+    check_weights(inter_weight=inter_weight, intra_weight=intra_weight)
     student, teacher = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
-    for name, weight in (("inter_weight", inter_weight), ("intra_weight", intra_weight)):
-        if not (weight >= 0 and math.isfinite(weight)):
-            raise ValueError(f"{name} is {weight}; it must be 0 or more and finite")
     if len(student) < 2:
         raise ValueError(
             "student_logits holds one sample; DIST correlates over a batch and needs two or more: raise batch_size"
         )
-    return _Correlations.apply(student, teacher, (inter_weight, intra_weight), positive("temperature", temperature))
+    return relations(student, teacher, inter_weight, intra_weight, positive("temperature", temperature))
 
 
-class _Correlations(torch.autograd.Function):
-    """DIST's two mean correlations with their gradient: that of ρ is (ŷ − ρ x̂) / ‖x‖, x̂ and ŷ centred and
-    of norm 1, and the softmax takes it back to the logits."""
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, weights: tuple[float, float], temperature: float) -> Tensor:
-        found = _quick(student, teacher, weights, temperature)
-        value, slope = _wide(student, teacher, weights, temperature) if found is None else found
-        ctx.save_for_backward(slope)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("this loss has no second derivative; leave create_graph=True out")
-        return upstream[0] * ctx.saved_tensors[0], None, None, None
+def relations(student: Tensor, teacher: Tensor, inter_weight: float, intra_weight: float, temperature: float) -> Tensor:
+    """DIST of logits ``(N, C)``; the teacher's are constants, and nothing is checked."""
+    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    student, teacher = student.to(dtype), teacher.detach().to(dtype)
+    if temperature != 1:
+        student, teacher = student * (1 / temperature), teacher * (1 / temperature)
+    value = None
+    if student.dtype == torch.float32 and readable(student):
+        value = _from_sums(student.softmax(1), teacher.softmax(1), inter_weight, intra_weight)
+    if value is None:
+        q, p = (wider(logits).softmax(1) for logits in (student, teacher))
+        inter, intra = (_correlations(q, p, dim).mean() for dim in (1, 0))
+        value = (inter_weight * (1 - inter) + intra_weight * (1 - intra)).to(student.dtype)
+    return value if temperature == 1 else value * temperature**2
 
 
-def _quick(
-    student: Tensor, teacher: Tensor, weights: tuple[float, float], temperature: float
-) -> tuple[Tensor, Tensor] | None:
-    """Value and gradient from sums of products, in the precision at hand; ``None`` where a row or a column
-    varies so little, or is so small, that this would lose digits, and on a GPU, which would have to be waited for
-    to tell."""
-    if student.device.type != "cpu":
-        return None
-    samples, classes = student.shape
-    q, p = (logits.mul(1 / temperature).softmax(1) for logits in (student, teacher))
-    squares = q * q, p * p, q * p
-    columns = q.sum(0), p.sum(0)
-    rows_q, rows_p, rows_both = (product.sum(1) - 1 / classes for product in squares)
-    sums = [product.sum(0) for product in squares]
-    columns_q, columns_p = (
-        total.addcmul(column, column, value=-1 / samples) for total, column in zip(sums, columns, strict=False)
+def _from_sums(q: Tensor, p: Tensor, inter_weight: float, intra_weight: float) -> Tensor | None:
+    """The loss from sums of squares and products, ``None`` where a row or a column hardly varies."""
+    samples, classes = q.shape
+    squares_q, squares_p, products, sums_q, sums_p = q.square(), p.square(), q * p, q.sum(0), p.sum(0)
+    across_q, across_p, down_q, down_p = squares_q.sum(1), squares_p.sum(1), squares_q.sum(0), squares_p.sum(0)
+    rows_q, rows_p, rows = across_q - 1 / classes, across_p - 1 / classes, products.sum(1) - 1 / classes
+    columns_q = down_q.addcmul(sums_q, sums_q, value=-1 / samples)
+    columns_p = down_p.addcmul(sums_p, sums_p, value=-1 / samples)
+    columns = products.sum(0).addcmul(sums_q, sums_p, value=-1 / samples)
+    with torch.no_grad():
+        # A variance is rounded by 6e-8 of the squares: where it is a fiftieth of them, by 3e-6 of itself. Its gradient
+        # needs its power of −3/2, which float32 holds from 1e-25 on.
+        total = torch.cat([across_q, across_p, down_q, down_p]).add_(1e-22)
+        if not torch.cat([rows_q, rows_p, columns_q, columns_p]).div_(total).min().item() > 0.02:
+            return None
+    inter = torch.dot(rows * rows_q.rsqrt(), rows_p.rsqrt_().mul_(inter_weight / samples))
+    intra = torch.dot(columns * columns_q.rsqrt(), columns_p.rsqrt_().mul_(intra_weight / classes))
+    return (inter_weight + intra_weight) - (inter + intra)
+
+
+def _correlations(q: Tensor, p: Tensor, dim: int) -> Tensor:
+    """Pearson's ρ along a dimension; of what varies within rounding, 1 or 0."""
+    x, y = (values - values.mean(dim, keepdim=True) for values in (q, p))
+    squares_x, squares_y = x.square().sum(dim), y.square().sum(dim)
+    rounding = (4 * torch.finfo(q.dtype).eps) ** 2
+    still_x, still_y = squares_x <= rounding * q.square().sum(dim), squares_y <= rounding * p.square().sum(dim)
+    x_scale, y_scale = (
+        s.masked_fill(still, torch.inf).rsqrt() for s, still in ((squares_x, still_x), (squares_y, still_y))
     )
-    columns_both = sums[2].addcmul(*columns, value=-1 / samples)
-    varied = torch.cat([rows_q * classes, rows_p * classes, columns_q / sums[0], columns_p / sums[1]])
-    if not (varied.amin().item() > 0.02 and torch.cat(columns).amin().item() > 1e-15):
-        return None
-    inverse_q, inverse_p = rows_q.rsqrt(), rows_p.rsqrt()
-    inter = rows_both * inverse_q * inverse_p
-    inverse_cq, inverse_cp = columns_q.rsqrt(), columns_p.rsqrt()
-    intra = columns_both * inverse_cq * inverse_cp
-    value = weights[0] * (1 - inter.mean()) + weights[1] * (1 - intra.mean())
-    # The gradient of −ρ is ρ x / ‖x‖² − y / (‖x‖ ‖y‖), along rows and along columns.
-    along, across = weights[0] / samples, weights[1] / classes
-    of_p = -across * inverse_cq * inverse_cp
-    of_q = across * intra * inverse_cq.square()
-    slope = ((-along * inverse_q * inverse_p).unsqueeze(1) + of_p).mul_(p)
-    slope.addcmul_((along * inter * inverse_q.square()).unsqueeze(1) + of_q, q)
-    slope.sub_((of_p * columns[1] + of_q * columns[0]) / samples)
-    slope.sub_((slope * q).sum(1, keepdim=True)).mul_(q).mul_(temperature)
-    return value * temperature**2, slope
+    return ((x * y).sum(dim) * x_scale * y_scale).masked_fill(still_x & still_y, 1.0)
 
 
-def _wide(student: Tensor, teacher: Tensor, weights: tuple[float, float], temperature: float) -> tuple[Tensor, Tensor]:
-    """The same in float64, centred first, whatever the probabilities are."""
-    q, p = (rows.wider(logits).div(temperature).softmax(-1) for logits in (student, teacher))
-    value, slope = torch.zeros((), dtype=q.dtype, device=q.device), torch.zeros_like(q)
-    for weight, dim in zip(weights, (1, 0), strict=True):
-        if weight:
-            correlation, gradient = _correlation(q, p, dim)
-            value += weight * (1 - correlation.mean())
-            slope.sub_(gradient.mul_(weight / correlation.numel()))
-    slope.sub_(torch.linalg.vecdot(slope, q).unsqueeze(-1)).mul_(q).mul_(temperature)
-    return value.mul_(temperature**2).to(student.dtype), slope.to(student.dtype)
-
-
-def _correlation(student: Tensor, teacher: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Pearson's ρ along a dimension, and its gradient with respect to the student."""
-    x, y = (values - values.mean(dim, keepdim=True) for values in (student, teacher))
-    x_norm, y_norm = (values.norm(dim=dim, keepdim=True) for values in (x, y))
-    rounding = 4 * torch.finfo(x.dtype).eps
-    still_x, still_y = (
-        norm <= rounding * values.norm(dim=dim, keepdim=True) for norm, values in ((x_norm, student), (y_norm, teacher))
-    )
-    x_scale = x_norm.masked_fill(still_x, torch.inf).reciprocal_()
-    x.mul_(x_scale)
-    y.mul_(y_norm.masked_fill_(still_y, torch.inf).reciprocal_())
-    correlation = (x * y).sum(dim, keepdim=True)
-    gradient = y.sub_(x.mul_(correlation)).mul_(x_scale)
-    return correlation.masked_fill_(still_x & still_y, 1.0), gradient
+def wider(tensor: Tensor) -> Tensor:
+    """In float64, where the device has it."""
+    return tensor if tensor.device.type == "mps" else tensor.double()

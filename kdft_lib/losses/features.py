@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdft_lib.losses.checks import Reduction, reduced
-from kdft_lib.losses.rows import wider
+from kdft_lib.losses.dist import wider
 
 
 def hint_loss(student_features: Tensor, teacher_features: Tensor, *, reduction: Reduction = "mean") -> Tensor:

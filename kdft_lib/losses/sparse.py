@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kdft_lib.losses import rows
+from kdft_lib.losses import divergences
 from kdft_lib.losses.checks import readable
 
 Answers: TypeAlias = Tensor | Mapping[str, Tensor]
@@ -32,12 +32,17 @@ _AT_ONCE = 1 << 17
 
 
 def divergence(
-    kernel: rows.Kernel, student: Tensor, answers: Mapping[str, Tensor], temperature: float, mask: Tensor | None
+    kind: divergences.Divergence,
+    student: Tensor,
+    answers: Mapping[str, Tensor],
+    temperature: float,
+    mask: Tensor | None,
+    *more: float,
 ) -> Tensor:
-    """The kernel's values times T² on what is known, ``(...)``, 0 where the mask does not count."""
+    """The divergence's values times T² on what is known, ``(...)``, 0 where the mask does not count."""
     check(student, answers)
     answers = {name: column.detach() for name, column in answers.items()}
-    if "bucket" not in answers and kernel is not rows.forward_kl:
+    if "bucket" not in answers and kind is not divergences.FORWARD_KL:
         raise ValueError(
             "teacher_logits keeps a few classes of each answer, from which forward KL alone is found; keep the"
             ' others as one, compress(logits, top_k, rest="bucket"), or all classes'
@@ -50,11 +55,11 @@ def divergence(
     kept, others, spread = _pooled(student, answers["indices"], temperature, mask)
     theirs = answers["values"]
     if "bucket" in answers:
-        values = _between(kernel, (kept, others), (theirs, answers["bucket"]), temperature)
+        values = _between(kind, (kept, others), (theirs, answers["bucket"]), temperature, *more)
     elif "even" in answers:
         count = max(student.shape[-1] - theirs.shape[-1], 1)
         rest = answers["even"].to(kept.dtype) + temperature * math.log(count)
-        values = _between(kernel, (kept, others), (theirs, rest), temperature)
+        values = _between(kind, (kept, others), (theirs, rest), temperature)
         mass = (torch.cat([theirs, rest], -1) / temperature).softmax(-1)[..., -1:]
         values = values + temperature**2 * (mass * spread.masked_fill(mass == 0, 0.0)).squeeze(-1)
     else:
@@ -102,12 +107,14 @@ def check_classes(classes: int, answers: Mapping[str, Tensor]) -> None:
 
 
 def _between(
-    kernel: rows.Kernel, student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], temperature: float
+    kind: divergences.Divergence,
+    student: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    temperature: float,
+    *more: float,
 ) -> Tensor:
     """A divergence between distributions over the kept classes and all others as one."""
-    return rows.divergence(
-        kernel, torch.cat(student, -1), torch.cat(teacher, -1), temperature=temperature, reduce=False
-    )
+    return divergences.rowwise(kind, torch.cat(student, -1), torch.cat(teacher, -1), temperature, *more)
 
 
 def _log_probabilities(kept: Tensor, others: Tensor, indices: Tensor) -> Tensor:

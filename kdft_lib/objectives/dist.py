@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from kdft_lib import losses
 from kdft_lib.data import Batch
-from kdft_lib.losses.checks import positive
+from kdft_lib.losses.checks import check_weights, matches, positive
+from kdft_lib.losses.dist import relations
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
 from kdft_lib.objectives.processes import everywhere
@@ -55,16 +56,19 @@ class DIST(LogitObjective):
     ):
         super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
         self.temperature = positive("temperature", temperature)
+        check_weights(inter_weight=inter_weight, intra_weight=intra_weight)
         self.inter_weight, self.intra_weight = inter_weight, intra_weight
 
     def divergence(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         mask = batch.get("mask")
         if mask is not None:
             student_logits, teacher_logits = student_logits[mask], teacher_logits[mask]
-        return losses.dist_loss(
-            everywhere(student_logits.flatten(0, -2)), everywhere(teacher_logits.flatten(0, -2)),
-            self.inter_weight, self.intra_weight, self.temperature,
-        )  # fmt: skip
+        student_logits, teacher_logits = (
+            everywhere(student_logits.flatten(0, -2)),
+            everywhere(teacher_logits.flatten(0, -2)),
+        )
+        loss = relations if matches(teacher_logits, student_logits) and len(student_logits) > 1 else losses.dist_loss
+        return loss(student_logits, teacher_logits, self.inter_weight, self.intra_weight, self.temperature)
 
     def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return self.whole_batch(self.divergence(student_logits, teacher_logits, batch), batch)

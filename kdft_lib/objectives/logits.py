@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from kdft_lib import losses, models
 from kdft_lib.data import UNLABELED, Batch
 from kdft_lib.features import Outputs
-from kdft_lib.losses.checks import check_targets, positive, readable
+from kdft_lib.losses.checks import check_targets, check_weights, matches, positive, readable
+from kdft_lib.losses.divergences import DECOUPLED, FORWARD_KL, rowwise
 from kdft_lib.losses.sparse import Answers, check_classes
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
@@ -164,6 +165,8 @@ class SoftTargets(LogitObjective):
         if self.standardize:
             assert isinstance(teacher_logits, Tensor)
             student_logits, teacher_logits = _standardized(student_logits, teacher_logits)
+        if matches(teacher_logits, student_logits):
+            return rowwise(FORWARD_KL, student_logits, teacher_logits, self.temperature)
         return losses.soft_target_loss(student_logits, teacher_logits, self.temperature, reduction="none")
 
 
@@ -301,9 +304,7 @@ class DKD(LogitObjective):
             raise ValueError(f"warmup is {warmup}; it must be from 0 to 1, a fraction of the run")
         self.warmup = warmup  # Read as soon as there are weights.
         super().__init__(teacher, kd_weight=kd_weight, ce_weight=ce_weight, class_dim=class_dim)
-        for name, weight in (("alpha", alpha), ("beta", beta)):
-            if weight < 0:
-                raise ValueError(f"{name} is {weight}; it must be 0 or more")
+        check_weights(alpha=alpha, beta=beta)
         self.alpha, self.beta, self.temperature = alpha, beta, positive("temperature", temperature)
         self.standardize = standardize
 
@@ -317,8 +318,9 @@ class DKD(LogitObjective):
             targets = torch.where(labeled, batch["targets"], targets)
         if self.standardize:
             student_logits, teacher_logits = _standardized(student_logits, teacher_logits)
-        weights = self.alpha, self.beta, self.temperature
-        return losses.dkd_loss(student_logits, teacher_logits, targets, *weights, reduction="none")
+        if matches(teacher_logits, student_logits):
+            return rowwise(DECOUPLED, student_logits, teacher_logits, self.temperature, targets, self.alpha, self.beta)
+        return losses.dkd_loss(student_logits, teacher_logits, targets, reduction="none")
 
     def _follow(self, epoch: int, epochs: int) -> None:
         super()._follow(epoch, epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,13 +12,18 @@ from torch import Tensor, nn
 from kdft_lib import losses, models
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
-from kdft_lib.losses.checks import positive
+from kdft_lib.losses import divergences
+from kdft_lib.losses.checks import matches, positive
 from kdft_lib.losses.sparse import Answers
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
 from kdft_lib.teachers import Teacher
 
-_DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon")
+_DIVERGENCES: dict[str, tuple[divergences.Divergence, Callable[..., Tensor]]] = {
+    "forward_kl": (divergences.FORWARD_KL, losses.soft_target_loss),
+    "reverse_kl": (divergences.REVERSE_KL, losses.reverse_kl_loss),
+    "jensen_shannon": (divergences.JENSEN_SHANNON, losses.jensen_shannon_loss),
+}
 
 
 class GKD(LogitObjective):
@@ -117,12 +123,11 @@ class GKD(LogitObjective):
         return torch.cat(found)
 
     def _between(self, student_logits: Tensor, teacher_logits: Answers) -> Tensor:
-        if self._kind == "jensen_shannon":
-            return losses.jensen_shannon_loss(
-                student_logits, teacher_logits, self.beta, self.temperature, reduction="none"
-            )
-        loss = losses.soft_target_loss if self._kind == "forward_kl" else losses.reverse_kl_loss
-        return loss(student_logits, teacher_logits, self.temperature, reduction="none")
+        more = (self.beta,) if self._kind == "jensen_shannon" else ()
+        divergence, loss = _DIVERGENCES[self._kind]
+        if matches(teacher_logits, student_logits):
+            return divergences.rowwise(divergence, student_logits, teacher_logits, self.temperature, *more)
+        return loss(student_logits, teacher_logits, *more, self.temperature, reduction="none")
 
     def extra_repr(self) -> str:
         return f"divergence={self._kind!r}, {super().extra_repr()}"
