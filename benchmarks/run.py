@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from kdft_lib import losses, plots
 from kdft_lib.data import TensorData
 from kdft_lib.datasets import fashion_mnist
 from kdft_lib.experiments.records import hardware
+from kdft_lib.losses import divergences
 from kdft_lib.teachers import cache
 from kdft_lib.training import evaluate
 
@@ -37,7 +39,7 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     torch.set_num_threads(2)
     rows = [*loss_rows(), *loop_rows(), *answer_rows()]
-    growth = grow()
+    growth, crossing = grow(), cross()
     for row in rows:
         print(shown(row))
     for name, (_, _, slope) in growth.items():
@@ -48,25 +50,32 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "torchvision", "accelerate", "torchdistill")},
     }
     RESULTS.mkdir(exist_ok=True)
-    content = {"about": about, "rows": rows, "growth": {name: slope for name, (_, _, slope) in growth.items()}}
+    content = {
+        "about": about,
+        "rows": rows,
+        "growth": {name: slope for name, (_, _, slope) in growth.items()},
+        "blocks over formula, by the number of logits": crossing,
+    }
     (RESULTS / "table.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     draw(growth)
+    draw_crossing(crossing)
 
 
 def in_turns(runs: dict[str, Callable[[], Any]], count: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median seconds of each, and what each returned last."""
+    """Median seconds of each, and what each returned last. In each turn their order is drawn, as one pays for the memory
+    that the one before it gave back."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    returned = {}
+    returned, order = {}, random.Random(0)
     for _ in range(count):
-        for name, run in runs.items():
+        for name in order.sample([*runs], len(runs)):
             started = time.perf_counter()
-            returned[name] = run()
+            returned[name] = runs[name]()
             times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}, returned
 
 
 def row(work: str, size: str, medians: dict[str, float], goal: float, **more: Any) -> dict[str, Any]:
-    peer = min((name for name in medians if name != "ours"), key=medians.__getitem__)
+    peer = min((name for name in medians if name not in ("ours", "by hand")), key=medians.__getitem__)
     return {
         "work": work, "size": size, "ours_ms": 1e3 * medians["ours"], "peer": peer, "peer_ms": 1e3 * medians[peer],
         "ratio": medians["ours"] / medians[peer], "goal": goal, **more,
@@ -77,14 +86,15 @@ def loss_rows() -> list[dict[str, Any]]:
     rows = []
     for work in loss_works.works():
         student, teacher = loss_works.pair(work.shape)
-        contestants = {"ours": work.ours, **work.peers}
+        contestants = {"ours": work.ours, "by hand": work.by_hand, **work.peers}
         runs = {name: functools.partial(loss_works.once, loss, student, teacher) for name, loss in contestants.items()}
         in_turns(runs, 2)
         medians, _ = in_turns(runs, work.runs)
         more = {}
-        if work.name in ("soft targets", "reverse KL", "Jensen–Shannon"):
+        if work.shape[1] >= 32000:
             more["memory"] = loss_works.beyond_the_gradient(work.ours, student, teacher)
-        rows.append(row(work.name, "×".join(map(str, work.shape)), medians, work.goal, **more))
+        found = row(work.name, "×".join(map(str, work.shape)), medians, work.goal, **more)
+        rows.append(found | {"by_hand": found["ratio"] * medians["by hand"] / medians["ours"]})
     return rows
 
 
@@ -149,6 +159,24 @@ def grow() -> dict[str, tuple[list[int], list[float], float]]:
     return found
 
 
+def cross() -> dict[str, dict[int, float]]:
+    """The time of a divergence in blocks over that of its formula, for 128 rows of more and more classes."""
+    found = {}
+    for name, divergence, *more in (
+        ("forward KL", divergences.FORWARD_KL),
+        ("reverse KL", divergences.REVERSE_KL),
+        ("Jensen–Shannon", divergences.JENSEN_SHANNON, 0.5),
+        ("decoupled KD", divergences.DECOUPLED, torch.zeros(128, dtype=torch.int64), 1.0, 8.0),
+    ):
+        found[name] = {}
+        for classes in (2**k for k in range(3, 12)):
+            runs = loss_works.both_ways(divergence, classes, *more)
+            in_turns(runs, 3)
+            medians, _ = in_turns(runs, 200 if classes < 500 else 60)
+            found[name][128 * classes] = medians["blocks"] / medians["formula"]
+    return found
+
+
 def slope(sizes: list[int], seconds: list[float]) -> float:
     return statistics.linear_regression(list(map(math.log, sizes)), list(map(math.log, seconds))).slope
 
@@ -169,9 +197,25 @@ def draw(growth: dict[str, tuple[list[int], list[float], float]]) -> None:
     figure.savefig(RESULTS / "growth.svg", metadata={"Date": None})
 
 
+def draw_crossing(crossing: dict[str, dict[int, float]]) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots()
+    for name, ratios in crossing.items():
+        ax.plot([*ratios], [*ratios.values()], marker="o", label=name)
+    ax.axhline(1, color="grey", linewidth=1)
+    ax.axvline(divergences.LARGE, color="grey", linestyle=":")
+    ax.set(xscale="log", yscale="log", xlabel="logits", ylabel="time in blocks over that of the formula")
+    ax.legend()
+    figure.savefig(RESULTS / "crossover.svg", metadata={"Date": None})
+
+
 def shown(row: dict[str, Any]) -> str:
     kept = "met" if row["ratio"] <= row["goal"] and row.get("memory", 0) <= 0.25 else "missed"
     extra = f", {row['memory']:.3f} of the logits beyond the gradient" if "memory" in row else ""
+    if "by_hand" in row:
+        most = 1.25 * row["goal"]
+        extra = f"; by hand {row['by_hand']:.2f}, {most:.2f} {'met' if row['by_hand'] <= most else 'missed'}{extra}"
     if "held_mib" in row:
         extra = ", MiB held: " + ", ".join(f"{work} {size:.0f}" for work, size in row["held_mib"].items())
     if "test_accuracy" in row:
