@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def in_turns(runs: dict[str, Callable[[], Any]], count: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Median seconds of each, and what each returned last. In each turn their order is drawn, as one pays for the memory
+    """Median seconds of each, and what each returned last. In each turn their order is drawn: one pays for the memory
     that the one before it gave back."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     returned, order = {}, random.Random(0)

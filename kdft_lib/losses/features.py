@@ -194,23 +194,24 @@ def rkd_angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor
         (tensor(0.), tensor(0.1296))
     """
     student, teacher = _batches(student_features, teacher_features)
-    return _Angles.apply(_gram(student), _gram(teacher)).to(student.dtype)
+    return _Angles.apply(_gram(student), _gram(teacher), student.dtype).to(student.dtype)
 
 
 class _Angles(torch.autograd.Function):
-    """Huber's loss of all cosines, and its gradient with respect to the student's Gram matrix, vertex by vertex."""
+    """Huber's loss of all cosines, and its gradient with respect to the student's Gram matrix, vertex by vertex. The
+    cosines are differences of products, which need float64; they themselves are of size 1, and go on in ``dtype``."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, dtype: torch.dtype) -> Tensor:
         size = len(student)
         sides = [(gram, gram.diagonal(), _inverse(_squared_distances(gram))) for gram in (student, teacher)]
-        inverse = sides[0][2]
+        inverse = sides[0][2].to(dtype)
         total, slope = student.new_zeros(()), torch.zeros_like(student)
         for vertices in torch.arange(size, device=student.device).split(max(1, (1 << 16) // size**2)):
-            ours, theirs = (_cosines(*side, vertices) for side in sides)
-            gap = theirs.neg_().add_(ours)
+            ours, theirs = (_cosines(*side, vertices, dtype) for side in sides)
+            gap = torch.sub(ours, theirs, out=theirs)
             pull = gap.clamp(-1, 1)
-            total += (pull * gap.sub_(pull, alpha=0.5)).sum()
+            total += torch.dot(pull.flatten(), gap.sub_(pull, alpha=0.5).flatten())
             near = inverse[vertices]
             # Through the lengths of both legs, then through the products of the legs.
             legs = ours.mul_(pull).sum(2).mul_(near.square())
@@ -224,18 +225,19 @@ class _Angles(torch.autograd.Function):
         return total / size**3
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("this loss has no second derivative; leave create_graph=True out")
-        return upstream[0] * ctx.saved_tensors[0], None
+        return upstream[0] * ctx.saved_tensors[0], None, None
 
 
-def _cosines(gram: Tensor, squares: Tensor, inverse: Tensor, vertices: Tensor) -> Tensor:
+def _cosines(gram: Tensor, squares: Tensor, inverse: Tensor, vertices: Tensor, dtype: torch.dtype) -> Tensor:
     """At each vertex i the cosines of the angles j i k: (x_j − x_i) · (x_k − x_i) = G_jk − G_ij − G_ik + G_ii."""
     row, near = gram[vertices], inverse[vertices]
     half = row - squares[vertices].unsqueeze(1) / 2
     products = gram - half.unsqueeze(2)
-    return products.sub_(half.unsqueeze(1)).mul_(near.unsqueeze(2)).mul_(near.unsqueeze(1))
+    products.sub_(half.unsqueeze(1)).mul_(near.unsqueeze(2))
+    return products.to(dtype).mul_(near.unsqueeze(1).to(dtype))
 
 
 def _gram(features: Tensor) -> Tensor:
