@@ -28,7 +28,8 @@ const kdftDraw = (() => {
     let later, drawn;
 
     function panel(selector, describe) {
-      const svg = find(selector), width = svg.getBoundingClientRect().width;
+      // Narrower than any phone it is for a moment, while a window changes its size.
+      const svg = find(selector), width = Math.max(240, svg.getBoundingClientRect().width);
       const { height, label, marks } = describe(width);
       svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
       svg.setAttribute("height", height);
