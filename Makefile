@@ -54,8 +54,7 @@ nbval: setup ## every notebook, two at a time; SHARD=1/2 for one of two shares
 	$(BIN)/python tools/run_nbval.py --shard $(SHARD)
 
 test-site: setup ## open every page of the built site in a browser, and try what can be moved
-	$(BIN)/pytest -q -n 2 --dist worksteal -m site tests/test_site.py
-	$(BIN)/pytest -q -k built tests/test_browser.py tests/test_play.py tests/test_found.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m site $(addprefix tests/test_,site.py browser.py play.py found.py)
 
 lighthouse: book ## ask Lighthouse of the intro, the longest chapter and an API page (it wants Node 20 or newer)
 	$(BIN)/python tools/run_lighthouse.py

@@ -17,15 +17,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import find_browser
 
+ALONE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+
 expect.set_options(timeout=20_000)
 
 
 @contextmanager
 def launched():
-    """A Chromium; without one the tests are skipped, but not where ``CI`` is set."""
+    """A Chromium that reaches no other host; without one the tests are skipped, but not where ``CI`` is set."""
     with sync_playwright() as playwright:
         try:
-            browser = playwright.chromium.launch(executable_path=find_browser.find())
+            browser = playwright.chromium.launch(executable_path=find_browser.find(), args=[ALONE])
         except Error:
             if os.environ.get("CI"):
                 raise
@@ -70,9 +72,16 @@ def visits(chromium, page, kind=Reader):
     assert [reader.complaints for reader in readers] == [[]] * len(readers)
 
 
+def resize(page, viewport):
+    """Give the page another size, and time to notice."""
+    page.set_viewport_size(viewport)
+    page.evaluate("() => new Promise((noticed) => requestAnimationFrame(() => requestAnimationFrame(noticed)))")
+
+
 @contextmanager
 def served(folder):
     """Over HTTP, from this machine."""
+    assert folder.is_dir(), f"{folder} is not there: make book"
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -59,7 +59,7 @@ def tree(tmp_path):
 def html():
     """The HTML of a page as it was built."""
     if not (SITE / f"{PAGES[-1]}.html").exists():
-        pytest.skip("the book is not built: make book")
+        pytest.fail("the book is not built: make book")
     return lambda page: (SITE / f"{page}.html").read_text(encoding="utf-8")
 
 
@@ -138,6 +138,7 @@ def test_a_chapter_is_cited_with_its_number_and_page():
     assert (entry.fields["chapter"], entry.fields["url"]) == ("9", f"{HOME}09-staying-close.html")
 
 
+@pytest.mark.site
 def test_built_pages_say_how_to_cite(html):
     text = unescape(re.sub(r"<[^>]+>", "", html("cite")))
     assert text.count(citation.bibtex(citation.read())) == 1
@@ -164,6 +165,7 @@ def test_cards_hold_long_titles():
     assert len(set(drawn)) == 3
 
 
+@pytest.mark.site
 def test_built_pages_are_described(html):
     titles, descriptions = set(), set()
     for page in PAGES:
@@ -184,12 +186,14 @@ def test_built_pages_are_described(html):
     assert html("index") == html("intro")
 
 
+@pytest.mark.site
 def test_built_chapters_have_cards_of_their_own(html):
     cards = {path.name: path.read_bytes() for path in (SITE / "cards").glob("*.png")}
     assert set(cards) >= {f"{page.replace('/', '-')}.png" for page in PAGES}
     assert len(set(cards.values())) == len(cards)
 
 
+@pytest.mark.site
 def test_built_pages_have_data_for_machines(html):
     for page in PAGES:
         (data,) = map(json.loads, re.findall(r'<script type="application/ld\+json">(.*?)</script>', html(page)))
@@ -209,12 +213,14 @@ def test_built_pages_have_data_for_machines(html):
             assert len(data["teaches"]) > 40
 
 
+@pytest.mark.site
 def test_built_sitemap_lists_every_page_once(html):
     tree = ElementTree.parse(SITE / "sitemap.xml")
     listed = [entry.text for entry in tree.iter("{http://www.sitemaps.org/schemas/sitemap/0.9}loc")]
     assert sorted(listed) == sorted(f"{HOME}{page}.html" for page in PAGES)
 
 
+@pytest.mark.site
 def test_built_pages_lead_to_where_their_text_is_written(html):
     for page in PAGES:
         (path,) = re.findall(rf'href="{ADDRESS}/(?:edit|tree)/main/([^"]+)"', html(page))
@@ -227,16 +233,19 @@ def test_built_pages_lead_to_where_their_text_is_written(html):
             assert Path(path).with_suffix("") == Path("book", page)
 
 
+@pytest.mark.site
 def test_built_reference_tears_no_sentence_at_its_colon(html):
     assert [page for page in PAGES if page.startswith("api/") and "Return type" in html(page)] == []
 
 
+@pytest.mark.site
 def test_built_chapters_have_the_numbers_of_their_files(html):
     chapters = [page for page in PAGES if page[0].isdigit()]
     numbers = [re.findall(r'<h1><span class="section-number">(\d+)\. </span>', html(page)) for page in chapters]
     assert numbers == [[str(int(page[:2]))] for page in chapters]
 
 
+@pytest.mark.site
 def test_built_pages_say_when_they_were_changed(html):
     git = ["git", "-C", str(ROOT)]
     shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True).stdout
@@ -250,12 +259,14 @@ def test_built_pages_say_when_they_were_changed(html):
     assert not [page for page in PAGES if "Last updated on" not in html(page)]
 
 
+@pytest.mark.site
 def test_built_changelog_is_the_file(html):
     for version in re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.M):
         assert f"<h2>{version}<" in html("changelog")
     assert "##" not in (BOOK / "changelog.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.site
 def test_built_page_for_wrong_addresses_works_at_any_depth(html):
     path = "/" + HOME.split("/", 3)[3]
     text = html("404")
@@ -267,6 +278,7 @@ def test_built_page_for_wrong_addresses_works_at_any_depth(html):
     assert "noindex" in text or "404.html" not in (SITE / "sitemap.xml").read_text()
 
 
+@pytest.mark.site
 def test_built_notebooks_can_be_downloaded(html):
     with zipfile.ZipFile(SITE / "kdft-notebooks.zip") as archive:
         packed = {Path(name).name: archive.read(name) for name in archive.namelist()}
@@ -386,22 +398,13 @@ def test_the_published_site_has_its_history_and_its_print():
     assert f"({HOME}{print_book.BOOK.name})" in (BOOK / "intro.md").read_text(encoding="utf-8")
 
 
-def test_built_pages_are_printed_as_one_book(html, tmp_path):
-    from playwright.sync_api import Error, sync_playwright
+@pytest.mark.site
+def test_built_pages_are_printed_as_one_book(html, chromium, tmp_path):
     from pypdf import PdfReader
 
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=print_book.find())
-        except Error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(print_book.ABSENT)
-        printer = print_book.Printer(browser.new_page(), HOME)
-        print_book.print_book(printer, [("", ["intro"]), ("Back matter", ["cite", "changelog"])]).write(
-            tmp_path / "book.pdf"
-        )
-        browser.close()
+    printer = print_book.Printer(chromium.new_page(), HOME)
+    parts = [("", ["intro"]), ("Back matter", ["cite", "changelog"])]
+    print_book.print_book(printer, parts).write(tmp_path / "book.pdf")
     reader = PdfReader(tmp_path / "book.pdf")
     texts = [" ".join(page.extract_text().split()) for page in reader.pages]
     first, (part, pages) = reader.outline[0], (reader.outline[1], reader.outline[2])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from browsers import Reader, served, visits
+from browsers import Reader, resize, served, visits
 from PIL import Image
 from playwright.sync_api import expect
 from torch import nn
@@ -33,6 +33,7 @@ FOLDER = ROOT / "book/_extra/play"
 BUILT = ROOT / "_build/html/play.html"
 FIGURES = ("temperature", "gradients", "choices", "sizes")
 CHOICES = ("start", "inputs", "objective", "strategy")
+WIDTHS = (1280, 768, 360, 320)
 ON_PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 360, "height": 740}}
 TOLERANCE = 1e-3
 """Of shares and gradients: logits are stored to four digits, places on the screen to a hundredth of a pixel."""
@@ -582,37 +583,38 @@ def test_a_still_stays_where_its_data_does_not_arrive(visit):
         expect(reader.figure(name).locator(".app")).to_be_hidden()
 
 
-@pytest.mark.parametrize("built", [False, True], ids=["bare", "built"])
-def test_nothing_comes_from_another_host(visit, site, built):
-    if built and not BUILT.exists():
-        pytest.skip("the book is not built: make book")
-    with served(BUILT.parent if built else site) as host:
-        reader = visit(f"{host}/{BUILT.name if built else 'page.html'}", silent=False)
-        for name in FIGURES:
-            expect(reader.said(name)).not_to_be_empty()
-            expect(reader.figure(name).locator(".still")).to_be_hidden()
-        scripts = ("data", "draw", *FIGURES)
-        assert {f"{host}/play/{name}.js" for name in scripts} < set(reader.requests)
-        assert [url for url in reader.requests if not url.startswith((f"{host}/", "data:"))] == []
-        assert reader.complaints == []
+def expect_all_from(host, reader):
+    for name in FIGURES:
+        expect(reader.said(name)).not_to_be_empty()
+        expect(reader.figure(name).locator(".still")).to_be_hidden()
+    scripts = ("data", "draw", *FIGURES)
+    assert {f"{host}/play/{name}.js" for name in scripts} < set(reader.requests)
+    assert [url for url in reader.requests if not url.startswith((f"{host}/", "data:"))] == []
 
 
-@pytest.mark.parametrize("built", [False, True], ids=["bare", "built"])
-@pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_it_fits_and_can_be_hit(visit, width, built):
-    if built and not BUILT.exists():
-        pytest.skip("the book is not built: make book")
-    reader = visit(BUILT.as_uri() if built else None, silent=not built, viewport={"width": width, "height": 740})
-    expect(reader.said("sizes")).not_to_be_empty()
+def test_nothing_comes_from_another_host(visit, site):
+    with served(site) as host:
+        expect_all_from(host, visit(f"{host}/page.html"))
+
+
+def expect_room(reader, width):
+    """What is drawn fits, and a finger hits what can be moved."""
     assert reader.page.evaluate("document.documentElement.scrollWidth") <= width
     for control in reader.page.locator(".kdft-play :is(fieldset label, [type=range], a)").all():
         box = control.bounding_box()
-        assert min(box["width"], box["height"]) >= 44, control
+        assert min(box["width"], box["height"]) >= 44, (width, control)
     edges = reader.page.locator(".kdft-play svg text").evaluate_all(
         "(texts) => texts.map((text) => text.getBoundingClientRect()).flatMap(({ left, right }) => [left, right])"
     )
-    assert min(edges) >= 0
+    assert min(edges) >= 0, width
     assert max(edges) <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_fits_and_can_be_hit(visit, width):
+    reader = visit(viewport={"width": width, "height": 740})
+    expect(reader.said("sizes")).not_to_be_empty()
+    expect_room(reader, width)
 
 
 LUMINANCE = """(root) => {
@@ -631,11 +633,23 @@ LUMINANCE = """(root) => {
 }"""
 
 
+def test_a_page_that_is_too_narrow_for_a_moment_is_no_error(visit):
+    """As a window may be while it changes its size."""
+    reader = visit(viewport={"width": 120, "height": 740})
+    expect(reader.said("temperature")).not_to_be_empty()
+    resize(reader.page, {"width": 320, "height": 740})
+    expect_room(reader, 320)
+
+
+@pytest.mark.site
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_legible_in_light_and_dark_as_built(visit, scheme):
-    if not BUILT.exists():
-        pytest.skip("the book is not built: make book")
-    reader = visit(BUILT.as_uri(), silent=False, color_scheme=scheme)
+def test_as_built_it_is_all_there_and_fits_and_is_legible(visit, scheme):
+    with served(BUILT.parent) as host:
+        reader = visit(f"{host}/{BUILT.name}", color_scheme=scheme)
+        expect_all_from(host, reader)
+    for width in WIDTHS:
+        resize(reader.page, {"width": width, "height": 740})
+        expect_room(reader, width)
     expect(reader.page.locator("html")).to_have_attribute("data-theme", scheme)
     luminance = reader.figure("choices").evaluate(LUMINANCE)
     ground = luminance.pop("ground")
