@@ -2,6 +2,9 @@
 
 Nothing is typed twice: titles and descriptions are a page's own title and first paragraph, diagrams its first SVG,
 authors and version those of CITATION.cff, dates those of git.
+
+sphinxext-opengraph writes such tags too; it describes a page by its first letters, alternative texts, badges and tables
+included, up to the middle of a word, and its cards have no diagram.
 """
 
 from __future__ import annotations
