@@ -39,7 +39,9 @@ def rowwise(
 ) -> Tensor:  # fmt: skip
     """A divergence of each row of logits times T², from ``(..., C)`` to ``(...)``; the teacher is a constant, and
     nothing is checked. Where the ``mask`` is false, the logits may hold anything, and the value is 0."""
-    shape, teacher = student.shape, teacher.detach()
+    shape = student.shape
+    if teacher.requires_grad:
+        teacher = teacher.detach()
     if student.numel() > large and not (transformed(student) or transformed(teacher)):
         columns = (each.reshape(-1, 1) if isinstance(each, Tensor) else each for each in (mask, *more))
         rows = student.reshape(-1, shape[-1]), teacher.reshape(-1, shape[-1])
@@ -156,10 +158,8 @@ def _forward_kl_block(
 
 
 def _reverse_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
-    """KL(q ‖ p)."""
-    student, teacher = hide(student, teacher)
-    log_q, log_p = student.log_softmax(dim), teacher.log_softmax(dim)
-    return ((log_q - log_p) * log_q.exp()).sum(dim)
+    """KL(q ‖ p): the same, each in the other's place."""
+    return _forward_kl(teacher, student, dim)
 
 
 def _reverse_kl_block(

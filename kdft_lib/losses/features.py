@@ -207,7 +207,7 @@ class _Angles(torch.autograd.Function):
         sides = [(gram, gram.diagonal(), _inverse(_squared_distances(gram))) for gram in (student, teacher)]
         inverse = sides[0][2].to(dtype)
         total, slope = student.new_zeros(()), torch.zeros_like(student)
-        for vertices in torch.arange(size, device=student.device).split(max(1, (1 << 16) // size**2)):
+        for vertices in torch.arange(size, device=student.device).split(max(1, (1 << 17) // size**2)):
             ours, theirs = (_cosines(*side, vertices, dtype) for side in sides)
             gap = torch.sub(ours, theirs, out=theirs)
             pull = gap.clamp(-1, 1)
