@@ -243,6 +243,29 @@ def test_each_logit_objective_is_its_loss(student, teacher, batch):
         torch.testing.assert_close(found["loss"], kd_weight * kd + ce_weight * ce)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda teacher: SoftTargets(teacher),
+        lambda teacher: DKD(teacher),
+        lambda teacher: DIST(teacher),
+        lambda teacher: GKD(teacher, divergence="reverse_kl"),
+        lambda teacher: GKD(teacher, divergence="jensen_shannon"),
+    ],
+)
+def test_what_does_not_go_together_is_named_past_the_door_too(teacher, make):
+    """A divergence called by hand, on what ``fit`` would not have let in."""
+    divergence, logits = make(teacher).divergence, torch.zeros(4, 3)
+    for student_logits, teacher_logits, message in (
+        (logits, torch.zeros(4, 5), r"student_logits has shape \(4, 3\) and teacher_logits \(4, 5\)"),
+        (logits.long(), logits, "student_logits has dtype torch.int64"),
+        (logits, logits.long(), "teacher_logits has dtype torch.int64"),
+        (logits[:0], logits[:0], "it needs at least one sample and one class"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            divergence(student_logits, teacher_logits, {})
+
+
 @pytest.mark.parametrize("name", LOGIT_OBJECTIVES)
 def test_arguments_reach_the_loss(student, teacher, batch, name):
     from kdft_lib import losses

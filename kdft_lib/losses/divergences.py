@@ -21,10 +21,12 @@ LARGE = 1 << 16
 """The number of logits up to which a formula is taken: ``benchmarks/results/crossover.svg`` shows both."""
 _ROOM = 1 << 18
 """Numbers of the blocks that a kernel works in, on a CPU: a MiB of float32 stays in the cache. Of smaller blocks the
-calls, some 50 µs each, cost more than the numbers, 1.5 ns each; from 2¹⁵ numbers on, threads share them."""
+calls, some 50 µs each, cost more than the numbers, some 2 ns each; from 2¹⁵ numbers on, threads share them."""
 
 
 class Divergence(NamedTuple):
+    """A divergence, computed in two ways."""
+
     formula: Callable[..., Tensor]
     """From logits at temperature 1, the dimension of the classes, and what else it needs, the value of each row."""
     kernel: Callable[..., tuple[Tensor, Tensor]]
