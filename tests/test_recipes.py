@@ -66,10 +66,14 @@ def teacher_once():
 
 
 class Skipped(nn.Module):
-    """In the place of a layer of MiniLM."""
+    """In the place of a layer of MiniLM: it returns a tensor or, in older Transformers, a tuple with one."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.plain = isinstance(layer(torch.zeros(1, 1, 384)), torch.Tensor)
 
     def forward(self, hidden_states, *_, **__):
-        return hidden_states
+        return hidden_states if self.plain else (hidden_states,)
 
 
 @functools.cache
@@ -77,7 +81,7 @@ def minilm_once():
     """With the first and the last of its six layers."""
     encoder = sentence_encoder()
     for place in range(1, 5):
-        encoder.body.encoder.layer[place] = Skipped()
+        encoder.body.encoder.layer[place] = Skipped(encoder.body.encoder.layer[place])
     return encoder
 
 
