@@ -76,14 +76,16 @@ def test_an_instructors_work_is_never_deleted(quick, tmp_path, name):
 def test_a_wrong_plan_leaves_the_old_pack_as_it_was(monkeypatch, tmp_path, capsys):
     pack = tmp_path / "course/kdft-course"
     pack.mkdir(parents=True)
-    (tmp_path / "plan.toml").write_text("[pace]\nwords = 0\n", encoding="utf-8")
+    planned = (ROOT / "course/plan.toml").read_text(encoding="utf-8")
+    wrong = planned.replace('["03", "04"]', '["04", "03"]', 1)
+    (tmp_path / "plan.toml").write_text(wrong, encoding="utf-8")
     (pack / "plan.md").write_text("old", encoding="utf-8")
     shutil.make_archive(str(pack), "zip", pack.parent, pack.name)
     monkeypatch.setattr(course_pack, "PACK", pack)
     monkeypatch.setattr(course_pack, "SOURCE", tmp_path)
     assert course_pack.main() == 1
-    wanted = "Nothing was written: plan.toml: words of pace is 0; make it a positive number\n"
-    assert capsys.readouterr().err == wanted
+    said = "the course of 4 weeks is out of order: 04 needs 03; put first what others need"
+    assert capsys.readouterr().err == f"Nothing was written: plan.toml: {said}\n"
     assert (pack / "plan.md").read_text(encoding="utf-8") == "old"
     assert sorted(path.name for path in pack.parent.iterdir()) == ["kdft-course", "kdft-course.zip"]
 
@@ -271,91 +273,44 @@ def test_prerequisites_are_those_of_the_intros_map():
     assert {chapter.number for chapter in CHAPTERS} <= set(needs)
 
 
-def test_plans_keep_the_order_and_use_every_week():
-    for planned, weeks in course_plan.courses(CHAPTERS, wanted()):
-        numbers = [chapter.number for week in weeks for chapter in week]
-        assert course_plan.missing(numbers, wanted()["needs"]) == []
-        assert all(weeks)
-        assert len(weeks) + planned["project_weeks"] == planned["weeks"]
-    assert [planned["weeks"] for planned in wanted()["courses"]] == [4, 8, 12]
-    assert numbers == [chapter.number for chapter in CHAPTERS]
+def test_courses_are_those_of_the_page_and_the_last_is_the_whole_book():
+    courses = wanted()["courses"]
+    assert [course_plan.length(course) for course in courses] == [4, 8, 12]
+    for course in courses:
+        numbers = [number for week in course["weeks"] for number in week]
+        assert all(course["weeks"])
+        assert not course["project_weeks"] or {"10", "11"} <= set(numbers)
+    assert numbers == [chapter.number for chapter in CHAPTERS] == list(wanted()["needs"])
 
 
-def planned(**changes):
-    """The table of one course, of which some is changed."""
-    (made,) = course_plan.courses(CHAPTERS, one := wanted() | {"courses": [FOUR | changes]})
-    return "\n".join(course_plan.timetable(*made, one))
-
-
-FOUR = {"weeks": 4, "project_weeks": 0, "chapters": ["01", "02", "03", "04", "07", "08", "10", "11"]}
+def planned(*weeks):
+    """The table of a course without a project."""
+    known = {chapter.number: chapter for chapter in CHAPTERS}
+    return "\n".join(course_plan.timetable({"weeks": weeks, "project_weeks": 0}, known, wanted()))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"chapters": ["01", "02", "04", "03"]}, "is out of order: 04 needs 03; list first what others need"),
-        ({"chapters": ["01", "2"]}, "names '2'; choose from 01, 02"),
-        ({"chapters": ["01", "02", "01"]}, "names 01 2 times; keep one"),
-        ({"weeks": 9}, "has 8 chapters for 9 weeks before the project; change weeks, project_weeks or chapters"),
-        ({"project_weeks": 4}, "has 8 chapters for 0 weeks before the project; change weeks"),
-        (
-            {"weeks": 2, "project_weeks": 1, "chapters": ["01", "02"]},
-            "ends in a project, which needs 10 and 11; add what is needed to its chapters, or set project_weeks to 0",
-        ),
-    ],
+    ("weeks", "said"),
+    [([["01", "02"], ["04", "03"]], "04 needs 03"), ([["01", "02"], ["07", "08"], ["10"]], "10 needs 04")],
 )
-def test_a_course_that_cannot_be_taught_is_an_error(changes, said):
-    course = FOUR | changes
-    with pytest.raises(ValueError, match=f"^the course of {course['weeks']} weeks {said}"):
-        planned(**changes)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("words = 100", "words = ", "Invalid value (at line "),
-        ("words = 100", "", "words of pace is missing; make it a positive number"),
-        ("[pace]", "[tempo]", "words of pace is missing; make it a positive number"),
-        ("weeks = 4", 'weeks = "4"', "weeks of courses is '4'; make it a whole number, 0 or more"),
-        (
-            'chapters = "all"',
-            "chapters = [1]",
-            "chapters of courses is [1]; make it a list of chapters such",
-        ),
-        ('needs = ["04"]', "needs = 4", "needs of assignment is 4; make it a list of chapters such"),
-        ('05 = ["04"]\n', "", "[needs] and the book's chapters differ in 05; give each chapter one line"),
-    ],
-)
-def test_a_plan_that_cannot_be_read_is_an_error(tmp_path, old, new, said):
-    text = (ROOT / "course/plan.toml").read_text(encoding="utf-8")
-    (tmp_path / "plan.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"^plan.toml: {re.escape(said)}"):
-        course_plan.plan(CHAPTERS, tmp_path / "plan.toml")
-
-
-def test_chapters_are_taught_in_the_order_of_the_plan():
-    text = planned(chapters=["01", "02", "07", "08", "03", "04", "10", "11"])
-    assert re.findall(r"\b(\d\d) [A-Z]", text) == ["01", "02", "07", "08", "03", "04", "10", "11"]
-
-
-def test_the_heading_names_the_courses_that_are_planned(tmp_path, pack):
-    text = (ROOT / "course/plan.toml").read_text(encoding="utf-8")
-    (tmp_path / "plan.toml").write_text(text.replace("weeks = 4\n", "weeks = 6\n"), encoding="utf-8")
-    made = course_plan.plan(CHAPTERS, tmp_path / "plan.toml")
-    assert made.startswith("# A plan for 6, 8 and 12 weeks\n")
-    assert made.count("\n## 6 weeks\n") == 1
+def test_a_course_that_cannot_be_taught_is_an_error(weeks, said):
+    with pytest.raises(
+        ValueError, match=rf"^plan.toml: the course of {len(weeks)} weeks is out of order: {said}; put first"
+    ):
+        planned(*weeks)
 
 
 def test_the_assignment_counts_in_the_week_in_which_it_is_due():
-    rows = re.findall(r"^\| \d .*$", planned(), flags=re.M)
+    table = planned(*wanted()["courses"][0]["weeks"])
+    rows = re.findall(r"^\| \d .*$", table, flags=re.M)
     assert ["assignment out" in row for row in rows] == [False, True, False, False]
     assert ["assignment due (2.0 h)" in row for row in rows] == [False, False, True, False]
     weeks = [float(row.split("|")[-2].split()[0]) for row in rows]
     assert weeks[2] > weeks[1] + 1
-    assert sum(weeks) == pytest.approx(float(re.search(r"In all ([\d.]+) h", planned())[1]), abs=0.2)
-    last = planned(weeks=2, chapters=["01", "02", "03", "04"]).splitlines()[5]
+    assert sum(weeks) == pytest.approx(float(re.search(r"In all ([\d.]+) h", table)[1]), abs=0.2)
+    last = planned(["01", "02"], ["03", "04"]).splitlines()[5]
     assert "assignment out; assignment due" in last
-    without = planned(weeks=2, chapters=["01", "02", "03"])
+    without = planned(["01", "02"], ["03"])
     assert "The assignment needs 04, which this course leaves out." in without
     assert "assignment due" not in without
 
@@ -365,11 +320,6 @@ def test_a_project_is_chosen_when_everything_is_read(pack):
     assert re.findall(r"^\| (\d+) .*project chosen", text, flags=re.M) == ["7", "10"]
     assert re.findall(r"^\| (\d+) \| project .*\| 7\.5 h \|$", text, flags=re.M) == ["8", "11", "12"]
     assert text.count("There is no project; `projects.md` and `rubric.md` are for courses that have one.") == 1
-
-
-def test_the_fullest_week_is_as_light_as_can_be():
-    assert course_plan.spread([3, 1, 1, 3], 2) == [range(2), range(2, 4)]
-    assert course_plan.spread([1, 1, 1, 5], 3) == [range(1), range(1, 3), range(3, 4)]
 
 
 def test_times_are_those_of_the_chapters(pack):
