@@ -100,7 +100,7 @@ class Chapter:
     @property
     def seconds(self) -> float:
         """Of the stored run."""
-        spent = seconds([cell for cell in self.read().cells if cell.cell_type == "code"])
+        spent = seconds(self.read())
         if spent is None:
             raise ValueError(f"{self.path.name} stores no timings; execute it with `make notebooks`")
         return spent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, TypeGuard
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -51,17 +51,6 @@ def wide_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student.to(dtype), teacher.to(dtype)
 
 
-def matches(teacher: Any, student: Tensor) -> TypeGuard[Tensor]:
-    """Whether :func:`logit_pair` would pass, for those who ask it at each step."""
-    return (
-        isinstance(teacher, Tensor)
-        and teacher.shape == student.shape
-        and student.is_floating_point()
-        and teacher.is_floating_point()
-        and student.numel() > 0 < student.dim()
-    )
-
-
 def transformed(tensor: Tensor) -> bool:
     """Whether a tensor is traced by a compiler, or mapped or differentiated by :mod:`torch.func`."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
@@ -71,15 +60,6 @@ def readable(tensor: Tensor) -> bool:
     """Whether a tensor's values may be looked at: not on a GPU, which would have to be waited for, and not while they
     are traced or transformed."""
     return tensor.is_cpu and not transformed(tensor)
-
-
-def hide(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Classes that the first masks with −∞ get a logit so low that their probability is 0 and 0 · log 0 is 0; in the
-    second those that both mask."""
-    if readable(first) and math.isfinite(first.sum().item()):
-        return first, second
-    masked = first == -torch.inf
-    return first.masked_fill(masked, -1e30), second.masked_fill(masked & (second == -torch.inf), -1e30)
 
 
 def check_mask(mask: Tensor, logits: Tensor) -> None:

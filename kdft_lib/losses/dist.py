@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdft_lib.losses.checks import check_weights, logit_pair, positive, readable
+from kdft_lib.losses.checks import check_weights, positive, readable, wide_pair
 
 
 def dist_loss(
@@ -42,21 +42,14 @@ def dist_loss(
         >>> dist_loss(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
         tensor(3.)
     """
-    student, teacher = logit_pair(student_logits, teacher_logits)
+    student, teacher = wide_pair(student_logits, teacher_logits)
     check_weights(inter_weight=inter_weight, intra_weight=intra_weight)
     student, teacher = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
     if len(student) < 2:
         raise ValueError(
             "student_logits holds one sample; DIST correlates over a batch and needs two or more: raise batch_size"
         )
-    return relations(student, teacher, inter_weight, intra_weight, positive("temperature", temperature))
-
-
-def relations(student: Tensor, teacher: Tensor, inter_weight: float, intra_weight: float, temperature: float) -> Tensor:
-    """DIST of logits ``(N, C)``; the teacher's are constants, and nothing is checked."""
-    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    student, teacher = student.to(dtype), teacher.detach().to(dtype)
-    if temperature != 1:
+    if positive("temperature", temperature) != 1:
         student, teacher = student * (1 / temperature), teacher * (1 / temperature)
     value = None
     if student.dtype == torch.float32 and readable(student):

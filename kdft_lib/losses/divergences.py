@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.losses.checks import hide, transformed
+from kdft_lib.losses.checks import logit_pair, transformed
 
 LARGE = 1 << 16
 """The number of logits up to which a formula is taken: ``benchmarks/results/crossover.svg`` shows both."""
@@ -39,8 +39,11 @@ def rowwise(
     divergence: Divergence, student: Tensor, teacher: Tensor, temperature: float, *more: Any,
     mask: Tensor | None = None, large: int = LARGE,
 ) -> Tensor:  # fmt: skip
-    """A divergence of each row of logits times T², from ``(..., C)`` to ``(...)``; the teacher is a constant, and
-    nothing is checked. Where the ``mask`` is false, the logits may hold anything, and the value is 0."""
+    """A divergence of each row of logits times T², from ``(..., C)`` to ``(...)``; the teacher is a constant. Where the
+    ``mask`` is false, the logits may hold anything, and the value is 0."""
+    pair = isinstance(student, Tensor) and isinstance(teacher, Tensor) and student.shape == teacher.shape
+    if not (pair and student.is_floating_point() and teacher.is_floating_point() and student.numel() and student.dim()):
+        logit_pair(student, teacher)  # Says what is wrong.
     shape = student.shape
     if teacher.requires_grad:
         teacher = teacher.detach()
@@ -126,6 +129,20 @@ def _in_blocks(
     return values, slopes, divisors
 
 
+def _hide(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Classes that the first masks with −∞ get a logit so low that their probability is 0 and 0 · log 0 is 0; in the
+    second those that both mask. Where the values can be looked at, the sum tells whether there are any."""
+    if (
+        first.is_cpu
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(first)
+        and math.isfinite(first.sum().item())
+    ):
+        return first, second
+    masked = first == -torch.inf
+    return first.masked_fill(masked, -1e30), second.masked_fill(masked & (second == -torch.inf), -1e30)
+
+
 def _bits(logits: Tensor, scale: float, out: Tensor) -> Tensor:
     """Logits in bits, the highest of each row 0: exp2 costs a third of exp."""
     return torch.sub(logits, logits.amax(1, True), out=out).mul_(scale)
@@ -144,7 +161,7 @@ def _kl_bits(x: Tensor, y: Tensor, room: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _forward_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """KL(p ‖ q) = Σ p log p/q."""
-    teacher, student = hide(teacher, student)
+    teacher, student = _hide(teacher, student)
     log_q, log_p = student.log_softmax(dim), teacher.log_softmax(dim)
     return ((log_p - log_q) * log_p.exp()).sum(dim)
 
@@ -153,7 +170,7 @@ def _forward_kl_block(
     student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Its slope is q − p."""
-    teacher, student = hide(teacher, student)
+    teacher, student = _hide(teacher, student)
     values, total_q, ratio, e, f = _kl_bits(_bits(student, scale, slope), _bits(teacher, scale, room[0]), room[1])
     torch.addcmul(e, f, ratio, value=-1, out=slope)
     return values, total_q
@@ -168,7 +185,7 @@ def _reverse_kl_block(
     student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Its slope is q (log q/p − KL)."""
-    student, teacher = hide(student, teacher)
+    student, teacher = _hide(student, teacher)
     x, y = _bits(student, scale, slope), _bits(teacher, scale, room[0])
     total_p = torch.exp2(y, out=room[1]).sum(1, True)
     products = torch.sub(x, y, out=y)
@@ -181,7 +198,7 @@ def _reverse_kl_block(
 
 def _jensen_shannon(student: Tensor, teacher: Tensor, dim: int, beta: float) -> Tensor:
     """β KL(p ‖ m) + (1 − β) KL(q ‖ m) with m = β p + (1 − β) q."""
-    student, teacher = hide(*reversed(hide(teacher, student)))
+    student, teacher = _hide(*reversed(_hide(teacher, student)))
     log_q, log_p = student.log_softmax(dim), teacher.log_softmax(dim)
     p, q = beta * log_p.exp(), (1 - beta) * log_q.exp()
     log_m = (p + q + torch.finfo(q.dtype).tiny).log()  # Where both underflow, 0 · log 0 is 0.
@@ -192,7 +209,7 @@ def _jensen_shannon_block(
     student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float, beta: float
 ) -> tuple[Tensor, Tensor]:
     """Its slope is (1 − β) q (log q/m − KL(q ‖ m)); Σe m is (1 − β) e + β f Σe/Σf."""
-    student, teacher = hide(*reversed(hide(teacher, student)))
+    student, teacher = _hide(*reversed(_hide(teacher, student)))
     x, y = _bits(student, scale, slope), _bits(teacher, scale, room[0])
     e, f = torch.exp2(x, out=room[1]), torch.exp2(y, out=room[2])
     total_q, total_p = e.sum(1, True), f.sum(1, True)
@@ -209,7 +226,7 @@ def _jensen_shannon_block(
 def _decoupled(student: Tensor, teacher: Tensor, dim: int, targets: Tensor, alpha: float, beta: float) -> Tensor:
     """α KL(b_t ‖ b_s) + β KL(p̂ ‖ q̂): b are the pairs (target, all others), the hats distributions over the others."""
     sides = []
-    for logits in reversed(hide(teacher, student)):
+    for logits in reversed(_hide(teacher, student)):
         others = logits.scatter(dim, targets.unsqueeze(dim), -1e30)
         highest = others.detach().amax(dim, keepdim=True)
         x = others - highest
@@ -226,7 +243,7 @@ def _decoupled_block(
 ) -> tuple[Tensor, Tensor]:
     """Its slope is α (b_s − b_t) (1_y − q̂) + β (q̂ − p̂)."""
     sides = []
-    for logits, out in zip(reversed(hide(teacher, student)), (slope, room[0]), strict=True):
+    for logits, out in zip(reversed(_hide(teacher, student)), (slope, room[0]), strict=True):
         others = out.copy_(logits).scatter_(1, at, -1e30)
         sides.append(logits.gather(1, at).sub_(others.amax(1, True)).mul_(scale))
         _bits(others, scale, out)

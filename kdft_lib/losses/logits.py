@@ -308,8 +308,7 @@ def _divergence(
     if isinstance(teacher_logits, Mapping):
         values = sparse.divergence(divergence, student_logits, teacher_logits, temperature, mask, *more)
     else:
-        student, teacher = logit_pair(student_logits, teacher_logits)
-        values = divergences.rowwise(divergence, student, teacher, temperature, *more, mask=mask)
+        values = divergences.rowwise(divergence, student_logits, teacher_logits, temperature, *more, mask=mask)
     if mask is not None and reduction == "mean":
         return values.sum() / mask.sum()
     return reduced(values, reduction)

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from kdft_lib import losses
 from kdft_lib.data import Batch
-from kdft_lib.losses.checks import check_weights, matches, positive
-from kdft_lib.losses.dist import relations
+from kdft_lib.losses.checks import check_weights, positive
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
 from kdft_lib.objectives.processes import everywhere
@@ -67,8 +66,8 @@ class DIST(LogitObjective):
             everywhere(student_logits.flatten(0, -2)),
             everywhere(teacher_logits.flatten(0, -2)),
         )
-        loss = relations if matches(teacher_logits, student_logits) and len(student_logits) > 1 else losses.dist_loss
-        return loss(student_logits, teacher_logits, self.inter_weight, self.intra_weight, self.temperature)
+        weights = self.inter_weight, self.intra_weight
+        return losses.dist_loss(student_logits, teacher_logits, *weights, self.temperature)
 
     def _kd(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return self.whole_batch(self.divergence(student_logits, teacher_logits, batch), batch)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdft_lib import losses, models
 from kdft_lib.data import UNLABELED, Batch
 from kdft_lib.features import Outputs
-from kdft_lib.losses.checks import check_targets, check_weights, matches, positive, readable
+from kdft_lib.losses.checks import check_targets, check_weights, positive, readable
 from kdft_lib.losses.divergences import DECOUPLED, FORWARD_KL, rowwise
 from kdft_lib.losses.sparse import Answers, check_classes
 from kdft_lib.objectives.base import Objective
@@ -165,7 +165,7 @@ class SoftTargets(LogitObjective):
         if self.standardize:
             assert isinstance(teacher_logits, Tensor)
             student_logits, teacher_logits = _standardized(student_logits, teacher_logits)
-        if matches(teacher_logits, student_logits):
+        if isinstance(teacher_logits, Tensor):
             return rowwise(FORWARD_KL, student_logits, teacher_logits, self.temperature)
         return losses.soft_target_loss(student_logits, teacher_logits, self.temperature, reduction="none")
 
@@ -318,9 +318,7 @@ class DKD(LogitObjective):
             targets = torch.where(labeled, batch["targets"], targets)
         if self.standardize:
             student_logits, teacher_logits = _standardized(student_logits, teacher_logits)
-        if matches(teacher_logits, student_logits):
-            return rowwise(DECOUPLED, student_logits, teacher_logits, self.temperature, targets, self.alpha, self.beta)
-        return losses.dkd_loss(student_logits, teacher_logits, targets, reduction="none")
+        return rowwise(DECOUPLED, student_logits, teacher_logits, self.temperature, targets, self.alpha, self.beta)
 
     def _follow(self, epoch: int, epochs: int) -> None:
         super()._follow(epoch, epochs)

@@ -13,7 +13,7 @@ from kdft_lib import losses, models
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.losses import divergences
-from kdft_lib.losses.checks import matches, positive
+from kdft_lib.losses.checks import positive
 from kdft_lib.losses.sparse import Answers
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
@@ -125,7 +125,7 @@ class GKD(LogitObjective):
     def _between(self, student_logits: Tensor, teacher_logits: Answers) -> Tensor:
         more = (self.beta,) if self._kind == "jensen_shannon" else ()
         divergence, loss = _DIVERGENCES[self._kind]
-        if matches(teacher_logits, student_logits):
+        if isinstance(teacher_logits, Tensor):
             return divergences.rowwise(divergence, student_logits, teacher_logits, self.temperature, *more)
         return loss(student_logits, teacher_logits, *more, self.temperature, reduction="none")
 
