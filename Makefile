@@ -12,6 +12,7 @@ SHARD ?= 1/1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q
+EXTRAS := notebooks,vision,language,speech,sequences,export,tools,book,course,test
 INSTALLED := $(VENV)/installed
 # Outputs of runs that nobody watches have no progress bars.
 export TQDM_DISABLE := 1
@@ -125,5 +126,5 @@ $(INSTALLED): pyproject.toml
 	  { echo "Python's venv is missing; install it (on Debian and Ubuntu: apt install python3-venv) and call make again"; exit 1; }
 	@echo "Installing into $(VENV) what pyproject.toml asks for: PyTorch, and what the book and its tests import."
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[notebooks,vision,language,speech,sequences,export,tools,book,course,test]'
+	$(INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[$(EXTRAS)]'
 	@touch $@

@@ -187,7 +187,9 @@ def test_the_jobs_on_github_run_together_what_every_change_must_pass():
     floor = runs.pop("floor")
     run = re.findall(r"^bash \.ci/run ([a-z- ]+\b)(?! *=)", "\n".join(runs.values()), re.M)
     assert {*" ".join(run).split()} == {*parts.split(), *wanted.split()} - {"test"}
-    assert floor.endswith('bash .ci/run unit INSTALL="uv pip install -q --resolution lowest-direct"')
+    (oldest,) = re.findall(r'unit INSTALL="uv pip install -q --resolution lowest-direct" EXTRAS="([a-z,]+)"$', floor)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {*oldest.split(",")} == project["optional-dependencies"].keys() - {"export"}
     assert jobs["unit"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
     shards = jobs["notebooks"]["strategy"]["matrix"]["shard"]
     assert shards == [f"{number}/{len(shards)}" for number in range(1, len(shards) + 1)]

@@ -157,6 +157,8 @@ def digits():
 
 @pytest.mark.parametrize("recipe", RECORDED)
 def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small, monkeypatch):
+    if recipe == "ship_it":
+        pytest.importorskip("onnx", reason="the extra that exports is left out, as beside the oldest torch")
     module = importlib.import_module(recipe)
     for constant, value in FEWER.get(recipe, {}).items():
         monkeypatch.setattr(module, constant, value)
