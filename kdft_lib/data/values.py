@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -62,9 +64,9 @@ class PerRow:
 
     def of_all(self) -> Totals:
         """What counts in all rows."""
-        return self.of_batches(torch.arange(self._samples).unsqueeze(0))[0]
+        return next(self.of_batches(torch.arange(self._samples).unsqueeze(0)))
 
-    def of_batches(self, rows: Tensor) -> list[Totals]:
+    def of_batches(self, rows: Tensor) -> Iterator[Totals]:
         """What counts in each of several batches.
 
         Args:
@@ -75,10 +77,10 @@ class PerRow:
             name: [samples * held] * number if isinstance(held, int) else held[rows].sum(1).tolist()
             for name, held in self._counts.items()
         }
-        return [
+        return (
             {"samples": samples, "labeled": labeled, "counted": counted, "given": counted or samples} | self._range
             for labeled, counted in zip(each["labeled"], each["counted"], strict=True)
-        ]
+        )
 
 
 def _by_row(counting: Tensor | None) -> Tensor | int:
