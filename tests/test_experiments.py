@@ -687,7 +687,11 @@ def test_an_interrupted_program_goes_on_and_forgets_its_runs_when_they_are_recor
 
     def program(first, again, never):
         def experiment(mortal, **options):
-            return {"blobs": compare({"a": mortal}, blob_splits, seeds=range(2), **options)}
+            asked = {"a": mortal}
+            found = {"blobs": compare(asked, blob_splits, seeds=range(2), **options)}
+            # The same methods on the same splits share their runs, whatever they are chosen by.
+            compare(asked, blob_splits, seeds=range(2), choose_on=lambda seed: blob_splits(seed).train, **options)
+            return found
 
         return {
             "first": lambda: experiment(first),

@@ -2,7 +2,8 @@
 
 Each is a function of the batch, and the two steps that it consists of: ``draw(count, generator)`` makes all random
 choices, a mapping of tensors with a row for each view, and ``apply(inputs, drawn)`` makes the views that they decide,
-as often as one likes. :func:`kdft_lib.teachers.cache` keeps the choices of whatever has these two.
+as often as one likes. :func:`kdft_lib.teachers.cache` keeps the choices of whatever has these two; where there are few,
+``every()`` lists them.
 """
 
 from __future__ import annotations
@@ -53,6 +54,27 @@ class RandomShiftFlip:
         shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
         mirrored = torch.rand(count, generator=generator) < self.flip
         return {"shifts": shifts.T.to(torch.int16).contiguous(), "mirrored": mirrored}
+
+    def every(self) -> dict[str, Tensor]:
+        """All views there are, once each, as :meth:`draw` says them: 2 · (2 · padding + 1)², or half of that where
+        ``flip`` is 0 or 1.
+
+        Raises:
+            ValueError: If ``flip`` is none of 0, 0.5 and 1, so that views are not equally likely.
+
+        Example:
+            >>> RandomShiftFlip(padding=1).every()["shifts"].shape
+            torch.Size([18, 2])
+        """
+        mirrored = {0.0: [False], 0.5: [False, True], 1.0: [True]}.get(self.flip)
+        if mirrored is None:
+            raise ValueError(
+                f"flip is {self.flip}, so views are not equally likely and cannot be listed once each; use 0, 0.5 or 1,"
+                " or draw some of them: views=18"
+            )
+        shifts = torch.arange(2 * self.padding + 1)
+        views = torch.cartesian_prod(shifts, shifts, torch.tensor(mirrored).long())
+        return {"shifts": views[:, :2].to(torch.int16), "mirrored": views[:, 2].bool()}
 
     def apply(self, images: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
         """The views of images, ``(N, C, H, W)`` → the same shape, that were drawn for them."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from kdft_lib.data import Splits
+from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments.grid import Candidate
 from kdft_lib.experiments.kept import Kept, by_default
 from kdft_lib.experiments.recipe import Recipe
@@ -30,6 +30,7 @@ def compare(
     reference: str | None = None,
     contrasts: Iterable[tuple[str, str]] = (),
     choose: Literal["mean", "each seed"] = "mean",
+    choose_on: Callable[[int], TensorData] | None = None,
     measures: Mapping[str, Measure] | None = None,
     equal_budgets: bool = True,
     keep: str | Path | Literal[False] | None = None,
@@ -51,6 +52,8 @@ def compare(
         choose: ``"mean"``: a method ends with the setting of highest mean validation accuracy over the seeds;
             ``"each seed"``: each seed has the setting that is best on its own validation labels, as one shop
             would choose.
+        choose_on: A function from a seed to the labelled rows that settings are chosen on; by default
+            ``splits.val``. With the same ``keep``, finished runs are scored anew and not trained again.
         measures: What else to take of each chosen setting, by name, such as the calibration error on
             ``splits.test``: functions of what was trained and of the seed's splits.
         equal_budgets: Whether recipes must have the same steps and batch sizes.
@@ -85,16 +88,17 @@ def compare(
     _check_comparison(candidates, seeds, reference, pairs, equal_budgets)
     if choose not in ("mean", "each seed"):
         raise ValueError(f'choose is {choose!r}; it must be "mean" or "each seed"')
-    folder, watched = by_default(candidates)
+    folder, watched = by_default(candidates, splits)
     kept, progress = Kept(folder if keep is None else keep), watched if progress is None else progress
     runs: dict[str, list[list[Trained]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     val: dict[str, list[list[float]]] = {name: [[] for _ in entries] for name, entries in candidates.items()}
     for seed, parts, name, index in _all_runs(candidates, seeds, splits, progress):
         run = kept.run(candidates[name][index], name, index, parts, seed)
-        choosing = len(parts.val) if len(candidates[name]) > 1 else run.ledger.choosing
+        by = parts.val if choose_on is None else choose_on(seed)
+        choosing = len(by) if len(candidates[name]) > 1 else run.ledger.choosing
         run = dataclasses.replace(run, ledger=dataclasses.replace(run.ledger, choosing=choosing), seed=seed)
         runs[name][index].append(run)
-        val[name][index].append(run.accuracy(parts.val))
+        val[name][index].append(run.accuracy(by))
     chosen = {name: _best(scores, len(seeds), choose) for name, scores in val.items()}
     trained = {
         name: [runs[name][index][place] for place, index in enumerate(indices)] for name, indices in chosen.items()

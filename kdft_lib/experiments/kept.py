@@ -6,13 +6,13 @@ import contextlib
 import functools
 import hashlib
 import json
+import operator
 import pickle
 import re
 import shutil
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
@@ -24,14 +24,14 @@ from kdft_lib.experiments.grid import Candidate, described
 from kdft_lib.experiments.trained import Trained
 from kdft_lib.files import written_whole
 
-_experiment: ContextVar[tuple[Path, Counter[str]] | None] = ContextVar("experiment", default=None)
-"""The folder of the experiment that is being recorded, and how often it has compared methods of the same names."""
+_experiment: ContextVar[tuple[Path, dict[str, list[Any]]] | None] = ContextVar("experiment", default=None)
+"""The folder of the experiment that is being recorded, and what it has compared so far, by the names of the methods."""
 
 
 @contextlib.contextmanager
 def kept_below(folder: Path) -> Iterator[None]:
     """Comparisons keep their runs in a folder, which is deleted in the end, unless that is an error."""
-    token = _experiment.set((folder, Counter()))
+    token = _experiment.set((folder, {}))
     try:
         yield
     finally:
@@ -39,14 +39,24 @@ def kept_below(folder: Path) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def by_default(names: Iterable[str]) -> tuple[Path | None, bool | None]:
-    """Where the next comparison of methods of these names keeps its runs, and whether it shows a bar."""
+def by_default(
+    candidates: Mapping[str, Sequence[Candidate]], splits: Callable[[int], Splits]
+) -> tuple[Path | None, bool | None]:
+    """Where the next comparison keeps its runs, and whether it shows a bar: the same methods on the same splits share
+    their runs.
+    """
     if (experiment := _experiment.get()) is None:
         return None, None
-    folder, times = experiment
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
-    times[digest] += 1
-    return folder / f"{digest}-{times[digest]}", True
+    folder, compared = experiment
+    digest = hashlib.sha256("\n".join(candidates).encode()).hexdigest()[:12]
+    same_names = compared.setdefault(digest, [])
+    # Two functions may look alike and differ, so the same is who is the same.
+    now = [splits, *(entry.method for entries in candidates.values() for entry in entries)]
+    for number, before in enumerate(same_names, start=1):
+        if len(now) == len(before) and all(map(operator.is_, now, before)):
+            return folder / f"{digest}-{number}", True
+    same_names.append(now)
+    return folder / f"{digest}-{len(same_names)}", True
 
 
 class Kept:

@@ -33,6 +33,7 @@ class Asking:
         augment: What makes the views; ``None`` leaves the samples as they are.
         seed: What the views are drawn with.
         batch_size: The size of a call.
+        every: What makes all the views that there are, the same for each sample; by default they are drawn.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Asking:
         augment: Any,
         seed: int,
         batch_size: int,
+        every: Batch | None = None,
     ):
         self.teacher, self.data, self.pack = teacher, data, pack
         self.views, self.augment, self.seed, self.batch_size = views, augment, seed, batch_size
+        self.every = every
 
     @functools.cached_property
     def first(self) -> dict[str, Tensor]:
@@ -107,7 +110,9 @@ class Asking:
         return found
 
     def _drawn(self, start: int, stop: int) -> Batch:
-        """What the augmentation draws for these samples, ``views`` rows of each behind one another."""
+        """What makes the views of these samples, ``views`` rows of each behind one another."""
+        if self.every is not None:
+            return {"drawn": batches.apply(self.every, lambda column: torch.cat([column] * (stop - start)))}
         blocks = range(start // _BLOCK, math.ceil(stop / _BLOCK))
         drawn = [
             dict(flat({"drawn": self.augment.draw(_BLOCK * self.views, torch.Generator().manual_seed(mixed))}))

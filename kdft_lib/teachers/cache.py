@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ def cache(
     data: Any,
     *,
     to: str | Path | None = None,
-    views: int | None = None,
+    views: int | Literal["all"] | None = None,
     augment: Any = None,
     seed: int = 0,
     top_k: int | None = None,
@@ -55,7 +55,8 @@ def cache(
             one look to the next; of what :func:`~kdft_lib.training.fit` takes, all but loaders and streams.
         to: A folder to keep the answers in. One that has them already is read, provided that it has those of this
             teacher to this data, in this way. By default they are kept in memory.
-        views: How many augmented views of each sample to keep, from 1 on; by default samples are as they are.
+        views: How many augmented views of each sample to keep, from 1 on, or ``"all"`` that ``augment.every()`` lists:
+            of shifts by one pixel and mirror images 18. By default samples are as they are.
         augment: What makes views of a batch of inputs. Of one that has ``draw(count, generator)`` and
             ``apply(inputs, drawn)``, such as :class:`~kdft_lib.data.RandomShiftFlip`, what it drew is kept, which is
             small; of any other callable, the views themselves.
@@ -74,7 +75,7 @@ def cache(
         another dataset an :class:`Answered`.
 
     Raises:
-        TypeError: If the data has no indices.
+        TypeError: If the data has no indices, or ``augment`` does not list all of its views.
         ValueError: If the data is empty or transformed at random, ``dtype`` cannot hold a logit, or
             the folder has answers of another teacher, to other data or in another way.
         OSError: If the folder cannot be written.
@@ -94,7 +95,9 @@ def cache(
     device = torch.device("cpu")
     if isinstance(samples, TensorData) and to is None and views is None:
         device = samples.device
-    asking = Asking(teacher, samples, packing(dtype, top_k, rest, device), views or 1, augment, seed, batch_size)
+    every = augment.every() if views == "all" else None
+    count: Any = len(next(iter(every.values()))) if every is not None else views or 1
+    asking = Asking(teacher, samples, packing(dtype, top_k, rest, device), count, augment, seed, batch_size, every)
     fingerprint = teacher.fingerprint()
     if to is None:
         everything = range(len(samples))
@@ -106,23 +109,28 @@ def cache(
             "teacher": fingerprint, "samples": len(samples), "data": samples.fingerprint(),
             "dtype": None if dtype is None else str(dtype), "top_k": top_k, "rest": None if top_k is None else rest,
             "views": views, "augment": None if augment is None else re.sub(r" at 0x[0-9a-f]+", "", repr(augment)),
-            "seed": seed if views is not None or drawn else None, "batch_size": batch_size if drawn else None,
+            "seed": seed if views not in (None, "all") or drawn else None, "batch_size": batch_size if drawn else None,
         }  # fmt: skip
         columns = on_disk(Path(to), asking, made_of)
     if views is None and isinstance(samples, TensorData):
         return samples.with_teacher_logits(columns["teacher_logits"], fingerprint)
-    kept = Kept(columns, fingerprint, views or 1, augment if replays(augment) else None)
+    kept = Kept(columns, fingerprint, count, augment if replays(augment) else None)
     return ViewData(samples, kept) if isinstance(samples, TensorData) else Answered(samples.dataset, kept)
 
 
-def _check(views: int | None, augment: Any, batch_size: int) -> None:
+def _check(views: Any, augment: Any, batch_size: int) -> None:
     if (views is None) != (augment is None):
         raise ValueError(
             f"views is {views} and augment is {augment}; give both, how many views of each sample to keep and what"
             " makes them, or neither"
         )
-    if views is not None and views < 1:
-        raise ValueError(f"views is {views}; it must be 1 or more")
+    if views not in (None, "all") and (isinstance(views, str) or views < 1):
+        raise ValueError(f'views is {views!r}; it must be 1 or more, or "all"')
+    if views == "all" and not (replays(augment) and callable(getattr(augment, "every", None))):
+        raise TypeError(
+            f"augment is a {type(augment).__name__}, which does not list all of its views (it has no every(), draw()"
+            " and apply()); say how many to keep: views=8"
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
 
