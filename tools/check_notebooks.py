@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from count_prose import counted
 
 BOOK = Path(__file__).parents[1] / "book"
+RECIPES = BOOK.parent / "recipes"
 MOST_SECONDS = 90
+MOST_WORDS, MOST_NUMERALS, MOST_INTERVALS = 2200, 90, 15
+SHORT = {"00-ten-minutes": (900, 10)}
+"""Chapters with fewer words, and at most so many cells of code."""
+UNREAD = (
+    "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17", "18",
+)  # fmt: skip
+"""Chapters that are to be rewritten: they are long, assert in sight and do not show what trained a record."""
+SHOWN = re.compile(r"(?ms)^```python\n# recipes/(\w+\.py)\n(.*?)^```")
+RECORDED = re.compile(r"recorded\(f?\"([a-z0-9]+(?:-[a-z0-9]+)*)")
 EXERCISE = re.compile(r"^\*\*(\d+) \((?:easy|medium|open)\)\.\*\* ", re.M)
 
 
@@ -36,7 +48,10 @@ def problems(path: Path) -> Iterator[str]:
             yield f"cell {number} shows a figure without alt text (metadata mystnb.image.alt)"
         if len(cell.source.splitlines()) > 20:
             yield f"cell {number} has {len(cell.source.splitlines())} lines; 20 is the most"
-    yield from problems_of_exercises(notebook.cells)
+    if path.stem not in SHORT:
+        yield from problems_of_exercises(notebook.cells)
+    if not path.stem.startswith(UNREAD):
+        yield from problems_of_reading(notebook, *SHORT.get(path.stem, (MOST_WORDS, None)))
     spent = seconds(notebook)
     if spent is None:
         yield "it stores no timings; execute it with `make notebooks`"
@@ -73,6 +88,40 @@ def problems_of_exercises(cells: list[Any]) -> Iterator[str]:
             yield f"{named} is not among the exercises and has the tag {' and '.join(sorted(extra))}"
     if numbers != list(range(1, len(numbers) + 1)) or not numbers:
         yield f"its exercises are numbered {numbers}"
+
+
+def problems_of_reading(notebook: Any, most_words: int, most_cells: int | None) -> Iterator[str]:
+    """A chapter is short, its assertions are folded, the training of what is recorded is seen, and it is of use."""
+    counts, cells = counted(notebook), notebook.cells
+    limits = {"words": most_words, "numerals": MOST_NUMERALS, "intervals": MOST_INTERVALS, "cells": most_cells}
+    for what, most in limits.items():
+        if most is not None and getattr(counts, what) > most:
+            yield f"its prose has {getattr(counts, what)} {what}; {most} is the most"
+    seen: set[str] = set()
+    for place, cell in enumerate(cells, 1):
+        named = f"cell {place} of all, {cell.source[:30]!r},"
+        if cell.cell_type == "markdown":
+            for recipe, lines in SHOWN.findall(cell.source):
+                seen.add(recipe)
+                yield from (f"{named} shows {problem}" for problem in problems_of_lines(recipe, lines))
+            continue
+        if re.search(r"^\s*assert ", cell.source, re.M) and "hide-cell" not in cell.metadata.get("tags", []):
+            yield f"{named} asserts in sight; move it to a cell tagged hide-cell behind it"
+        for name in RECORDED.findall(cell.source):
+            recipe = next(path.name for path in sorted(RECIPES.glob("*.py")) if f'"{name}' in path.read_text())
+            if recipe not in seen:
+                yield f"{named} reads a record of recipes/{recipe}, and no cell before it shows its lines"
+    if most_cells is None and not any(re.search("^## Take it home", cell.source, re.M) for cell in cells):
+        yield 'it has no section "Take it home"'
+
+
+def problems_of_lines(recipe: str, lines: str) -> Iterator[str]:
+    """Each block between lines of dots stands in the recipe, indented there or not."""
+    text = (RECIPES / recipe).read_text(encoding="utf-8")
+    for block in re.split(r"(?m)^\.\.\.$", lines):
+        block = block.strip("\n")
+        if not any(textwrap.indent(block, " " * depth) in text for depth in (0, 4, 8)):
+            yield f"lines that are not in recipes/{recipe}: {block.splitlines()[0]!r} and those after it"
 
 
 def shows_figure(cell: Any) -> bool:
