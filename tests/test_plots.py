@@ -87,7 +87,7 @@ def test_reliability_is_the_share_right_at_each_confidence():
 
 
 def test_diagrams_have_text_as_text_and_a_description():
-    for path in (plots.resources.files("kdft_lib") / "assets/diagrams").iterdir():
+    for path in (plots.still.resources.files("kdft_lib") / "assets/diagrams").iterdir():
         drawing = plots.diagram(path.name.removesuffix(".svg")).data
         root = ElementTree.fromstring(drawing)
         names = [element.tag.split("}")[1] for element in root.iter()]
@@ -106,3 +106,38 @@ def test_the_palette_is_told_apart_in_grey():
     assert len(set(plots.PALETTE)) == 7
     plots.use_style()
     assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"] == list(plots.PALETTE)
+
+
+def test_curves_rise_in_one_place_of_a_notebook(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, figure):
+            shown.append(("again", len(figure.axes[0].lines)))
+
+    def display(figure, display_id):
+        shown.append(("first", len(figure.axes[0].lines)))
+        return Handle()
+
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", display)
+    rising = plots.Rising("accuracy, %", steps=20)
+    for name in ("labels", "teacher"):
+        for step in (10, 20):
+            rising.add(name, step, 50.0 + step)
+    assert shown == [("first", 1), ("again", 1), ("again", 2), ("again", 2)]
+    ax = rising.figure.axes[0]
+    assert [text.get_text() for text in ax.texts] == ["labels", "teacher"]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[60.0, 70.0], [60.0, 70.0]]
+    assert ax.get_xlim()[1] > 20, "there is room for the names"
+
+
+def test_a_softened_distribution_reads_without_scripts():
+    logits = torch.tensor([4.0, 2.0, 0.0])
+    page = plots.softened(logits, ["shirt", "coat", "bag"], temperature=2.0).data
+    shares = [float(share) for share in re.findall(r'class="share">([\d.]+) %', page)]
+    assert shares == pytest.approx((100 * (logits / 2).softmax(dim=0)).tolist(), abs=0.05)
+    assert re.search(r'<input type="range" min="0" max="5" step="0.05" value="1.00"> <output>2.0<', page)
+    assert "$" not in page
+    with pytest.raises(ValueError, match=r"logits has the shape \(3,\); it must be \(2,\), one for each class"):
+        plots.softened(logits, ["shirt", "coat"])

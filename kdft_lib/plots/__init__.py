@@ -1,0 +1,44 @@
+"""The book's figures, in one style: quiet, direct labels, intervals wherever there are means."""
+
+from kdft_lib.plots.moving import Rising, softened
+from kdft_lib.plots.still import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    curve,
+    diagram,
+    history,
+    images,
+    intervals,
+    probabilities,
+    reliability,
+    use_style,
+)
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PALETTE",
+    "PURPLE",
+    "SKY",
+    "VERMILION",
+    "Rising",
+    "curve",
+    "diagram",
+    "history",
+    "images",
+    "intervals",
+    "probabilities",
+    "reliability",
+    "softened",
+    "use_style",
+]
