@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -132,9 +133,16 @@ def test_the_wheel_brings_all_that_the_book_shows(tmp_path):
 
 
 def test_readmes_ten_lines_run():
-    """A fifth of their steps, which are enough to be far above chance."""
+    """A fifth of their steps, which are enough to be far above chance; and chapter 00 ends with them."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert len([line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]) <= 10
+    chapter = nbformat.read(ROOT / "book/00-ten-minutes.ipynb", as_version=4)
+    last = [cell.source for cell in chapter.cells if cell.cell_type == "code"][-1]
+    ours, theirs = (
+        [ast.dump(line) for line in ast.parse(source).body if not isinstance(line, ast.Import | ast.ImportFrom)]
+        for source in (code, last)
+    )
+    assert ours == theirs
     code, changed = re.subn(r"\bsteps=400\b", "steps=80", code)
     assert changed == 1
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -121,7 +121,7 @@ def test_curves_rise_in_one_place_of_a_notebook(monkeypatch):
 
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: object())
     monkeypatch.setattr("IPython.display.display", display)
-    rising = plots.Rising("accuracy, %", steps=20)
+    rising = plots.Rising("accuracy, %", steps=20, colors={"teacher": plots.BLUE})
     for name in ("labels", "teacher"):
         for step in (10, 20):
             rising.add(name, step, 50.0 + step)
@@ -130,6 +130,7 @@ def test_curves_rise_in_one_place_of_a_notebook(monkeypatch):
     assert [text.get_text() for text in ax.texts] == ["labels", "teacher"]
     assert [line.get_ydata().tolist() for line in ax.lines] == [[60.0, 70.0], [60.0, 70.0]]
     assert ax.get_xlim()[1] > 20, "there is room for the names"
+    assert [line.get_color() for line in ax.lines] == [plots.VERMILION, plots.BLUE]
 
 
 def test_a_softened_distribution_reads_without_scripts():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ class Rising:
     Args:
         label: What is drawn over the steps.
         steps: How far the axis goes; by default as far as there are points.
+        colors: For some curves, a colour; the others have one of :data:`PALETTE` each.
 
     Attributes:
         figure: The figure.
@@ -37,12 +39,12 @@ class Rising:
         [60.0, 70.0]
     """
 
-    def __init__(self, label: str, *, steps: int | None = None):
+    def __init__(self, label: str, *, steps: int | None = None, colors: Mapping[str, str] | None = None):
         self._points: dict[str, list[tuple[int, float]]] = {}
         self._handle: Any = None
         self.figure, self._ax = plt.subplots()
         plt.close(self.figure)
-        self._label, self._steps = label, steps
+        self._label, self._steps, self._colors = label, steps, dict(colors or {})
 
     def add(self, name: str, step: int, value: float) -> None:
         """A further point of a curve.
@@ -60,7 +62,9 @@ class Rising:
         ax = self._ax
         ax.clear()
         furthest = max(step for points in self._points.values() for step, _ in points)
-        for (name, points), color in zip(self._points.items(), PALETTE, strict=False):
+        free = itertools.cycle(color for color in PALETTE if color not in self._colors.values())
+        for name, points in self._points.items():
+            color = self._colors.get(name) or next(free)
             steps, values = zip(*points, strict=True)
             ax.plot(steps, values, color=color)
             ax.annotate(name, (steps[-1], values[-1]), (6, 0), textcoords="offset points", color=color, va="center")
