@@ -1,5 +1,8 @@
-"""The long experiments of chapter 05, recorded. Decoupled KD warms up over 20 of the 58 epochs, since the records were
-made with the number of its authors' code, whose runs have 240.
+"""The long experiments of chapter 05, recorded: what a teacher shows besides its answers, to a student that sees each
+picture as its teacher does.
+
+Each method has four settings, two weight decays times two strengths of its own; every seed chooses on its own 250
+labels. Decoupled KD warms up over a twelfth of a run, as its authors' 20 epochs of 240 do.
 """
 
 from __future__ import annotations
@@ -9,49 +12,66 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from shared import student, thousand_labels
+from patience import AUGMENTED, DECAYS, LABELS, TEACHER, WEIGHTS, Answered, taught, the_same_view
+from shared import shifted, shop, views
 from torch import Tensor, nn
 
-from kdft_lib.experiments import Candidate, Comparison, Recipe, compare, grid, per_seed, record_all
-from kdft_lib.models import fashion_teacher
+from kdft_lib.data import Splits
+from kdft_lib.experiments import Candidate, Comparison, Given, Once, Recipe, compare, grid, per_seed, record_all
 from kdft_lib.objectives import DIST, DKD, RKD, AttentionTransfer, Hint, SimilarityPreserving, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Teacher
 
-TEACHER = Teacher(fashion_teacher())
 LAYERS = ("block1", "block2", "block3")
-DECAYS = (0.01, 0.1)
+SEEN = Answered(TEACHER, the_same_view)
 Make: TypeAlias = Callable[..., Any]
 Arms: TypeAlias = dict[str, tuple[Make, dict[str, tuple[float, ...]]]]
 """By name: what makes an objective, and the strengths to try."""
 
 
 class LookedUp(nn.Module):
-    """The teacher's answers for some images, its features too, so that it runs once for each and not at every step."""
+    """In the teacher's place, what it said of all views of a seed's images, its features too: it runs once for each
+    view, and not at every step.
+    """
 
-    def __init__(self, images: Tensor):
+    seed: Tensor
+
+    def __init__(self, seed: int):
         super().__init__()
-        parts = [TEACHER.outputs(some, LAYERS) for some in images.split(500)]
-        self.rows = {image.numpy().tobytes(): row for row, image in enumerate(images)}
-        self.logits = torch.cat([part.logits for part in parts])
-        self.maps = {layer: torch.cat([part.features[layer] for part in parts]) for layer in LAYERS}
+        self.register_buffer("seed", torch.tensor(seed))
         for layer in LAYERS:
             self.add_module(layer, nn.Identity())
 
-    def __reduce__(self) -> tuple[type[nn.Module], tuple[()]]:
-        """A run that is kept as a file does without: nobody asks its teacher again."""
-        return nn.Identity, ()
-
     def forward(self, images: Tensor) -> Tensor:
-        rows = [self.rows[image.numpy().tobytes()] for image in images]
-        for layer, maps in self.maps.items():
-            self.get_submodule(layer)(maps[rows])
-        return self.logits[rows]
+        places, logits, maps = said_of_all_views(int(self.seed))
+        rows = torch.tensor([places[image.tobytes()] for image in images.flatten(1).numpy()])
+        for layer, of_layer in maps.items():
+            self.get_submodule(layer)(of_layer.index_select(0, rows))
+        return logits.index_select(0, rows)
+
+
+_said: dict[int, tuple[dict[bytes, int], Tensor, dict[str, Tensor]]] = {}
+
+
+def said_of_all_views(seed: int) -> tuple[dict[bytes, int], Tensor, dict[str, Tensor]]:
+    """The row of each view by its bytes, and of each row the logits and the maps: half a gigabyte, so that those of one
+    seed are kept.
+    """
+    if seed not in _said:
+        _said.clear()
+        images, every = shop(seed).train.inputs, views(1).every()
+        drawn = {name: torch.cat([column] * len(images)) for name, column in every.items()}
+        seen = views(1).apply(images.repeat_interleave(len(every["mirrored"]), 0), drawn)
+        parts = [Teacher(TEACHER).outputs(some, LAYERS) for some in seen.split(100)]
+        maps = {layer: torch.cat([part.features.pop(layer) for part in parts]).contiguous() for layer in LAYERS}
+        places = {view.tobytes(): row for row, view in enumerate(seen.flatten(1).numpy())}
+        _said[seed] = places, torch.cat([part.logits for part in parts]), maps
+    return _said[seed]
 
 
 @per_seed
 def looked_up(seed: int) -> Teacher:
-    return Teacher(LookedUp(thousand_labels(seed).train.inputs), labels=TEACHER.labels)
+    return Teacher(LookedUp(seed), labels=Teacher(TEACHER).labels)
 
 
 def attention(teacher: Teacher) -> Any:
@@ -59,19 +79,19 @@ def attention(teacher: Teacher) -> Any:
     return AttentionTransfer(teacher, "body.1", "block1") + AttentionTransfer(teacher, "body.3", "block2")
 
 
-standardized = partial(SoftTargets, temperature=2.0, ce_weight=0.1, standardize=True)
+hint = partial(Hint, student_layer="body.3", teacher_layer="block2")
 similarity = partial(SimilarityPreserving, student_layer="body.5", teacher_layer="block3")
+standardized = partial(SoftTargets, temperature=2.0, ce_weight=0.1, standardize=True)
 LOGITS: Arms = {
-    "soft targets": (SoftTargets, {"temperature": (2.0, 4.0, 8.0)}),
-    "standardised logits": (standardized, {"kd_weight": (1.0, 3.0, 9.0)}),
-    "decoupled KD": (partial(DKD, warmup=20 / 58), {"beta": (1.0, 2.0, 8.0)}),
-    "DIST": (DIST, {"temperature": (1.0, 2.0, 4.0)}),
+    "standardised logits": (standardized, {"kd_weight": (3.0, 9.0)}),
+    "decoupled KD": (DKD, {"beta": (1.0, 8.0)}),
+    "DIST": (DIST, {"temperature": (1.0, 4.0)}),
 }
 FEATURES: Arms = {
-    "hint": (partial(Hint, student_layer="body.3", teacher_layer="block2"), {"weight": (10.0, 100.0, 1000.0)}),
-    "attention": (attention, {"weight": (10.0, 100.0, 1000.0)}),
-    "similarity": (similarity, {"weight": (300.0, 3000.0, 30_000.0)}),
-    "relations": (partial(RKD, student_layer="body.7", teacher_layer="block3"), {"weight": (0.1, 1.0, 10.0)}),
+    "hint": (hint, {"weight": (100.0, 1000.0)}),
+    "attention": (attention, {"weight": (100.0, 1000.0)}),
+    "similarity": (similarity, {"weight": (300.0, 3000.0)}),
+    "relations": (partial(RKD, student_layer="body.7", teacher_layer="block3"), {"weight": (1.0, 10.0)}),
 }
 
 
@@ -80,27 +100,74 @@ def beside(make: Make, base: Make | None = None) -> Make:
     return lambda teacher, weight: (Supervised() if base is None else base(teacher)) + weight * make(teacher)
 
 
-def arms(alone: Recipe, table: Arms, **fixed: Any) -> dict[str, list[Candidate]]:
-    """Three strengths of each, times what is the same for all."""
-    return {name: grid(alone.taught_by(looked_up, make), **fixed, **axis) for name, (make, axis) in table.items()}
+def by_logits(base: Recipe, name: str, **fixed: Any) -> list[Candidate]:
+    """Students of the teacher's logits, which are cached for all views."""
+    make, strengths = LOGITS[name]
+    return grid(Given(base.taught_by(TEACHER, make), SEEN), **fixed, **strengths)
 
 
-def convolutional() -> dict[str, Comparison]:
-    """Each method beside the labels: six settings, two weight decays times three strengths of its own; labels
-    alone search three learning rates instead. And the four of features beside soft targets.
+def by_features(base: Recipe, name: str, besides: Make | None = None, **fixed: Any) -> list[Candidate]:
+    """Students of the teacher's features beside labels, or beside soft targets."""
+    make, strengths = FEATURES[name]
+    seeing = base.but(augment=views(1))
+    return grid(seeing.taught_by(looked_up, beside(make, besides)), **fixed, **strengths)
+
+
+def first_the_hint(base: Recipe) -> list[Candidate]:
+    """The two stages of Romero et al. (2015): for a third of 1,600 steps the hint alone, which trains what leads up to
+    it, and then soft targets; in theirs the teacher's weight falls meanwhile, and here it stays.
     """
-    alone = Recipe(student, Supervised, FullFineTuning(lr=0.3), steps=400)
-    table = LOGITS | {name: (beside(make), axis) for name, (make, axis) in FEATURES.items()}
-    first = {"labels": grid(alone, weight_decay=DECAYS, lr=(0.1, 0.3, 1.0))}
-    first |= arms(alone, table, lr=0.3, weight_decay=DECAYS)
-    added = {f"soft targets + {name}": (beside(make, SoftTargets), axis) for name, (make, axis) in FEATURES.items()}
-    second = {"soft targets": first["soft targets"]} | arms(alone, added, lr=0.3, weight_decay=DECAYS)
-    asked = [("soft targets", "labels"), *((name, "soft targets") for name in table if name != "soft targets")]
-    more = [(name, "soft targets") for name in added]
-    return {
-        "beside labels": compare(first, thousand_labels, contrasts=asked),
-        "beside soft targets": compare(second, thousand_labels, contrasts=more),
+    early = base.but(steps=533, augment=views(1)).taught_by(looked_up, hint)
+    late = base.but(steps=1067).taught_by(TEACHER, SoftTargets)
+    starts = {decay: Once(Given(early.but(weight_decay=decay), as_drawn)) for decay in DECAYS}
+
+    def make(weight_decay: float, kd_weight: float) -> Given:
+        begun = late.but(start=starts[weight_decay], weight_decay=weight_decay)
+        return Given(begun.but(kd_weight=kd_weight, ce_weight=round(1 - kd_weight, 1)), SEEN)
+
+    return grid(make, weight_decay=DECAYS, kd_weight=WEIGHTS)
+
+
+def as_drawn(splits: Splits, seed: int) -> Splits:
+    """The seed's own splits, without a teacher's answers."""
+    return shop(seed)
+
+
+def soft_targets(base: Recipe) -> list[Candidate]:
+    """As in chapter 04: the same four students."""
+    return taught(base, SoftTargets, TEACHER, the_same_view)
+
+
+def all_methods() -> dict[str, Comparison]:
+    """Each method beside the labels, two of them beside soft targets, and the hint before these."""
+    base = LABELS.but(steps=1600)
+    tried = {
+        AUGMENTED: grid(shifted(base), weight_decay=DECAYS, shift=(1, 2)),
+        "soft targets": soft_targets(base),
+        **{name: by_logits(base, name, weight_decay=DECAYS) for name in LOGITS},
+        **{name: by_features(base, name, weight_decay=DECAYS) for name in FEATURES},
+        "soft targets + hint": by_features(base, "hint", SoftTargets, weight_decay=DECAYS),
+        "soft targets + similarity": by_features(base, "similarity", SoftTargets, weight_decay=DECAYS),
+        "first the hint, then soft targets": first_the_hint(base),
     }
+    asked = [(name, "soft targets") for name in tried if name not in (AUGMENTED, "soft targets")]
+    asked += [("soft targets", AUGMENTED), ("hint", AUGMENTED)]
+    asked += [("first the hint, then soft targets", "soft targets + hint")]
+    # The second stage has two thirds of the steps, and the first the rest.
+    made = compare(tried, shop, choose="each seed", contrasts=asked, equal_budgets=False)
+    return {"1,600 steps": made}
+
+
+def patient() -> dict[str, Comparison]:
+    """Soft targets, a hint beside labels, and both, four times as long."""
+    base = LABELS.but(steps=6400)
+    tried = {
+        "soft targets": soft_targets(base),
+        "hint": by_features(base, "hint", weight_decay=DECAYS),
+        "soft targets + hint": by_features(base, "hint", SoftTargets, weight_decay=DECAYS),
+    }
+    asked = [("hint", "soft targets"), ("soft targets + hint", "soft targets"), ("soft targets + hint", "hint")]
+    return {"6,400 steps": compare(tried, shop, choose="each seed", contrasts=asked)}
 
 
 def perceptron() -> nn.Sequential:
@@ -110,18 +177,27 @@ def perceptron() -> nn.Sequential:
 
 
 def another_kind() -> dict[str, Comparison]:
-    """A student without convolutions: six settings each, two learning rates times three strengths of its own."""
-    alone = Recipe(perceptron, Supervised, FullFineTuning(lr=0.01), steps=400)
-    rates = (0.01, 0.1)
-    makes = {name: partial(FEATURES[name][0], student_layer="1") for name in ("similarity", "relations")}
-    whole = {name: (beside(make), FEATURES[name][1]) for name, make in makes.items()}
-    methods = {"labels": grid(alone, lr=rates, weight_decay=(0.01, 0.1, 0.5))}
-    methods |= arms(alone, LOGITS | whole, lr=rates, weight_decay=0.1)
-    asked = [(name, "labels") for name in LOGITS | whole]
-    return {"a perceptron": compare(methods, thousand_labels, contrasts=asked)}
+    """A student without convolutions: four settings each, two learning rates times two of its own."""
+    base = LABELS.but(model=perceptron, strategy=FullFineTuning(lr=0.01, weight_decay=0.1), steps=1600)
+    rates = {"lr": (0.01, 0.1)}
+    alike = partial(similarity, student_layer="1")
+    tried = {
+        AUGMENTED: grid(base.but(augment=views(1)), **rates, weight_decay=(0.1, 0.5)),
+        "soft targets": grid(Given(base.taught_by(TEACHER, SoftTargets), SEEN), **rates, temperature=(2.0, 4.0)),
+        "DIST": by_logits(base, "DIST", **rates),
+        "similarity": grid(
+            base.but(augment=views(1)).taught_by(looked_up, beside(alike)), **rates, weight=(300.0, 3000.0)
+        ),
+    }
+    asked = [(name, AUGMENTED) for name in tried if name != AUGMENTED]
+    return {"a perceptron": compare(tried, shop, choose="each seed", contrasts=asked)}
 
 
-EXPERIMENTS = {"beyond-logits": convolutional, "beyond-logits-perceptron": another_kind}
+EXPERIMENTS = {
+    "beyond-logits-1600": all_methods,
+    "beyond-logits-6400": patient,
+    "beyond-logits-perceptron-1600": another_kind,
+}
 
 if __name__ == "__main__":
     record_all(EXPERIMENTS)

@@ -15,7 +15,7 @@ from torch import nn
 
 from kdft_lib.data import RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Recipe, grid
+from kdft_lib.experiments import Classical, Given, Once, Recipe, grid
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet, imagenet_backbone
 
@@ -56,6 +56,11 @@ def all_labels(seed: int) -> Splits:
 def labeled(count: int, seed: int) -> Splits:
     """So many labelled images; a larger draw of a seed holds the smaller."""
     return all_labels(seed) if count == 55_000 else fashion_mnist(count, seed=seed)
+
+
+def on_all_labels(recipe: Recipe) -> Once:
+    """What a recipe makes of all 55,000 labels, once for each seed."""
+    return Once(Given(recipe, lambda splits, seed: all_labels(seed)))
 
 
 def without_labels(splits: Splits) -> TensorData:

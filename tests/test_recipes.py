@@ -39,6 +39,7 @@ LETTERS, SIDE = 100, 32
 RECORDED = (
     "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers", "frozen_backbone",
     "full_fine_tuning", "staying_close", "both_together", "vision", "language", "speech", "sequences", "ship_it",
+    "outlook",
 )  # fmt: skip
 
 FEWER = {"sequences": {"TEXTS": 2, "LENGTH": 104, "WRITTEN": 1}, "speech": {"elsewhere": lambda who: digits()}}
