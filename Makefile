@@ -81,6 +81,7 @@ results: setup ## run the long experiments again and record them (some sixteen h
 	$(BIN)/python recipes/speech.py
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
+	$(BIN)/python recipes/outlook.py
 	$(BIN)/python figures/intro.py
 	$(BIN)/python figures/play.py
 

@@ -62,10 +62,16 @@ def said_of_all_views(seed: int) -> tuple[dict[bytes, int], Tensor, dict[str, Te
         images, every = shop(seed).train.inputs, views(1).every()
         drawn = {name: torch.cat([column] * len(images)) for name, column in every.items()}
         seen = views(1).apply(images.repeat_interleave(len(every["mirrored"]), 0), drawn)
-        parts = [Teacher(TEACHER).outputs(some, LAYERS) for some in seen.split(100)]
-        maps = {layer: torch.cat([part.features.pop(layer) for part in parts]).contiguous() for layer in LAYERS}
+        logits: list[Tensor] = []
+        maps: dict[str, Tensor] = {}
+        for start in range(0, len(seen), 100):
+            said = Teacher(TEACHER).outputs(seen[start : start + 100], LAYERS)
+            logits.append(said.logits)
+            for layer, part in said.features.items():
+                kept = maps.setdefault(layer, part.new_empty(len(seen), *part.shape[1:]))
+                kept[start : start + 100] = part
         places = {view.tobytes(): row for row, view in enumerate(seen.flatten(1).numpy())}
-        _said[seed] = places, torch.cat([part.logits for part in parts]), maps
+        _said[seed] = places, torch.cat(logits), maps
     return _said[seed]
 
 
@@ -139,7 +145,7 @@ def soft_targets(base: Recipe) -> list[Candidate]:
 
 
 def all_methods() -> dict[str, Comparison]:
-    """Each method beside the labels, two of them beside soft targets, and the hint before these."""
+    """Each method beside the labels, and the hint beside soft targets and before them."""
     base = LABELS.but(steps=1600)
     tried = {
         AUGMENTED: grid(shifted(base), weight_decay=DECAYS, shift=(1, 2)),
@@ -147,7 +153,6 @@ def all_methods() -> dict[str, Comparison]:
         **{name: by_logits(base, name, weight_decay=DECAYS) for name in LOGITS},
         **{name: by_features(base, name, weight_decay=DECAYS) for name in FEATURES},
         "soft targets + hint": by_features(base, "hint", SoftTargets, weight_decay=DECAYS),
-        "soft targets + similarity": by_features(base, "similarity", SoftTargets, weight_decay=DECAYS),
         "first the hint, then soft targets": first_the_hint(base),
     }
     asked = [(name, "soft targets") for name in tried if name not in (AUGMENTED, "soft targets")]
