@@ -123,6 +123,14 @@ def test_views_are_shifted_and_mirrored_copies():
         for x in range(3)
     }
     assert set(map(tuple, views.flatten(1).tolist())) == possible
+    every = RandomShiftFlip(padding=1).every()
+    listed = RandomShiftFlip(padding=1).apply(image.expand(18, 1, 4, 4), every)
+    assert sorted(map(tuple, listed.flatten(1).tolist())) == sorted(possible)
+    assert {name: column.dtype for name, column in every.items()} == {
+        name: column.dtype for name, column in RandomShiftFlip(padding=1).draw(3).items()
+    }
+    with pytest.raises(ValueError, match=r"flip is 0\.3, so views are not equally likely"):
+        RandomShiftFlip(flip=0.3).every()
     assert torch.equal(RandomShiftFlip(padding=0, flip=0)(image), image)
     with pytest.raises(ValueError, match="flip is 2"):
         RandomShiftFlip(flip=2)

@@ -314,6 +314,8 @@ CASES = {
     "damaged cache": lambda: in_folder(lambda folder: broken_cache(folder, "shard-000000.safetensors")),
     "damaged index of a cache": lambda: in_folder(lambda folder: broken_cache(folder, "index.json")),
     "views of nothing": lambda: cache(net(), DATA, views=2),
+    "all views of what does not list them": lambda: cache(net(), DATA, views="all", augment=torch.neg),
+    "some views": lambda: cache(net(), DATA, views="some", augment=torch.neg),
     "no views": lambda: cache(net(), DATA, views=0, augment=torch.neg),
     "calls of no samples": lambda: cache(net(), DATA, batch_size=0),
     "rows put behind views": lambda: cache(net(), DATA, views=2, augment=torch.neg).with_rows(DATA),

@@ -416,6 +416,29 @@ def test_each_seed_may_choose_for_itself(blob_splits):
     assert compare({"guess": tried}, blob_splits, seeds=range(3)).test["guess"] == [1.0, 0.0, 0.0]
 
 
+class Always:
+    """Decides one class, whatever it sees."""
+
+    def __init__(self, label):
+        self.label = label
+
+    def train(self, splits, seed):
+        return Trained(None, Ledger(), decides=lambda data: torch.full((len(data),), self.label))
+
+
+def test_settings_may_be_chosen_on_other_rows_whose_labels_the_ledger_counts(blob_splits):
+    tried = [Candidate(Always(label), {"label": label}) for label in range(2)]
+
+    def of_one_class(seed):
+        val = blob_splits(seed).val
+        return val[val.targets == seed]
+
+    made = compare({"always": tried}, blob_splits, seeds=range(2), choose="each seed", choose_on=of_one_class)
+    assert made.chosen["always"] == [0, 1]
+    assert made.val["always"] == [[1.0, 0.0], [0.0, 1.0]]
+    assert [entry.choosing for entry in made.ledgers["always"]] == [len(of_one_class(seed)) for seed in range(2)]
+
+
 def test_contrasts_are_the_family_that_is_corrected(blob_splits, teacher):
     methods = {
         "labels": BASE,

@@ -453,6 +453,31 @@ def test_student_and_teacher_see_the_same_view(pictures, tmp_path, augment, make
     assert sum(different) > 120
 
 
+@pytest.mark.parametrize(("flip", "count"), [(0.5, 18), (0.0, 9), (1.0, 9)])
+def test_all_views_are_kept_once_each(pictures, tmp_path, flip, count):
+    teacher, augment = Counting(), RandomShiftFlip(1, flip)
+    few = pictures[:9]
+    here = cache(teacher, few, views="all", augment=augment, batch_size=4)
+    there = cache(teacher, few, views="all", augment=augment, batch_size=4, to=tmp_path, seed=1)
+    assert sum(teacher.asked) == 2 * count * len(few)
+    assert len(here.teacher_logits) == len(there.teacher_logits) == count * len(few)
+    every = augment.every()
+    for place in range(len(few)):
+        views = augment.apply(few.inputs[place].expand(count, 1, 4, 4), every)
+        assert len({view.numpy().tobytes() for view in views}) == count
+        answers = Teacher(teacher)(views)
+        torch.testing.assert_close(here.teacher_logits[place * count : (place + 1) * count], answers)
+        batches = [kept.rows(torch.tensor([place] * 200)) for kept in (here, there)]
+        for batch in batches:
+            assert {view.numpy().tobytes() for view in batch["inputs"]} == {view.numpy().tobytes() for view in views}
+            torch.testing.assert_close(batch["teacher_logits"], Teacher(teacher)(batch["inputs"]))
+    asked = len(teacher.asked)
+    cache(teacher, few, views="all", augment=augment, to=tmp_path, seed=2)
+    assert len(teacher.asked) == asked, "nothing is drawn, so the seed decides nothing"
+    with pytest.raises(ValueError, match=r"views was all and is now 18"):
+        cache(teacher, few, views=18, augment=augment, to=tmp_path)
+
+
 def test_views_are_decided_by_the_seed_and_not_by_the_size_of_calls(pictures):
     teacher = Counting()
 
