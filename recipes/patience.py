@@ -79,8 +79,12 @@ class Answered:
 def taught(
     base: Recipe, objective: Callable[..., Any], teacher: Source, look: Callable[..., TensorData]
 ) -> list[Candidate]:
-    """Four settings of a student: two weight decays times two weights of the teacher."""
-    lesson = Given(base.taught_by(teacher, objective), Answered(teacher, look))
+    """A student that learns from what a teacher answers to some views."""
+    return four_settings(Given(base.taught_by(teacher, objective), Answered(teacher, look)))
+
+
+def four_settings(lesson: Given) -> list[Candidate]:
+    """Two weight decays times two weights of the teacher."""
 
     def make(kd_weight: float, **settings: float) -> Given:
         return lesson.but(kd_weight=kd_weight, ce_weight=round(1 - kd_weight, 1), **settings)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from shared import LOGISTIC, SVM, all_labels, shifted, student, thousand_labels, views
+from patience import four_settings
+from shared import LOGISTIC, SVM, all_labels, shifted, shop, student, thousand_labels, views
 from torch import Tensor
 
 from kdft_lib.data import Splits
@@ -130,6 +131,26 @@ def why() -> dict[str, Comparison]:
     return {"parts": compare(methods, thousand_labels)}
 
 
+def parts() -> dict[str, Comparison]:
+    """The same parts as students of :mod:`patience` learn them, chosen on 250 further labels, at T = 4."""
+
+    def arm(said: Callable[[Tensor, Tensor, float, int], Tensor]) -> list[Candidate]:
+        def change(splits: Splits, seed: int) -> Splits:
+            train = cache(TEACHER, splits.train)
+            logits, targets, who = train.teacher_logits, train.targets, train.teacher
+            assert isinstance(logits, Tensor) and targets is not None and who is not None  # noqa: PT018
+            return splits._replace(train=train.with_teacher_logits(said(logits, targets, 4.0, seed), who))
+
+        return four_settings(Given(SOFT, change))
+
+    methods = {
+        "smoothed as much": arm(smoothed),
+        "other classes permuted": arm(permuted),
+        "the class's mean": arm(of_the_class),
+    }
+    return {"400 steps": compare(methods, shop, choose="each seed")}
+
+
 def same_labels() -> dict[str, Comparison]:
     """Teachers of 94,186 parameters, trained on the student's own 1,000 labels, and the students they teach."""
     wide = LABELS.but(model=ConvNet, width=32)
@@ -157,6 +178,7 @@ EXPERIMENTS = {
     "soft-targets-sensitivity": sensitivity,
     "soft-targets-everything": everything,
     "soft-targets-why": why,
+    "soft-targets-parts": parts,
     "soft-targets-same-labels": same_labels,
     "soft-targets-factor": factor,
 }
