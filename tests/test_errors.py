@@ -173,6 +173,14 @@ def broken_cache(folder, name):
     cache(teacher, DATA, to=folder)
 
 
+FIVE, SEVEN = torch.zeros(2, 5), torch.zeros(7, 5)
+
+
+def linear(hidden=THREE, *, teacher=FIVE, weight=SEVEN, **more):
+    """The fused loss, of layers that fit unless something else is said."""
+    return losses.linear_soft_target_loss(hidden, torch.zeros(7, 3), teacher, weight, **more)
+
+
 def other_views(folder):
     class Changing(RandomShiftFlip):
         def apply(self, images, drawn):
@@ -235,6 +243,14 @@ CASES = {
     "beta in the objective": lambda: DKD(net(), beta=-0.5),
     "warm-up": lambda: DKD(net(), warmup=20),
     "weights of DIST": lambda: losses.dist_loss(THREE, THREE, intra_weight=-1.0),
+    "divergence of another name": lambda: linear(divergence="kl"),
+    "beta of a fused loss": lambda: linear(beta=0.0),
+    "hidden states that do not fit": lambda: linear(torch.zeros(2, 4)),
+    "bias that does not fit": lambda: linear(student_bias=torch.zeros(2)),
+    "hidden states at other places": lambda: linear(teacher=torch.zeros(3, 5)),
+    "bias of logits": lambda: linear(teacher=THREE, weight=None, teacher_bias=torch.zeros(3)),
+    "few classes and a weight": lambda: linear(teacher=compress(THREE, 2)),
+    "few classes at other places": lambda: linear(teacher=compress(torch.zeros(3, 3), 2), weight=None),
     "mask of another shape": lambda: losses.soft_target_loss(THREE, THREE, mask=torch.ones(3, dtype=torch.bool)),
     "mask of numbers": lambda: losses.soft_target_loss(THREE, THREE, mask=torch.ones(2)),
     "mask that counts nothing": lambda: losses.soft_target_loss(THREE, THREE, mask=torch.zeros(2, dtype=torch.bool)),
@@ -566,6 +582,10 @@ def test_defaults_are_those_documented():
         "hint_loss": {"reduction": "mean"},
         "jensen_shannon_loss": {"beta": 0.5, "temperature": 1.0, "mask": None, "reduction": "mean"},
         "logit_mse_loss": {"reduction": "mean"},
+        "linear_soft_target_loss": {
+            "teacher_weight": None, "temperature": 1.0, "divergence": "forward_kl", "beta": 0.5, "mask": None,
+            "student_bias": None, "teacher_bias": None, "targets": None, "reduction": "mean",
+        },
         "reverse_kl_loss": {"temperature": 1.0, "mask": None, "reduction": "mean"},
         "soft_target_loss": {"temperature": 4.0, "mask": None, "reduction": "mean"},
         "DIST": {

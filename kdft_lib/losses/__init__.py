@@ -9,6 +9,7 @@ from kdft_lib.losses.features import (
     rkd_distance_loss,
     similarity_preserving_loss,
 )
+from kdft_lib.losses.linear import linear_soft_target_loss
 from kdft_lib.losses.logits import (
     dkd_loss,
     hard_target_loss,
@@ -27,6 +28,7 @@ __all__ = [
     "hard_target_loss",
     "hint_loss",
     "jensen_shannon_loss",
+    "linear_soft_target_loss",
     "logit_mse_loss",
     "reverse_kl_loss",
     "rkd_angle_loss",
