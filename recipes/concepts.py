@@ -94,9 +94,8 @@ class Held(ConvNet):
 def bare() -> ConvNet:
     """The student without normalisation: each filter has a bias in its place."""
     model = student()
-    for place in (0, 2, 4):
-        before = model.body[place][0]
-        model.body[place] = nn.Conv2d(before.in_channels, before.out_channels, 3, stride=2, padding=1)
+    for place, before, after in ((0, 1, 8), (2, 8, 16), (4, 16, 32)):
+        model.body[place] = nn.Conv2d(before, after, 3, stride=2, padding=1)
     return model
 
 
