@@ -40,7 +40,9 @@ def ladder(labels: int) -> dict[str, Comparison]:
 
 
 EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
-    f"background-{labels}": functools.partial(ladder, labels) for labels in (250, 1000, 6000)
+    "background-250": functools.partial(ladder, 250),
+    "background-1000": functools.partial(ladder, 1000),
+    "background-6000": functools.partial(ladder, 6000),
 }
 
 if __name__ == "__main__":
