@@ -67,6 +67,7 @@ notebooks: setup ## execute every notebook anew, in place
 	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace book/*.ipynb
 
 results: setup ## run the long experiments again and record them (some sixteen hours on one core)
+	$(BIN)/python recipes/background.py
 	$(BIN)/python recipes/concepts.py
 	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py

@@ -1,4 +1,4 @@
-"""The long experiment of chapter 02, recorded."""
+"""The long experiments of chapter 02, recorded."""
 
 from __future__ import annotations
 
@@ -71,7 +71,50 @@ def choices() -> dict[str, Comparison]:
     return {"one at a time": together.part(single), "two at a time": together.part(["base", *pairs])}
 
 
-EXPERIMENTS = {"concepts-choices": choices}
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+class Held(ConvNet):
+    """The student, with filters that keep the length that they began with: a step can turn them, and not lengthen."""
+
+    def __init__(self, width: int = 8):
+        super().__init__(width)
+        self.lengths = [filters.norm().item() for filters in self.filters()]
+
+    def filters(self) -> list[Tensor]:
+        return [weight for weight in self.body.parameters() if weight.dim() == 4]
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            for filters, length in zip(self.filters(), self.lengths, strict=True):
+                filters.mul_(length / filters.norm())
+        return super().forward(images)
+
+
+def bare() -> ConvNet:
+    """The student without normalisation: each filter has a bias in its place."""
+    model = student()
+    for place, before, after in ((0, 1, 8), (2, 8, 16), (4, 16, 32)):
+        model.body[place] = nn.Conv2d(before, after, 3, stride=2, padding=1)
+    return model
+
+
+def rates() -> dict[str, Comparison]:
+    """The base at eight learning rates; three arms each take away a reason why large ones may do. None is chosen."""
+    base = BASE.but(weight_decay=0.1)
+    arms = {
+        "the student": base,
+        "no weight decay": base.but(weight_decay=0.0),
+        "lengths held": base.but(model=Held),
+        "no normalisation": base.but(model=bare),
+    }
+    methods = {f"{arm}, {rate:g}": recipe.but(lr=rate) for arm, recipe in arms.items() for rate in RATES}
+    contrasts = [(f"{arm}, {rate:g}", f"the student, {rate:g}") for arm in list(arms)[1:] for rate in (0.1, 0.3, 1.0)]
+    contrasts += [("the student, 0.3", f"the student, {rate:g}") for rate in (0.001, 0.01, 3.0)]
+    return {"rates": compare(methods, thousand_labels, reference="the student, 0.3", contrasts=contrasts)}
+
+
+EXPERIMENTS = {"concepts-choices": choices, "concepts-rates": rates}
 
 if __name__ == "__main__":
     record_all(EXPERIMENTS)

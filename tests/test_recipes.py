@@ -37,9 +37,9 @@ LARGE = ("language", "full_fine_tuning", "ship_it", "sequences")
 LETTERS, SIDE = 100, 32
 """Of a story, and of what Lite0 sees of a picture."""
 RECORDED = (
-    "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers", "frozen_backbone",
-    "full_fine_tuning", "staying_close", "both_together", "vision", "language", "speech", "sequences", "ship_it",
-    "outlook",
+    "background", "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers",
+    "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "speech",
+    "sequences", "ship_it", "outlook",
 )  # fmt: skip
 
 FEWER = {"sequences": {"TEXTS": 2, "LENGTH": 104, "WRITTEN": 1}, "speech": {"elsewhere": lambda who: digits()}}
