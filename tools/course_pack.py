@@ -139,6 +139,7 @@ def readable(text: str) -> str:
         return f"[{title}]({repository}/blob/main/book/{name}.md)"
 
     repository = configuration()["repository"]["url"]
+    text = re.sub(r"(?m)^```python\n(?=# (recipes/\w+\.py)$)", r"From `\1`:\n\n```python\n", text)
     text = re.sub(r"`(recipes/\w+\.py)`", rf"[`\1`]({repository}/blob/main/\1)", text)
     text = re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", cited, text)
     return re.sub(r"\{doc\}`(?:([^`<]*?)\s*<)?([\w./-]+)>?`", linked, text)

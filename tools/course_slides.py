@@ -76,7 +76,7 @@ def figures(cell: Any, after: Any, heading: str, folder: Path, name: str, plain:
         file = f"{name}-{len(list(folder.glob(f'{name}-*'))) + 1}.{ending}"
         (folder / file).write_bytes(content)
         image = f"```{{image}} {file}\n:alt: {plain(alt)}\n```"
-        notes = "" if not text or text[0].startswith(("#", "|", "$$")) else text[0]
+        notes = "" if not text or text[0].startswith(("#", "|", "$$", "```", "<")) else text[0]
         yield slide(heading, image, plain(caption), notes=plain(notes))
 
 
