@@ -66,11 +66,12 @@ colab: setup ## run the chapter that installs the most as Colab does, from what 
 notebooks: setup ## execute every notebook anew, in place
 	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace book/*.ipynb
 
-results: setup ## run the long experiments again and record them (some sixteen hours on one core)
+results: setup ## run the long experiments again and record them (more than a day on one core)
 	$(BIN)/python recipes/background.py
 	$(BIN)/python recipes/concepts.py
 	$(BIN)/python recipes/hard_targets.py
 	$(BIN)/python recipes/soft_targets.py
+	$(BIN)/python recipes/patience.py
 	$(BIN)/python recipes/beyond_logits.py
 	$(BIN)/python recipes/good_teachers.py
 	$(BIN)/python recipes/frozen_backbone.py
