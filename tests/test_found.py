@@ -242,7 +242,7 @@ def test_built_reference_tears_no_sentence_at_its_colon(html):
 def test_built_chapters_have_the_numbers_of_their_files(html):
     chapters = [page for page in PAGES if page[0].isdigit()]
     numbers = [re.findall(r'<h1><span class="section-number">(\d+)\. </span>', html(page)) for page in chapters]
-    assert numbers == [[str(int(page[:2]))] for page in chapters]
+    assert numbers == [[str(int(page[:2]))] if page > "01" else [] for page in chapters]
 
 
 @pytest.mark.site

@@ -111,7 +111,8 @@ def structured(app: Sphinx, page: str, doctree: nodes.document, about: dict[str,
                 "position": chapter(name),
                 "url": f"{base}{name}.html",
             }
-            for name in sorted(filter(chapter, env.titles))
+            for name in sorted(env.titles)
+            if chapter(name) is not None
         ]
         return (
             common
@@ -125,7 +126,7 @@ def structured(app: Sphinx, page: str, doctree: nodes.document, about: dict[str,
             }
         )
     entry = common | {"name": about["title"], "url": about["url"], "isPartOf": book}
-    if number := chapter(page):
+    if (number := chapter(page)) is not None:
         entry |= {"@type": ["Chapter", "LearningResource"], "position": number}
         for text in paragraphs(doctree):
             if text.startswith("You will learn to "):
@@ -136,7 +137,13 @@ def structured(app: Sphinx, page: str, doctree: nodes.document, about: dict[str,
 
 def draw_card(app: Sphinx, page: str, doctree: nodes.document, about: dict[str, str]) -> None:
     number = chapter(page)
-    over = f"kdft · chapter {number:02d}" if number else "kdft · the package" if page.startswith("api/") else "kdft"
+    over = (
+        f"kdft · chapter {number:02d}"
+        if number is not None
+        else "kdft · the package"
+        if page.startswith("api/")
+        else "kdft"
+    )
     if page == app.config.root_doc:
         over = citation.read()["title"]
     address = app.config.html_baseurl.removeprefix("https://").rstrip("/")
