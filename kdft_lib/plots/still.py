@@ -15,18 +15,6 @@ from matplotlib.axes import Axes
 from scipy import stats
 from torch import Tensor
 
-__all__ = [
-    "PALETTE",
-    "curve",
-    "diagram",
-    "history",
-    "images",
-    "intervals",
-    "probabilities",
-    "reliability",
-    "use_style",
-]
-
 if TYPE_CHECKING:
     from IPython.core.display import SVG
 
