@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from patience import AUGMENTED, DECAYS, LABELS, TEACHER, WEIGHTS, Answered, taught, the_same_view
+from patience import AUGMENTED, DECAYS, LABELS, TEACHER, Answered, taught, the_same_view
 from shared import shifted, shop, views
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits
 from kdft_lib.experiments import Candidate, Comparison, Given, Once, Recipe, compare, grid, per_seed, record_all
+from kdft_lib.models import ResNet
 from kdft_lib.objectives import DIST, DKD, RKD, AttentionTransfer, Hint, SimilarityPreserving, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Teacher
@@ -97,7 +98,7 @@ FEATURES: Arms = {
     "hint": (hint, {"weight": (100.0, 1000.0)}),
     "attention": (attention, {"weight": (100.0, 1000.0)}),
     "similarity": (similarity, {"weight": (300.0, 3000.0)}),
-    "relations": (partial(RKD, student_layer="body.7", teacher_layer="block3"), {"weight": (1.0, 10.0)}),
+    "relations": (partial(RKD, student_layer="body.5", teacher_layer="block3"), {"weight": (1.0, 10.0)}),
 }
 
 
@@ -121,17 +122,37 @@ def by_features(base: Recipe, name: str, besides: Make | None = None, **fixed: A
 
 def first_the_hint(base: Recipe) -> list[Candidate]:
     """The two stages of Romero et al. (2015): for a third of 1,600 steps the hint alone, which trains what leads up to
-    it, and then soft targets; in theirs the teacher's weight falls meanwhile, and here it stays.
+    it, and then soft targets, at one of two rates, since a high one may undo the first stage; in theirs the teacher's
+    weight falls meanwhile, and here it stays.
     """
     early = base.but(steps=533, augment=views(1)).taught_by(looked_up, hint)
     late = base.but(steps=1067).taught_by(TEACHER, SoftTargets)
     starts = {decay: Once(Given(early.but(weight_decay=decay), as_drawn)) for decay in DECAYS}
 
-    def make(weight_decay: float, kd_weight: float) -> Given:
-        begun = late.but(start=starts[weight_decay], weight_decay=weight_decay)
-        return Given(begun.but(kd_weight=kd_weight, ce_weight=round(1 - kd_weight, 1)), SEEN)
+    def make(weight_decay: float, lr: float) -> Given:
+        return Given(late.but(start=starts[weight_decay], weight_decay=weight_decay, lr=lr), SEEN)
 
-    return grid(make, weight_decay=DECAYS, kd_weight=WEIGHTS)
+    return grid(make, weight_decay=DECAYS, lr=(0.1, 0.3))
+
+
+@per_seed
+def untrained(seed: int) -> nn.Module:
+    """The teacher's layers with random weights, whose normalisation knows the pictures."""
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(100 + seed)
+        net, images = ResNet(width=20), shop(seed).train.inputs
+        for rows in torch.randint(len(images), (20, 128)):
+            net(images[rows])
+    return net
+
+
+def random_hint(base: Recipe) -> list[Candidate]:
+    """Soft targets of the teacher, and a hint that knows nothing: what a hint does besides telling what was learned."""
+
+    def objective(net: Teacher, weight: float) -> Any:
+        return SoftTargets(TEACHER) + weight * hint(net)
+
+    return grid(Given(base.taught_by(untrained, objective), SEEN), weight_decay=DECAYS, weight=(100.0, 1000.0))
 
 
 def as_drawn(splits: Splits, seed: int) -> Splits:
@@ -153,11 +174,13 @@ def all_methods() -> dict[str, Comparison]:
         **{name: by_logits(base, name, weight_decay=DECAYS) for name in LOGITS},
         **{name: by_features(base, name, weight_decay=DECAYS) for name in FEATURES},
         "soft targets + hint": by_features(base, "hint", SoftTargets, weight_decay=DECAYS),
+        "soft targets + untrained hint": random_hint(base),
         "first the hint, then soft targets": first_the_hint(base),
     }
     asked = [(name, "soft targets") for name in tried if name not in (AUGMENTED, "soft targets")]
     asked += [("soft targets", AUGMENTED), ("hint", AUGMENTED)]
-    asked += [("first the hint, then soft targets", "soft targets + hint")]
+    both = "soft targets + hint"
+    asked += [("first the hint, then soft targets", both), (both, "soft targets + untrained hint")]
     # The second stage has two thirds of the steps, and the first the rest.
     made = compare(tried, shop, choose="each seed", contrasts=asked, equal_budgets=False)
     return {"1,600 steps": made}

@@ -8,8 +8,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from patience import AUGMENTED, DECAYS, TEACHER, Answered, the_same_view
-from shared import labeled, on_all_labels, shop, student, views
+from shared import all_labels, labeled, shop, student, views
 from torch import nn
 
 from kdft_lib import experiments
@@ -19,7 +20,6 @@ from kdft_lib.metrics import agreement
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
-from kdft_lib.teachers import Ensemble
 from kdft_lib.training import Ledger, one_cycle, predict
 
 BASE = Recipe(student, Supervised, FullFineTuning(lr=0.3, weight_decay=0.1), steps=1600)
@@ -32,20 +32,18 @@ def stopped(progress: float, epochs: int) -> float:
     return one_cycle(progress * epochs / 6)
 
 
-MADE = on_all_labels(Recipe(functools.partial(ConvNet, width=32), Supervised, FullFineTuning(lr=0.1), epochs=6))
-"""Networks of 94,186 parameters, trained on all 55,000 labels."""
-SMALL = MADE.but(width=8)
+LARGE = Recipe(functools.partial(ConvNet, width=32), Supervised, FullFineTuning(lr=0.1), epochs=6)
+"""A network of 94,186 parameters."""
 
 
-def three_of(_: Trained, splits: Splits, seed: int) -> Trained:
-    """Three networks that were trained on all labels, as one."""
-    members = [MADE.train(splits, (seed + step) % 5) for step in range(3)]
-    return Trained(Ensemble([run.model for run in members]), sum((run.ledger for run in members), Ledger()))
+def made(recipe: Recipe, members: int = 1) -> Once:
+    """Teachers of all 55,000 labels, from first weights of their own: a shared seed would give their first layer the
+    student's own filters, whatever their width, and one of its size all of its first weights.
+    """
+    return Once(Members(Given(recipe, lambda splits, seed: all_labels(seed)), members, first=50 * members))
 
 
-def from_another_start(splits: Splits, seed: int) -> Trained:
-    """A teacher of the student's size: a shared seed would have given it the student's own first weights."""
-    return SMALL.train(splits, 50 + seed)
+MADE = made(LARGE)
 
 
 A_STUDENT = Then(FIVE, lambda five, *_: five.but(model=five.model.members[0]))
@@ -65,10 +63,11 @@ def pupil_of(first: Trained, splits: Splits, seed: int) -> Trained:
 TEACHERS: dict[str, Source] = {
     **{f"{n} of 6 epochs": MADE.but(epochs=n, schedule=functools.partial(stopped, epochs=n)) for n in (1, 2, 4)},
     "6 of 6 epochs": MADE,
-    "6,274 parameters": from_another_start,
+    "6 of 6 epochs, on views": MADE.but(augment=views(1)),
+    "6,274 parameters": MADE.but(width=8),
     "24,058 parameters": MADE.but(width=16),
     "the shipped teacher": TEACHER,
-    "three teachers": Once(Then(MADE, three_of)),
+    "three teachers": made(LARGE, members=3),
     "a student": A_STUDENT,
     "a student's student": Once(Then(A_STUDENT, pupil_of)),
     "five students": FIVE,
@@ -95,28 +94,42 @@ def agreeing(trained: Trained, splits: Splits) -> float:
     return agreement(trained.logits(splits.test), predict(teacher_behind(trained), splits.test))
 
 
-MEASURES = {"teacher's accuracy": teachers_accuracy, "agreement": agreeing}
+def knowing_views(trained: Trained, splits: Splits) -> float:
+    """The teacher's accuracy on views of the test pictures, of the kind that it was asked about."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        seen = splits.test.with_inputs(views(1)(splits.test.inputs))
+    return Trained(teacher_behind(trained), Ledger()).accuracy(seen)
+
+
+MEASURES = {"teacher's accuracy": teachers_accuracy, "accuracy on views": knowing_views, "agreement": agreeing}
 
 
 def teachers() -> dict[str, Comparison]:
-    """Eleven teachers for the same student, each with four settings, of which a seed chooses on its 250 labels.
-    And two kinds of the fourth, with and without label smoothing, at three fixed temperatures.
+    """Twelve teachers for the same student, each with four settings, of which a seed chooses on its 250 labels.
+    What costs neither a teacher nor a label, label smoothing beside augmentation. And two kinds of the fourth teacher,
+    with and without label smoothing, at three fixed temperatures.
     """
-    best = "6 of 6 epochs"
+    best, on_views = "6 of 6 epochs", "6 of 6 epochs, on views"
     compared = functools.partial(experiments.compare, choose="each seed", measures=MEASURES)
-    asked = [(name, best) for name in ("1 of 6 epochs", "6,274 parameters", "the shipped teacher", "three teachers")]
+    asked = [(name, best) for name in ("1 of 6 epochs", "6,274 parameters", "three teachers", on_views)]
+    asked += [("the shipped teacher", on_views)]
     asked += [("a student's student", "a student"), ("five students", "a student")]
     methods = {name: taught(by) for name, by in TEACHERS.items()}
     students = compared(methods, shop, reference=best, contrasts=asked)
+    smoothing = grid(BASE.but(augment=views(1)), weight_decay=DECAYS, label_smoothing=(0.1, 0.2))
+    alone = experiments.compare({"labels + augmentation + smoothing": smoothing}, shop, choose="each seed")
     kinds = {"plain": MADE, "smoothed": MADE.but(label_smoothing=0.1)}
     methods = {f"{kind}, T = {t}": taught(by, [float(t)]) for t in (1, 4, 8) for kind, by in kinds.items()}
     asked = [(f"smoothed, T = {t}", f"plain, T = {t}") for t in (1, 4, 8)]
-    return {"teachers": students, "label smoothing": compared(methods, shop, contrasts=asked)}
+    smoothed = compared(methods, shop, contrasts=asked)
+    return {"teachers": students, "without a teacher": alone, "label smoothing": smoothed}
 
 
 def pays(labels: int) -> dict[str, Comparison]:
-    """Sizes at so many labels and two budgets. Each has one of two learning rates, which a further draw of labels chose
-    on the 5,000 validation images: a shop has none of these, and a map needs no shop's luck.
+    """Sizes at so many labels and two budgets. Each has one of four settings, two learning rates times two weight
+    decays, which a further draw of labels chose on the 5,000 validation images: a shop has none of these, and a map
+    needs no shop's luck.
     """
     splits, further = functools.partial(labeled, labels), 100
     parts = splits(further)
@@ -130,7 +143,9 @@ def pays(labels: int) -> dict[str, Comparison]:
         seen = Given(alone.taught_by(TEACHER, SoftTargets), Answered(TEACHER, the_same_view))
         kinds: dict[str, Any] = {AUGMENTED: alone.but(augment=views(1)), "soft targets": seen}
         methods = {
-            f"{kind}, width {width}": max(grid(recipe.but(width=width), lr=(0.1, 0.3)), key=val_accuracy)
+            f"{kind}, width {width}": max(
+                grid(recipe.but(width=width), lr=(0.1, 0.3), weight_decay=DECAYS), key=val_accuracy
+            )
             for width in (4, 8, 16)
             for kind, recipe in kinds.items()
         }

@@ -108,11 +108,19 @@ def problems_of_reading(notebook: Any, most_words: int, most_cells: int | None) 
         if re.search(r"^\s*assert ", cell.source, re.M) and "hide-cell" not in cell.metadata.get("tags", []):
             yield f"{named} asserts in sight; move it to a cell tagged hide-cell behind it"
         for name in RECORDED.findall(cell.source):
-            recipe = next(path.name for path in sorted(RECIPES.glob("*.py")) if f'"{name}' in path.read_text())
-            if recipe not in seen:
+            recipe = _recipe_of(name)
+            if recipe is None:
+                yield f"{named} reads the record {name}, and no recipe has it"
+            elif recipe not in seen:
                 yield f"{named} reads a record of recipes/{recipe}, and no cell before it shows its lines"
     if most_cells is None and not any(re.search("^## Take it home", cell.source, re.M) for cell in cells):
         yield 'it has no section "Take it home"'
+
+
+def _recipe_of(record: str) -> str | None:
+    """The file in which the name stands, as it is or with a number to fill in."""
+    spelt = [f'"{record}', '"' + re.sub(r"\d+$", "{", record)]
+    return next((path.name for path in sorted(RECIPES.glob("*.py")) if any(s in path.read_text() for s in spelt)), None)
 
 
 def problems_of_lines(recipe: str, lines: str) -> Iterator[str]:
