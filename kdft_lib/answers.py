@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -151,6 +151,76 @@ def answers(
     check: dict[str, Callable[[Tensor], Tensor | dict[str, Tensor]]]
     check = {"logits": _scores, "probabilities": _logarithms, "decisions": _decided}
     return data.with_teacher_logits(check[names[0]](said), source)
+
+
+def named_answers(
+    data: TensorData, said: Sequence[str | Mapping[str, float]], classes: Sequence[str], *, source: str
+) -> TensorData:
+    """Attach what something that speaks in names said: the name of a class, or probabilities of a few of them.
+
+    Where every answer is one name, decisions are kept, for ``HardTargets(teacher=None)``. Otherwise of each answer
+    those classes that are named, as many as every answer names, and the others together as one (``rest="bucket"`` of
+    :func:`compress`), for ``SoftTargets(teacher=None, temperature=1)``: an even share would be wrong where the others
+    differ, and be learned too. Where probabilities add up to 1, as that of a lone name does, the others have 0.
+
+    Args:
+        data: The samples that were answered, in order.
+        said: For each, the name of a class, which counts as certain, or probabilities by name.
+        classes: The names of all classes, in the order of the targets.
+        source: Who answered, and when, such as ``"an API, 2026-01"``.
+
+    Returns:
+        The same rows with ``teacher_logits``.
+
+    Raises:
+        ValueError: If there is not one answer for each row, one names no class that is known, or probabilities are
+            negative, add up to more than 1, or to less although they are of all classes; the message says which.
+
+    Example:
+        >>> data = TensorData(torch.randn(2, 3))
+        >>> taught = named_answers(data, [{"cat": 0.7, "dog": 0.2}, "fox"], ["cat", "dog", "fox"], source="an API")
+        >>> taught.teacher_logits["indices"].flatten(), taught.teacher_logits["bucket"].exp().flatten()
+        (tensor([0, 1, 2, 0], dtype=torch.int32), tensor([0.1000, 0.0000]))
+        >>> named_answers(data, ["cat", "fox"], ["cat", "dog", "fox"], source="an API").teacher_logits["values"]
+        tensor([[0.],
+                [0.]])
+    """
+    if len(said) != len(data):
+        raise ValueError(f"said has {len(said)} answers; data has {len(data)} rows, each needs its answer")
+    number = {name: place for place, name in enumerate(classes)}
+    rows: list[list[tuple[int, float]]] = []
+    for row, answer in enumerate(said):
+        named = {answer: 1.0} if isinstance(answer, str) else dict(answer)
+        for name, probability in named.items():
+            if name not in number:
+                raise ValueError(f"answer {row} names {name!r}, which is no class; there are {', '.join(classes)}")
+            if not isinstance(probability, int | float) or not 0 <= probability <= 1:
+                raise ValueError(f"answer {row} gives {name!r} the probability {probability!r}; it must be from 0 to 1")
+        total = sum(named.values())
+        if not 0 < total <= 1.001:
+            raise ValueError(
+                f"answer {row} has probabilities whose sum is {total:g}; it must be above 0, and 1 at most"
+            )
+        if len(named) == len(classes) and total < 0.999:
+            raise ValueError(
+                f"answer {row} has probabilities of all {len(classes)} classes, whose sum is {total:g}; divide them by"
+                " it, or leave out what is not known"
+            )
+        if total > 0.999:  # They were rounded, and nothing is left for the others.
+            named = {name: named.get(name, 0) / total for name in [*named, *classes]}
+        rows.append(sorted(((number[name], p) for name, p in named.items()), key=lambda pair: -pair[1]))
+    if all(isinstance(answer, str) for answer in said):
+        return answers(data, decisions=torch.tensor([row[0][0] for row in rows]), source=source)
+    kept = [row[: min(map(len, rows))] for row in rows]
+    probabilities = torch.tensor([[p for _, p in row] for row in kept], dtype=torch.float64)
+    others = 1 - probabilities.sum(-1, keepdim=True)
+    teacher_logits = {
+        "values": probabilities.log().float(),
+        "indices": torch.tensor([[place for place, _ in row] for row in kept], dtype=torch.int32),
+        "classes": torch.full((len(kept),), len(classes), dtype=torch.int32),
+        "bucket": others.masked_fill(others < 1e-9, 0).log().float(),
+    }
+    return data.with_teacher_logits(teacher_logits, source)
 
 
 def _scores(logits: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ __all__ = [
     "accuracy",
     "agreement",
     "calibration_error",
+    "confidence_threshold",
     "cross_entropy",
     "latency",
     "parameters",
@@ -90,6 +91,45 @@ def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
     logits, targets = _labeled(logits, targets)
     probabilities = logits.double().softmax(dim=-1)
     return multiclass_calibration_error(probabilities, targets, logits.shape[-1], n_bins=bins).item()
+
+
+def confidence_threshold(logits: Tensor, targets: Tensor, accuracy: float = 0.95) -> float:
+    """The confidence above which answers are right that often; below it a person is asked (selective classification,
+    classification with a reject option).
+
+    Choose it on validation data: of the rows that it was chosen on, it says too much.
+
+    Args:
+        logits: The logits, ``(N, C)``.
+        targets: The target classes, ``(N,)``, int64; −100 is no label.
+        accuracy: The share of the answers that shall be right, from 0 to 1.
+
+    Returns:
+        The lowest such confidence, from 0, where all are answered, to 1, where no threshold is enough. An input is
+        answered where the probability of its best class is above it.
+
+    Raises:
+        ValueError: If the shapes do not match, nothing is labelled, or ``accuracy`` is no share.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 4.0], [0.0, 2.0], [0.0, 1.0]])
+        >>> round(confidence_threshold(logits, torch.tensor([1, 1, 0]), accuracy=0.9), 3)
+        0.806
+    """
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"accuracy is {accuracy}; it is the share of answers that shall be right, from 0 to 1")
+    logits, targets = _labeled(logits, targets)
+    confidence, decided = logits.double().softmax(-1).max(-1)
+    order = confidence.argsort(descending=True)
+    sure, right = confidence[order], (decided == targets)[order].double()
+    shares = right.cumsum(0) / torch.arange(1, len(right) + 1)
+    # A threshold cannot part answers of the same confidence.
+    parted = torch.cat([sure[:-1] > sure[1:], torch.tensor([True], device=sure.device)])
+    enough = ((shares >= accuracy) & parted).nonzero().flatten()
+    if not len(enough):
+        return 1.0
+    last = int(enough[-1])
+    return 0.0 if last == len(sure) - 1 else float((sure[last] + sure[last + 1]) / 2)
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:

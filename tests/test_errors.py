@@ -20,10 +20,34 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kdft_lib import losses, objectives, strategies
-from kdft_lib.data import RandomShiftFlip, TensorData, as_batch
+from kdft_lib.data import (
+    Columns,
+    PictureReader,
+    RandomShiftFlip,
+    TensorData,
+    TextReader,
+    as_batch,
+    draw_parts,
+    folder,
+    read_rows,
+    table,
+    text_file,
+)
 from kdft_lib.datasets import fashion_mnist, homer
+from kdft_lib.experiments import Arm, output_folder, report
 from kdft_lib.features import find, outputs, precompute
-from kdft_lib.models import CharacterGRU, ImageTransform, NGram, imagenet_backbone, load, sample, save
+from kdft_lib.metrics import confidence_threshold
+from kdft_lib.models import (
+    CharacterGRU,
+    ImageTransform,
+    NGram,
+    PictureClassifier,
+    TextClassifier,
+    imagenet_backbone,
+    load,
+    sample,
+    save,
+)
 from kdft_lib.objectives import (
     DIST,
     DKD,
@@ -49,7 +73,7 @@ from kdft_lib.strategies import (
     Phases,
     blocks,
 )
-from kdft_lib.teachers import Ensemble, Teacher, answers, cache, compress
+from kdft_lib.teachers import Ensemble, Teacher, answers, cache, compress, named_answers
 from kdft_lib.training import EarlyStopping, evaluate, fit, interpolate, predict
 
 FILE = Path(__file__).parent / "errors.txt"
@@ -226,6 +250,67 @@ def prepared(objective):
     return objective(deep(), TWO)
 
 
+def file_of(content, name, call):
+    """A call with a file of that content."""
+
+    def action(place):
+        (place / name).write_bytes(content)
+        call(place / name)
+
+    return in_folder(action)
+
+
+def photos(*changes, csv=None, **more):
+    """Ten pictures of cats and ten of dogs, then what is changed: a file and its content, or nothing to remove it."""
+    pillow = pytest.importorskip("PIL.Image")
+
+    def action(place):
+        for number in range(20):
+            path = place / "photos" / ("cat", "dog")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pillow.new("L", (9, 9), 10 * number).save(path)
+        for name, content in changes:
+            path = place / "photos" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content:
+                path.write_bytes(content)
+        if csv is not None:
+            (place / "rows.csv").write_text(csv)
+            more["csv"] = place / "rows.csv"
+        folder(place / "photos", size=8, **more)
+
+    return in_folder(action)
+
+
+def exported(call, *, inputs=None, reader=None, **more):
+    """A file that is exported, and what is then done with its folder."""
+    pytest.importorskip("onnxruntime")
+    from kdft_lib import export
+
+    def action(place):
+        if reader is not None:
+            export.write(net(2), place, reader=reader, examples=inputs, **more)
+        call(export, place)
+
+    return in_folder(action)
+
+
+def said(*answers_of_two):
+    return named_answers(DATA[:2], answers_of_two, ["cat", "dog"], source="an API")
+
+
+def full_folder(place):
+    (place / "file").write_text("")
+    with output_folder(place):
+        pass
+
+
+COLUMNS = Columns({"age": {"gap": 0.0, "mean": 0.0, "std": 1.0, "had_gaps": False}}, {"port": ["Oslo"]})
+PICTURES = "file,kind\n" + "".join(f"{kind}/{number}.png,{kind}\n" for kind, number in [("cat", 0), ("dog", 1)] * 5)
+PEOPLE = b"name,kind\n" + b"".join(f"person {n},{'ab'[n % 2]}\n".encode() for n in range(200))
+NAMED = {"path_column": "file", "label_column": "kind"}
+
+
 CASES = {
     # Classes, shapes, targets
     "other classes": lambda: run(objective=SoftTargets(net(4))),
@@ -361,9 +446,47 @@ CASES = {
     "negative probabilities": lambda: answers(DATA, probabilities=torch.full((8, 3), -0.5), source="an API"),
     "probabilities that do not add up": lambda: answers(DATA, probabilities=torch.ones(8, 3), source="an API"),
     "no decision": lambda: answers(DATA, decisions=torch.full((8,), -100), source="a person"),
+    "answer that names no class": lambda: said("fish", "cat"),
+    "named answers to other rows": lambda: said("cat"),
+    "named probabilities above 1": lambda: said({"cat": 0.9, "dog": 0.9}, "cat"),
+    "named probabilities that leave a rest to nobody": lambda: said({"cat": 0.5, "dog": 0.3}, "cat"),
+    "probability in words": lambda: said("cat", {"dog": "much"}),
     "classes to keep": lambda: LwF(net(2), classes=[0])(net(), TWO),
     "classes twice": lambda: LwF(net(2), classes=[1, 1]),
     "old class as a label": lambda: LwF(net(2), joint=False)(net(), TWO),
+    # Data of one's own
+    "folder of pictures that is not there": lambda: folder("nowhere"),
+    "folder without folders": lambda: in_folder(folder),
+    "class without a picture": lambda: photos(("zebra/none", b"")),
+    "class of one picture": lambda: photos(("zebra/0.png", b"\x89PNG")),
+    "file that is no picture": lambda: photos(("cat/notes.txt", b"three cats")),
+    "column without a table": lambda: photos(label_column="kind"),
+    "table without its columns": lambda: photos(csv=PICTURES),
+    "column that a table lacks": lambda: photos(csv=PICTURES, path_column="name", label_column="kind"),
+    "picture that a table names": lambda: photos(csv=PICTURES + "cat/77.png,cat\n", **NAMED),
+    "pictures without labels that are not there": lambda: photos(unlabeled="nowhere"),
+    "more labels than pictures": lambda: photos(labeled=40),
+    "small pictures": lambda: PictureReader(size=4),
+    "one picture": lambda: PictureReader()("photo.jpg"),
+    "picture that is not there": lambda: PictureReader()(["photo.jpg"]),
+    "groups too few": lambda: draw_parts(torch.arange(20) % 2, groups=[0] * 10 + [1] * 10),
+    "numbers of nothing": lambda: draw_parts(torch.full((9,), math.nan)),
+    "table of another kind": lambda: read_rows("rows.xlsx"),
+    "table that is not there": lambda: read_rows("rows.csv"),
+    "table without rows": lambda: file_of(b"text,label\n", "rows.csv", read_rows),
+    "table that is not in UTF-8": lambda: file_of(b"text,label\n\xff,\xfe\n", "rows.csv", read_rows),
+    "line that is no JSON": lambda: file_of(b"{text: 1}\n", "rows.jsonl", read_rows),
+    "one class": lambda: file_of(b"text,label\na,x\nb,x\n", "r.csv", lambda path: text_file(path, "text", "label")),
+    "no text": lambda: file_of(b"text,label\na,x\n,y\n", "r.csv", lambda path: text_file(path, "text", "label")),
+    "texts without a word twice": lambda: TextReader.of_words(["one", "two"]),
+    "one text": lambda: TextReader.of_words(["one one"])("one"),
+    "tokenizer that is not there": lambda: TextReader.from_file("tokenizer.json"),
+    "word for a number": lambda: file_of(
+        b"age,size\n1,2\n1,tall\n", "rows.csv", lambda path: table(path, "size", regression=True)
+    ),
+    "column of names": lambda: file_of(PEOPLE, "rows.csv", lambda path: table(path, "kind")),
+    "target alone": lambda: file_of(b"kind\n" + b"a\nb\n" * 9, "rows.csv", lambda path: table(path, "kind")),
+    "row without a column": lambda: COLUMNS([{"age": 3}]),
     # Texts
     "divergence": lambda: GKD(net(), divergence="kl"),
     "share of own texts": lambda: GKD(net(), on_policy=1.5),
@@ -492,6 +615,35 @@ CASES = {
     "models of two kinds": lambda: interpolate(net(), net(4), 0.5),
     "backbone": lambda: imagenet_backbone("resnet81"),
     "classes of a backbone": lambda: imagenet_backbone(num_classes=0),
+    "folder that is no classifier of texts": lambda: TextClassifier("nowhere", ["art", "sport"]),
+    "model's file without a card": lambda: in_folder(
+        lambda place: (
+            save(net(), place / "net.safetensors"),
+            (place / "net.json").unlink(),
+            load(place / "net.safetensors"),
+        )
+    ),
+    "model of another": lambda: in_folder(lambda place: load(save(net(), place / "net.safetensors"))),
+    "teacher for other classes": lambda: in_folder(
+        lambda place: PictureClassifier.named(
+            str(save(PictureClassifier(size=8), place / "net.safetensors", {"classes": ["cat", "dog"]})),
+            ["cat", "fox"],
+            8,
+        )
+    ),
+    # What ships
+    "folder that is full": lambda: in_folder(full_folder),
+    "no student": lambda: report(FOLDER, {"teacher": Arm(THREE)}, torch.tensor([0, 1]), classes=["a", "b", "c"]),
+    "answers to other targets": lambda: report(FOLDER, {"student": Arm(THREE)}, torch.tensor([0]), classes=["a"]),
+    "accuracy to reach": lambda: confidence_threshold(THREE, torch.tensor([0, 1]), accuracy=95),
+    "card that is no JSON": lambda: exported(
+        print, inputs=torch.zeros(2, 4), reader=COLUMNS, card={"data": DATA}, classes=["a", "b"]
+    ),
+    "exported file that is not there": lambda: exported(lambda export, place: export.load(place / "student.onnx")),
+    "folder without an exported file": lambda: exported(lambda export, place: export.load(place)),
+    "exported file without a card": lambda: exported(
+        lambda export, place: export.load(export.to_onnx(net(), place / "plain.onnx", torch.zeros(2, 4)))
+    ),
     "images of another shape": lambda: ImageTransform(8, (0.5,) * 3, (0.5,) * 3)(torch.zeros(28, 28)),
 }
 

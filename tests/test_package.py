@@ -35,11 +35,12 @@ FLOORS = [
     "objectives",
     "strategies",
     "training",
+    "export",
     "experiments",
 ]
 """From the ground up: a module imports only from those before it."""
-ALONE = {"plots", "files", "progress", "losses", "data"}
-"""What imports nothing of ours but itself: figures take numbers, losses take tensors."""
+ALONE = {"plots": [], "files": [], "progress": [], "losses": [], "data": ["progress"]}
+"""What imports nothing of ours but itself and what is named: figures take numbers, losses take tensors."""
 INTERNAL = {"files", "progress", "answers", "sharding"}
 
 
@@ -56,7 +57,7 @@ def test_modules_import_only_from_below():
     for place, name in enumerate(FLOORS):
         files = [*PACKAGE.glob(f"{name}.py"), *PACKAGE.glob(f"{name}/*.py")]
         assert files, name
-        allowed = {name} if name in ALONE else {*FLOORS[: place + 1]}
+        allowed = {name, *ALONE[name]} if name in ALONE else {*FLOORS[: place + 1]}
         for path in files:
             assert set(imported(path)) <= allowed, f"{path.name} imports {set(imported(path)) - allowed}"
     assert {path.stem for path in PACKAGE.iterdir()} <= {*FLOORS, "__init__", "py", "assets", "__pycache__"}

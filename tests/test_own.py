@@ -1,0 +1,277 @@
+"""A reader's own data, and what is made to ship: split, read, answered in names, reported, exported and asked again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from kdft_lib import models
+from kdft_lib.answers import compress
+from kdft_lib.data import (
+    Columns,
+    PictureReader,
+    TensorData,
+    TextReader,
+    draw_parts,
+    folder,
+    read_rows,
+    table,
+)
+from kdft_lib.experiments import Arm, output_folder, report
+from kdft_lib.metrics import confidence_threshold
+from kdft_lib.models import PictureClassifier
+from kdft_lib.objectives import SoftTargets
+from kdft_lib.teachers import named_answers
+
+
+def test_parts_share_no_row_and_have_each_class_in_its_share():
+    targets = torch.tensor([0] * 70 + [1] * 25 + [2] * 5 + [-100] * 10)
+    train, transfer, val, test = draw_parts(targets, labeled=12, seed=3)
+    assert sorted(torch.cat([train, transfer, val, test]).tolist()) == list(range(110))
+    assert targets[test].bincount().tolist() == targets[val].bincount().tolist() == [14, 5, 1]
+    assert targets[train].bincount().tolist() == [5, 4, 3]
+    assert (targets[transfer] == -100).sum() == 10
+    other = draw_parts(targets, labeled=12, seed=4)
+    assert other[2].equal(val)
+    assert other[3].equal(test)
+    assert not other[0].equal(train)
+
+
+@pytest.mark.parametrize("numbers", [False, True], ids=["classes", "numbers"])
+def test_no_group_is_on_two_sides(numbers):
+    draw = np.random.default_rng(0)
+    groups = draw.integers(0, 25, 400)
+    targets = torch.from_numpy(draw.integers(0, 3, 400))
+    targets[draw.random(400) < 0.2] = -100
+    if numbers:
+        targets = targets.double().masked_fill(targets == -100, torch.nan)
+    parts = draw_parts(targets, groups=groups, labeled=60)
+    learned, val, test = ({*groups[rows]} for rows in (torch.cat(parts[:2]), *parts[2:]))
+    assert not learned & val
+    assert not learned & test
+    assert not val & test
+    assert 40 < len(parts[2]) < 90
+    assert 40 < len(parts[3]) < 90
+    assert len(parts[0]) == 60
+
+
+def test_columns_are_what_scikit_learn_makes_of_them():
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rows = pandas.DataFrame(
+        {"age": [31.0, None, 52.0, 8.0, 27.5], "port": ["Rome", "Oslo", None, "Oslo", "Rome"], "size": [1, 2, 3, 4, 7]}
+    )
+    new = pandas.DataFrame({"size": [9], "port": ["Lima"], "age": [None]})
+    words = make_pipeline(SimpleImputer(strategy="constant", fill_value=""), OneHotEncoder(handle_unknown="ignore"))
+    theirs = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["age", "size"]),
+            ("words", words, ["port"]),
+        ],
+        sparse_threshold=0,
+    ).fit(rows)
+    ours = Columns.of(rows)
+    for given in (rows, new):
+        found = ours(given)
+        gaps = found[:, ours.inputs.index("age is missing")]
+        assert gaps.tolist() == given["age"].isna().tolist()
+        others = [place for place, name in enumerate(ours.inputs) if name != "age is missing"]
+        torch.testing.assert_close(found[:, others], torch.from_numpy(theirs.transform(given)).float())
+    again = Columns(**json.loads(json.dumps(ours.settings())))
+    assert again([{"size": 9, "port": "Lima", "age": None}]).equal(ours(new))
+
+
+def test_pictures_are_read_as_a_person_sees_them(tmp_path):
+    upright = np.zeros((40, 20, 3), dtype=np.uint8)
+    upright[:20] = 200
+    Image.fromarray(upright).save(tmp_path / "plain.png")
+    turned = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.full((9, 9), 51400, dtype=np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(upright).convert("P").save(tmp_path / "palette.png")
+    plain, rotated, deep, palette = PictureReader(16)(
+        [tmp_path / f"{n}.png" for n in ("plain", "turned", "deep", "palette")]
+    )
+    assert (plain[:, :7] == 200).all()
+    assert (plain[:, 9:] == 0).all()
+    assert (rotated.int() - plain.int()).abs().max() <= 1
+    assert (deep == 200).all()
+    assert (palette.int() - plain.int()).abs().max() < 15, "a palette has the nearest of its colours"
+
+
+def test_tables_are_read_whatever_wrote_them(tmp_path):
+    (tmp_path / "bom.csv").write_bytes('﻿text,label\n"a, b",NA\n'.encode())
+    assert read_rows(tmp_path / "bom.csv", ["text", "label"]).to_dict("records") == [{"text": "a, b", "label": "NA"}]
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": 3}\n{"text": "b"}\n')
+    rows = read_rows(tmp_path / "rows.jsonl", ["label"])
+    assert rows["label"].tolist()[0] == 3
+    (tmp_path / "codes.csv").write_text("a,code\n" + "1,7\n2,\n3,8\n" * 9)
+    own = table(tmp_path / "codes.csv", "code")
+    assert own.classes == ("7", "8")
+    assert own.counts["transfer"] == 9
+
+
+def test_a_text_of_no_known_word_has_an_answer():
+    reader = TextReader.of_words(["a goal", "a goal"])
+    assert reader([""]).tolist() == [[0]]
+    assert reader(["zebra"]).tolist() == [[1]]
+    assert models.WordBag(reader.size, 2)(reader(["", "zebra"])).isfinite().all()
+
+
+def test_answers_in_names_are_what_compress_keeps():
+    probabilities = torch.tensor([[0.6, 0.3, 0.08, 0.02], [0.1, 0.2, 0.3, 0.4]])
+    names = ("a", "b", "c", "d")
+    said = [{names[place]: row[place].item() for place in row.topk(2).indices} for row in probabilities]
+    data = TensorData(torch.randn(2, 5))
+    ours = named_answers(data, said, names, source="an API").teacher_logits
+    theirs = compress(probabilities.log(), 2, rest="bucket")
+    for key in ("values", "indices", "classes", "bucket"):
+        torch.testing.assert_close(ours[key], theirs[key])
+    net = nn.Linear(5, 4)
+    batch = {"inputs": data.inputs, "teacher_logits": ours}
+    assert SoftTargets(temperature=1.0, ce_weight=0.0)(net, batch)["loss"].isfinite()
+
+
+def test_the_threshold_is_the_lowest_that_is_enough():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(500, 4, generator=generator)
+    targets = torch.where(torch.rand(500, generator=generator) < 0.7, logits.argmax(1), torch.tensor(0))
+    found = confidence_threshold(logits, targets, accuracy=0.8)
+    confidence, decided = logits.double().softmax(1).max(1)
+    right = decided == targets
+    assert right[confidence > found].double().mean() >= 0.8
+    lower = confidence[confidence <= found].sort(descending=True).values
+    assert all(right[confidence >= each].double().mean() < 0.8 for each in lower[1:])
+    assert confidence_threshold(logits, logits.argmax(1)) == 0
+    assert confidence_threshold(logits, logits.argmin(1)) == 1
+    same = torch.tensor([[1.0, 0.0]] * 4)
+    assert confidence_threshold(same, torch.tensor([0, 0, 0, 1]), accuracy=0.9) == 1
+
+
+def test_nothing_is_left_of_what_broke_off(tmp_path):
+    def broken():
+        with output_folder(tmp_path / "out") as place:
+            (place / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("")
+    with (
+        pytest.raises(ValueError, match="has something in it already; name a new folder"),
+        output_folder(tmp_path / "full"),
+    ):
+        pass
+
+
+def test_scores_are_those_of_scikit_learn(tmp_path):
+    from sklearn.metrics import f1_score, r2_score
+
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(200, 3, generator=generator), torch.randint(0, 3, (200,), generator=generator)
+    found = report(tmp_path, {"student": Arm(logits), "teacher": Arm(logits)}, targets, classes=["a", "b", "c"])
+    assert found["test"]["student"]["macro F1"] == pytest.approx(
+        f1_score(targets, logits.argmax(1), average="macro"), abs=1e-4
+    )
+    assert found["agreement with the teacher"] == 1
+    assert json.loads((tmp_path / "metrics.json").read_text()) == found
+    numbers, near = torch.randn(200, 1, generator=generator), torch.randn(200, 1, generator=generator)
+    found = report(tmp_path, {"student": Arm(near)}, numbers)
+    assert found["test"]["student"]["R²"] == pytest.approx(r2_score(numbers, near), abs=1e-4)
+    assert (tmp_path / "errors.png").exists()
+
+
+class _ByRows(nn.Module):
+    """Answers by how many rows there are when it is exported."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(192, 2)
+
+    def forward(self, pictures):
+        rows = pictures.float().flatten(1)
+        return self.layer(rows - (rows.mean(0) if not torch.compiler.is_compiling() else 0))
+
+
+def test_a_file_that_answers_otherwise_is_refused(tmp_path):
+    export = _export()
+    pictures = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"student\.onnx answers otherwise than PyTorch: a logit differs by"):
+        export.write(_ByRows(), tmp_path, reader=PictureReader(8), examples=pictures, classes=["a", "b"])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_tells_what_it_is_and_what_it_needs(tmp_path):
+    export = _export()
+    with pytest.raises(FileNotFoundError, match="does not exist; export"):
+        export.load(tmp_path / "none.onnx")
+    with pytest.raises(ValueError, match="has 0 files that end in"):
+        export.load(tmp_path)
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(ValueError, match="is no ONNX file that onnxruntime can read"):
+        export.load(tmp_path / "broken.onnx")
+    export.to_onnx(nn.Linear(3, 2), tmp_path / "plain.onnx", torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="has no card that says how its inputs are read"):
+        export.load(tmp_path / "plain.onnx")
+    columns = Columns({"age": {"gap": 1.0, "mean": 0.0, "std": 2.0, "had_gaps": True}}, {"port": ["", "Oslo"]})
+    rows = columns([{"age": 3, "port": "Oslo"}, {"age": None, "port": ""}])
+    net = models.MLP(4, 1, width=4, mean=10.0, std=3.0)
+    shipped = export.write(net, tmp_path / "out", reader=columns, examples=rows)
+    with torch.no_grad():
+        assert shipped.predict(pandas.DataFrame({"age": [3], "port": ["Oslo"]})) == pytest.approx(
+            [net(rows)[0].item()], rel=1e-5
+        )
+    (tmp_path / "out/columns.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"it was written beside student\.onnx, which needs it"):
+        export.load(tmp_path / "out")
+
+
+def test_weights_of_timm_are_named_or_random():
+    net = PictureClassifier("timm:mobilenetv2_035", 3, 32)
+    assert net(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 3)
+    assert net.origin == "random weights"
+    with pytest.raises(
+        ValueError, match=r"name is 'timm:mobilenetv2_O35', which is no network of timm; choose among mob"
+    ):
+        PictureClassifier("timm:mobilenetv2_O35")
+
+
+def test_a_network_is_made_again_from_its_file_alone(tmp_path):
+    for net in (PictureClassifier("convnet", 3, 32, width=4), models.WordBag(9, 3), models.MLP(4, 1, mean=2.0)):
+        path = models.save(net, tmp_path / "net.safetensors", {"classes": ["a", "b", "c"]}, inside=True)
+        again = models.load(path)
+        assert again.card["classes"] == ["a", "b", "c"]
+        assert all(
+            one.equal(two) for one, two in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def _export():
+    pytest.importorskip("onnxruntime")
+    from kdft_lib import export
+
+    return export
+
+
+def test_what_file_managers_leave_is_no_picture(tmp_path):
+    for number in range(20):
+        path = tmp_path / "ab"[number % 2] / "deeper" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9), 10 * number).save(path)
+    for name in ("a/.DS_Store", "b/deeper/Thumbs.db"):
+        (tmp_path / name).write_bytes(b"litter")
+    assert folder(tmp_path, size=8).counts == {"train": 12, "transfer": 0, "val": 4, "test": 4}
