@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -142,3 +144,15 @@ def test_a_softened_distribution_reads_without_scripts():
     assert "$" not in page
     with pytest.raises(ValueError, match=r"logits has the shape \(3,\); it must be \(2,\), one for each class"):
         plots.softened(logits, ["shirt", "coat"])
+
+
+def test_a_softened_distribution_shows_what_it_answers():
+    image = torch.arange(6.0).view(1, 2, 3)
+    page = plots.softened(torch.tensor([4.0, 2.0]), ["shirt", "coat"], image=image).data
+    found = re.search(r'<img src="data:image/png;base64,([^"]+)" alt="The picture">', page)
+    assert found is not None
+    shown = plt.imread(io.BytesIO(base64.b64decode(found.group(1))))
+    assert shown.shape[:2] == (2, 3)
+    assert (shown[..., 0].ravel().argsort() == torch.arange(6).numpy()).all()
+    with pytest.raises(ValueError, match=r"image has the shape \(2, 3\); it must be \(1, H, W\), one grey picture"):
+        plots.softened(torch.tensor([4.0, 2.0]), ["shirt", "coat"], image=image[0])

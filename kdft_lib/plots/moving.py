@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -82,16 +84,19 @@ class Rising:
             self._handle.update(self.figure)
 
 
-def softened(logits: Tensor, classes: Sequence[str], *, temperature: float = 4.0) -> HTML:
+def softened(
+    logits: Tensor, classes: Sequence[str], *, image: Tensor | None = None, temperature: float = 4.0
+) -> HTML:
     """A distribution as bars, with a slider for its temperature, from 1 to 32; without scripts, at the one given.
 
     Args:
         logits: ``(C,)``.
         classes: The names of the C classes.
+        image: What the logits answer, ``(1, H, W)``, to stand above them in grey.
         temperature: Where the slider stands.
 
     Raises:
-        ValueError: If there is not a name for each logit.
+        ValueError: If there is not a name for each logit, or the image is not of one channel.
 
     Example:
         >>> "shirt" in softened(torch.tensor([2.0, 1.0]), ["shirt", "coat"]).data
@@ -108,6 +113,7 @@ def softened(logits: Tensor, classes: Sequence[str], *, temperature: float = 4.0
     row = '<span>{}</span><span class="bar"><i style="width:{:.1f}%"></i></span><span class="share">{:.1f} %</span>'
     page = resources.files("kdft_lib") / "assets/softened.html"
     written = Template(page.read_text(encoding="utf-8")).substitute(
+        picture="" if image is None else _inline(image),
         name=f"softened-{hashlib.sha256(repr(values.tolist()).encode()).hexdigest()[:8]}",
         logits=json.dumps([round(value, 4) for value in values.tolist()]),
         place=f"{torch.tensor(temperature).log2():.2f}",
@@ -115,3 +121,12 @@ def softened(logits: Tensor, classes: Sequence[str], *, temperature: float = 4.0
         rows="\n".join(row.format(name, 100 * share, 100 * share) for name, share in zip(classes, shares, strict=True)),
     )
     return HTML(written)
+
+
+def _inline(image: Tensor) -> str:
+    """A grey picture as a part of a page."""
+    if image.dim() != 3 or len(image) != 1:
+        raise ValueError(f"image has the shape {tuple(image.shape)}; it must be (1, H, W), one grey picture")
+    png = io.BytesIO()
+    plt.imsave(png, image[0].detach().cpu().double().numpy(), cmap="gray", format="png")
+    return f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}" alt="The picture">'
