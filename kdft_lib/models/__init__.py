@@ -2,6 +2,7 @@
 
 from kdft_lib.models.characters import CharacterGRU, NGram, sample
 from kdft_lib.models.files import fashion_teacher, load, save
+from kdft_lib.models.language import language_model
 from kdft_lib.models.own import MLP, PictureClassifier, TextClassifier, WordBag
 from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
@@ -24,6 +25,7 @@ __all__ = [
     "evaluation_mode",
     "fashion_teacher",
     "imagenet_backbone",
+    "language_model",
     "load",
     "logits",
     "sample",

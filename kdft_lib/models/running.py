@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from kdft_lib.models import attention
+
 Inputs: TypeAlias = Tensor | Mapping[str, Tensor]
 
 
@@ -20,13 +22,17 @@ def logits(model: nn.Module, inputs: Inputs) -> Tensor:
     Args:
         model: Any model that takes a tensor, or keywords, and returns a tensor, or something with ``logits`` (an
             attribute, as in a Hugging Face ``ModelOutput``, or a key).
-        inputs: The model's inputs, a tensor ``(N, ...)``, or a mapping of them that is passed as keywords.
+        inputs: The model's inputs, a tensor ``(N, ...)``, or a mapping of them that is passed as keywords. Of a causal
+            language model of Transformers, documents that lie behind one another in a row, as
+            :func:`kdft_lib.data.packed` has them, do not see one another: where ``position_ids`` begin again and no
+            ``attention_mask`` is given, one is made.
 
     Returns:
         The logits, ``(N, ..., C)`` or as the model lays them out.
 
     Raises:
         TypeError: If the model returns no logits.
+        ValueError: If documents cannot be held apart in this model; the message says why.
 
     Example:
         >>> logits(torch.nn.Linear(3, 2), torch.zeros(4, 3)).shape
@@ -46,7 +52,7 @@ def logits(model: nn.Module, inputs: Inputs) -> Tensor:
 
 def _with_keywords(model: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
     try:
-        return model(**inputs)
+        return model(**inputs, **attention.apart(model, inputs))
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise

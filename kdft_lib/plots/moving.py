@@ -84,9 +84,7 @@ class Rising:
             self._handle.update(self.figure)
 
 
-def softened(
-    logits: Tensor, classes: Sequence[str], *, image: Tensor | None = None, temperature: float = 4.0
-) -> HTML:
+def softened(logits: Tensor, classes: Sequence[str], *, image: Tensor | None = None, temperature: float = 4.0) -> HTML:
     """A distribution as bars, with a slider for its temperature, from 1 to 32; without scripts, at the one given.
 
     Args:
