@@ -105,7 +105,8 @@ def spoken(labels: int, seed: int) -> Splits:
 
 
 def network(width: int) -> Any:
-    return DSCNN(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net: Any = DSCNN(width)
+    return net.to(memory_format=torch.channels_last)
 
 
 VIEWS = RandomShiftMask(shift=5, frames=10, bands=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +111,8 @@ def imagenet_backbone(
         setattr(model.get_submodule(parent), child, nn.Linear(head.in_features, num_classes))
     model.transform = ImageTransform(image_size or size, mean, std, given)
     model.head_name, model.origin = head_name, _origin(name, model, pretrained)  # type: ignore[assignment]
-    return model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cast("Any", model.train()).to(memory_format=torch.channels_last)
+    return model
 
 
 def _found(name: str, pretrained: bool, size: int | None) -> tuple[nn.Module, int, Any, Any]:
