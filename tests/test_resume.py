@@ -244,10 +244,12 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(forks, tmp_path):
     stopped.send_signal(signal.SIGINT)
     _, errors = stopped.communicate()
     assert errors.rstrip().endswith("KeyboardInterrupt")
-    assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
+    # Where the key was hit while the next checkpoint was cleared away, its hidden folder stays until the run goes on.
+    assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["checkpoint.pt"]
     torch.load(folder / "checkpoint.pt", weights_only=True)
     ended = [start(forks, where, "hint")[1].recv() for where in (folder, tmp_path / "whole")]
     assert ended[0] == ended[1]
+    assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
