@@ -58,7 +58,7 @@ def packed(
             ``None`` puts none.
 
     Returns:
-        A :class:`TensorData` of N rows: the inputs ``input_ids`` and ``position_ids``, the targets (at each place
+        A :class:`TensorData` of N rows with the inputs ``input_ids`` and ``position_ids``, the targets (at each place
         the token **after** it, so no model shifts them; −100 where the last row is not full), the mask of places
         that have one, and the column ``bytes``, how many bytes of the text each target stands for (those of a
         character in several tokens go to the first; the end stands for 0); each ``(N, length)``.
@@ -119,7 +119,7 @@ def padded(
         end: The token after each document; see :func:`packed`.
 
     Returns:
-        As :func:`packed`, with ``attention_mask`` in place of ``position_ids``: 1 at tokens, 0 at what fills up, of
+        As :func:`packed`, with ``attention_mask`` in place of ``position_ids``, 1 at tokens and 0 at what fills up, of
         which nothing is learned, whichever number stands there.
 
     Raises:

@@ -80,7 +80,7 @@ def tokenizations(
         most: The most rows.
 
     Returns:
-        The inputs of a model: ``input_ids`` and ``attention_mask``, 1 at tokens and 0 behind them, both ``(R, T)``,
+        The inputs of a model, ``input_ids`` and ``attention_mask``, 1 at tokens and 0 behind them, both ``(R, T)``,
         int64.
 
     Raises:

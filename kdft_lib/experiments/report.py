@@ -164,9 +164,9 @@ def report(
         teacher: The name of the arm that taught it, if it is among them.
 
     Returns:
-        What ``metrics.json`` holds: ``test``, the scores of each arm; ``ledger``, what each consumed; ``threshold``,
-        how many of the test rows the student answers at it, and how many of these are right; ``counts``,
-        ``settings``, ``hardware``.
+        What ``metrics.json`` holds, which is ``test``, the scores of each arm; ``ledger``, what each consumed;
+        ``threshold``, how many of the test rows the student answers at it, and how many of these are right;
+        ``counts``, ``settings``, ``hardware``.
 
     Raises:
         ImportError: If matplotlib is not installed.

@@ -126,7 +126,7 @@ def write(
         name: How the files are called.
 
     Returns:
-        The file, read back: :class:`Exported`.
+        The file, read back as :class:`Exported`.
 
     Raises:
         ImportError: If onnx, onnxscript or onnxruntime is not installed.
