@@ -44,6 +44,18 @@ class IndependentViews(ViewData):
         return super().rows(indices) | {"inputs": self.augment(self.inputs[indices])}
 
 
+class FixedAnswers(TensorData):
+    """The student sees views of a picture, and the teacher has answered the picture as it is."""
+
+    def __init__(self, answered: TensorData, augment: Callable[[Tensor], Tensor]):
+        answers = {"teacher_logits": answered.teacher_logits, "teacher": answered.teacher}
+        super().__init__(answered.inputs, answered.targets, **answers)
+        self.augment = augment
+
+    def rows(self, indices: Tensor | slice) -> Batch:
+        return super().rows(indices) | {"inputs": self.augment(self.inputs[indices])}
+
+
 def fixed(teacher: nn.Module, data: TensorData) -> TensorData:
     """A teacher's answers to the pictures as they are."""
     return cache(teacher, data)
@@ -57,6 +69,10 @@ def the_same_view(teacher: nn.Module, data: TensorData, shift: int = 1) -> ViewD
 
 def independent_views(teacher: nn.Module, data: TensorData) -> ViewData:
     return IndependentViews(the_same_view(teacher, data), views(1))
+
+
+def fixed_answers(teacher: nn.Module, data: TensorData) -> TensorData:
+    return FixedAnswers(fixed(teacher, data), views(1))
 
 
 class Answered:
@@ -176,9 +192,20 @@ def likeness(steps: int) -> dict[str, Comparison]:
     return {f"{steps:,} steps": compare(tried, shop, choose="each seed")}
 
 
+def consistency(steps: int) -> dict[str, Comparison]:
+    """Beside :func:`after`: does the same view need more than decisions, and an answer to each view?"""
+    base = LABELS.but(steps=steps)
+    tried = {
+        "hard targets, the same view": taught(base, HardTargets, TEACHER, the_same_view),
+        "fixed answers, changing views": taught(base, SoftTargets, TEACHER, fixed_answers),
+    }
+    return {f"{steps:,} steps": compare(tried, shop, choose="each seed")}
+
+
 EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
     **{f"patience-{steps}": functools.partial(after, steps) for steps in BUDGETS},
     **{f"likeness-{steps}": functools.partial(likeness, steps) for steps in (400, 6400)},
+    **{f"consistency-{steps}": functools.partial(consistency, steps) for steps in BUDGETS[:3]},
 }
 
 if __name__ == "__main__":
