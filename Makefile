@@ -12,7 +12,7 @@ SHARD ?= 1/1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q
-EXTRAS := notebooks,vision,language,speech,sequences,export,tools,book,course,test
+EXTRAS := notebooks,vision,language,speech,sequences,solar,export,tools,book,course,test
 INSTALLED := $(VENV)/installed
 # Outputs of runs that nobody watches have no progress bars.
 export TQDM_DISABLE := 1
@@ -84,6 +84,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
 	$(BIN)/python recipes/outlook.py
+	$(BIN)/python recipes/solar_cells.py
 	$(BIN)/python figures/intro.py
 	$(BIN)/python figures/play.py
 

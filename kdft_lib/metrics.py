@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from kdft_lib import models
 from kdft_lib.data import UNLABELED, batches
 from kdft_lib.data.sources import Data, source
+from kdft_lib.unbalanced import average_precision, best_threshold, f1
 
 __all__ = [
     "Latency",
     "accuracy",
     "agreement",
+    "average_precision",
+    "best_threshold",
     "bits_per_byte",
     "calibration_error",
     "confidence_threshold",
     "cross_entropy",
+    "f1",
     "latency",
     "parameters",
 ]

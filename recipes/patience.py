@@ -48,8 +48,8 @@ class FixedAnswers(TensorData):
     """The student sees views of a picture, and the teacher has answered the picture as it is."""
 
     def __init__(self, answered: TensorData, augment: Callable[[Tensor], Tensor]):
-        answers = {"teacher_logits": answered.teacher_logits, "teacher": answered.teacher}
-        super().__init__(answered.inputs, answered.targets, **answers)
+        logits, teacher = answered.teacher_logits, answered.teacher
+        super().__init__(answered.inputs, answered.targets, teacher_logits=logits, teacher=teacher)
         self.augment = augment
 
     def rows(self, indices: Tensor | slice) -> Batch:

@@ -12,13 +12,15 @@ from shared import LOGISTIC, SVM, all_labels, shifted, shop, student, thousand_l
 from torch import Tensor
 
 from kdft_lib.data import Splits
-from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, compare, grid, record_all, recorded
+from kdft_lib.datasets import FASHION_CLASSES
+from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, Trained, compare, grid, record_all, recorded
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import cache
 
 TEACHER = fashion_teacher()
+TROUSER = FASHION_CLASSES.index("trouser")
 DECAYS = (0.01, 0.1, 0.5)
 TEMPERATURES = (2.0, 4.0, 8.0)
 RATE = 0.3
@@ -173,6 +175,44 @@ def factor() -> dict[str, Comparison]:
     return {"beside labels": compare(beside, thousand_labels), "alone": compare(alone, thousand_labels)}
 
 
+def without_trousers(splits: Splits, seed: int) -> Splits:
+    assert splits.train.targets is not None
+    return splits._replace(train=splits.train[splits.train.targets != TROUSER])
+
+
+def named_trousers(trained: Trained, splits: Splits) -> tuple[Tensor, Tensor]:
+    """Of each test picture whether it is named so, once one unlabelled picture in ten is, and whether it shows some."""
+
+    def lacking(logits: Tensor) -> Tensor:
+        others = logits.index_fill(1, torch.tensor(TROUSER), -torch.inf)
+        return others.max(dim=1).values - logits[:, TROUSER]
+
+    bias = lacking(trained.logits(splits.transfer[:5000])).quantile(0.1)
+    assert splits.test.targets is not None
+    return lacking(trained.logits(splits.test)) < bias, splits.test.targets == TROUSER
+
+
+def trousers() -> dict[str, Comparison]:
+    """Students that see no trousers, and how many they find by a bias that was set without labels."""
+
+    def share(of: str) -> Callable[[Trained, Splits], float]:
+        def measured(trained: Trained, splits: Splits) -> float:
+            named, shown = named_trousers(trained, splits)
+            among = shown if of == "trousers" else named
+            return (named & shown).sum().item() / among.sum().item()
+
+        return measured
+
+    recipe = LABELS.but(weight_decay=0.1)
+    said = recipe.taught_by(TEACHER, functools.partial(SoftTargets, kd_weight=1.0, ce_weight=0.0))
+    methods = {"labels": Given(recipe, without_trousers), "soft targets": Given(said, without_trousers)}
+    measures = {"of the trousers, found": share("trousers"), "of what was found, trousers": share("named")}
+    measures["without the bias"] = lambda trained, splits: (
+        (trained.decide(splits.test) == TROUSER)[splits.test.targets == TROUSER].float().mean().item()
+    )
+    return {"a class left out": compare(methods, thousand_labels, measures=measures)}
+
+
 EXPERIMENTS = {
     "soft-targets-thousand": thousand,
     "soft-targets-sensitivity": sensitivity,
@@ -181,6 +221,7 @@ EXPERIMENTS = {
     "soft-targets-parts": parts,
     "soft-targets-same-labels": same_labels,
     "soft-targets-factor": factor,
+    "soft-targets-trousers": trousers,
 }
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ from kdft_lib.datasets import (
     flite_digits,
     homer,
     japanese_vowels,
+    solar,
+    solar_cells,
     speech_commands,
     splitting,
     spoken_digits,
@@ -75,6 +77,9 @@ DRAWN = [
     ("speech_commands", 30, "listed", "1007ce894765146b"),
     ("speech_commands", 30, "within", "db60dbb5b748e517"),
     ("homer", 1000, None, "6bda12b92b050af2"),
+    ("solar_cells", 500, "all", "8c0803ce78eb14e0"),
+    ("solar_cells", 500, 100, "639dd28581cc8425"),
+    ("solar_cells", 500, "within", "7c03f7a603fa1287"),
 ]
 """For a number of labels and a way to validate, what seeds 0 to 2, and seed 3 with all labels, have always drawn."""
 
@@ -91,6 +96,9 @@ def numbered(tmp_path, monkeypatch):
         return torch.tensor(found, dtype=torch.int64).view(-1, 1)
 
     monkeypatch.setattr(commands, "_clips", names)
+    cells = torch.arange(2624)
+    monkeypatch.setattr(solar, "_labels", lambda _: (cells % 3 / 3, cells % 2))
+    monkeypatch.setattr(solar, "_kept", lambda *_: cells.to(torch.int16)[:, None])
     lists = {"validation": [], "testing": []}
     for word in ("yes", "no"):
         (tmp_path / word).mkdir()
@@ -109,6 +117,7 @@ def numbered(tmp_path, monkeypatch):
         "japanese_vowels": japanese_vowels,
         "speech_commands": functools.partial(speech_commands, tmp_path, words=("yes", "no")),
         "homer": homer,
+        "solar_cells": functools.partial(solar_cells, root=tmp_path),
     }
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from kdft_lib import losses, objectives, strategies
+from kdft_lib import losses, metrics, objectives, strategies
 from kdft_lib.data import (
     Columns,
     PictureReader,
@@ -36,7 +36,7 @@ from kdft_lib.data import (
     token_bytes,
     tokenizations,
 )
-from kdft_lib.datasets import fashion_mnist, homer
+from kdft_lib.datasets import fashion_mnist, homer, solar_cells
 from kdft_lib.experiments import Arm, output_folder, report
 from kdft_lib.features import find, outputs, precompute
 from kdft_lib.metrics import bits_per_byte, confidence_threshold
@@ -544,6 +544,14 @@ CASES = {
     "discount": lambda: NGram(discount=1.0),
     "order": lambda: NGram(11),
     "text without targets": lambda: NGram().count(TensorData(TOKENS)),
+    "size of solar cells": lambda: solar_cells(size=301),
+    "fold of solar cells": lambda: solar_cells(fold=4),
+    "split of solar cells": lambda: solar_cells(split="rows"),
+    "labels of solar cells": lambda: solar_cells(1700, root=FOLDER),
+    "solar cells elsewhere": lambda: in_folder(lambda folder: solar_cells(root=folder)),
+    "a class that is nowhere": lambda: metrics.average_precision(THREE[:, :2], torch.zeros(2).long()),
+    "class out of range": lambda: metrics.f1(TWO["inputs"], TWO["targets"], 4),
+    "threshold": lambda: metrics.f1(TWO["inputs"], TWO["targets"], threshold=1.5),
     "windows": lambda: homer(labeled=0),
     # Language models of Transformers
     "language model that is nowhere": lambda: no_such_model("smolm2"),

@@ -440,6 +440,25 @@ def test_settings_may_be_chosen_on_other_rows_whose_labels_the_ledger_counts(blo
     assert [entry.choosing for entry in made.ledgers["always"]] == [len(of_one_class(seed)) for seed in range(2)]
 
 
+def test_settings_are_chosen_and_methods_compared_by_another_score(blob_splits):
+    """What is always said is found; what is never said is not, however often that is right."""
+
+    def share_of_first_class(run, data):
+        return (run.decide(data) == 0).double().mean()
+
+    tried = [Candidate(Always(label), {"label": label}) for label in range(2)]
+    made = compare({"always": tried, "second": Always(1)}, blob_splits, seeds=range(2), score=share_of_first_class)
+    assert (made.val["always"], made.setting("always")) == ([[1.0, 1.0], [0.0, 0.0]], {"label": 0})
+    assert made.test == {"always": [1.0, 1.0], "second": [0.0, 0.0]}
+    assert "test share of first class, %" in made.table().columns
+    assert "by the mean validation share of first class over the seeds" in made._repr_html_()
+    assert Comparison.from_dict(made.to_dict()) == made
+    usual = compare({"accuracy": Always(1)}, blob_splits, seeds=range(2))
+    assert "test accuracy, %" in usual.table().columns
+    with pytest.raises(ValueError, match="they cannot be joined"):
+        made | usual
+
+
 def test_contrasts_are_the_family_that_is_corrected(blob_splits, teacher):
     methods = {
         "labels": BASE,

@@ -53,7 +53,57 @@ def test_latency_is_in_milliseconds_and_changes_nothing(net):
         metrics.latency(model, torch.zeros(1, 3), repeats=1)
 
 
-@pytest.mark.parametrize("score", [metrics.accuracy, metrics.cross_entropy, metrics.calibration_error])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("positive", [0, 2])
+def test_a_rare_class_is_scored_as_scikit_learn_does(scale, ties, positive):
+    from sklearn.metrics import average_precision_score, f1_score
+
+    logits, targets = torch.randn(300, 3, dtype=torch.float64), torch.randint(3, (300,))
+    logits = (2 * logits).round() * scale if ties else logits * scale
+    targets[:50] = UNLABELED
+    kept, wanted = logits[50:], targets[50:] == positive
+    others = [label for label in range(3) if label != positive]
+    odds = kept[:, positive] - kept[:, others].logsumexp(1)
+    found = metrics.average_precision(logits, targets, positive)
+    assert found == pytest.approx(average_precision_score(wanted, odds), abs=1e-6)
+    for threshold in (0.0, 0.3, 0.5):
+        expected = f1_score(wanted, odds.sigmoid() >= threshold)
+        assert metrics.f1(logits, targets, positive, threshold=threshold) == pytest.approx(expected)
+    best = metrics.best_threshold(logits, targets, positive)
+    highest = max(f1_score(wanted, odds.sigmoid() >= threshold) for threshold in odds.sigmoid().unique())
+    assert metrics.f1(logits, targets, positive, threshold=best) == pytest.approx(highest)
+
+
+def test_a_threshold_lies_between_two_samples_and_near_a_half():
+    odds = torch.tensor([-3.0, -2.0, 2.0, 3.0])
+    logits = torch.stack([torch.zeros(4), odds], 1)
+    assert metrics.best_threshold(logits, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.5)
+    assert metrics.best_threshold(logits, torch.tensor([1, 0, 1, 1])) == 0.0
+    assert metrics.f1(logits, torch.zeros(4, dtype=torch.int64)) == 0.0
+
+
+def test_average_precision_orders_what_a_network_is_sure_of():
+    """Sigmoids of 50 and of 60 are the same number."""
+    logits = torch.stack([torch.zeros(3), torch.tensor([60.0, 50.0, 40.0])], 1)
+    assert metrics.average_precision(logits, torch.tensor([1, 0, 0])) == 1.0
+    assert metrics.average_precision(logits, torch.tensor([0, 0, 1])) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("score", [metrics.average_precision, metrics.best_threshold])
+def test_a_class_that_is_nowhere_is_named(score):
+    with pytest.raises(ValueError, match=r"targets holds no sample of class 1; there is nothing to find"):
+        score(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="positive is 2; with 2 classes it must be from 0 to 1"):
+        score(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), 2)
+    with pytest.raises(ValueError, match="threshold is 2; it is a probability"):
+        metrics.f1(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), threshold=2)
+
+
+RARE = [metrics.average_precision, metrics.f1, metrics.best_threshold]
+
+
+@pytest.mark.parametrize("score", [metrics.accuracy, metrics.cross_entropy, metrics.calibration_error, *RARE])
 def test_bad_input_is_named(score):
     with pytest.raises(ValueError, match=r"logits has shape \(2, 3\) and targets \(3,\)"):
         score(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64))

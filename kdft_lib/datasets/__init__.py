@@ -5,6 +5,7 @@ from kdft_lib.datasets.commands import speech_commands
 from kdft_lib.datasets.digits import DIGITS, SAMPLE_RATE, asterisk_digits, flite_digits, spoken_digits
 from kdft_lib.datasets.fashion import FASHION_BACKGROUND, FASHION_CLASSES, FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.datasets.homer import CHARACTERS, homer
+from kdft_lib.datasets.solar import SOLAR_CLASSES, SOLAR_KINDS, SOLAR_MODULES, solar_cells
 from kdft_lib.datasets.vowels import japanese_vowels
 
 __all__ = [
@@ -15,12 +16,16 @@ __all__ = [
     "FASHION_CLASSES",
     "FASHION_NORMALIZATION",
     "SAMPLE_RATE",
+    "SOLAR_CLASSES",
+    "SOLAR_KINDS",
+    "SOLAR_MODULES",
     "asterisk_digits",
     "bbc_news",
     "fashion_mnist",
     "flite_digits",
     "homer",
     "japanese_vowels",
+    "solar_cells",
     "speech_commands",
     "spoken_digits",
 ]

@@ -1,7 +1,7 @@
 """Fair comparisons: settings with names, the same budget, several seeds, an interval, a ledger of what it cost,
 and a report of one run."""
 
-from kdft_lib.experiments.comparison import Candidates, Measure, compare
+from kdft_lib.experiments.comparison import Candidates, Measure, Score, compare
 from kdft_lib.experiments.grid import Candidate, grid
 from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, NamedBy, OnFeatures, Then, Wrapped
 from kdft_lib.experiments.recipe import Recipe
@@ -30,6 +30,7 @@ __all__ = [
     "Once",
     "Recipe",
     "Recorded",
+    "Score",
     "Source",
     "Then",
     "Trained",

@@ -21,6 +21,9 @@ Candidates: TypeAlias = Method | Candidate | Sequence[Method | Candidate]
 Measure: TypeAlias = Callable[[Trained, Splits], float]
 """What else to take of a trained method."""
 
+Score: TypeAlias = Callable[[Trained, TensorData], float]
+"""How good a trained method is on labelled rows, the higher the better."""
+
 
 def compare(
     methods: Mapping[str, Candidates],
@@ -31,6 +34,7 @@ def compare(
     contrasts: Iterable[tuple[str, str]] = (),
     choose: Literal["mean", "each seed"] = "mean",
     choose_on: Callable[[int], TensorData] | None = None,
+    score: Score = Trained.accuracy,
     measures: Mapping[str, Measure] | None = None,
     equal_budgets: bool = True,
     keep: str | Path | Literal[False] | None = None,
@@ -49,11 +53,14 @@ def compare(
         reference: The method that differences are against; by default the first.
         contrasts: The few differences that the comparison is made for, as pairs ``(method, other)``, named before
             it is run: Holm's correction is over these.
-        choose: ``"mean"``: a method ends with the setting of highest mean validation accuracy over the seeds;
+        choose: ``"mean"``: a method ends with the setting of highest mean validation score over the seeds;
             ``"each seed"``: each seed has the setting that is best on its own validation labels, as one shop
             would choose.
         choose_on: A function from a seed to the labelled rows that settings are chosen on; by default
             ``splits.val``. With the same ``keep``, finished runs are scored anew and not trained again.
+        score: What settings are chosen by on validation, and methods compared by on test: a function of what was
+            trained and of labelled rows, shown by its name. By default the accuracy, which says little where one class
+            is rare.
         measures: What else to take of each chosen setting, by name, such as the calibration error on
             ``splits.test``: functions of what was trained and of the seed's splits.
         equal_budgets: Whether recipes must have the same steps and batch sizes.
@@ -98,12 +105,12 @@ def compare(
         choosing = len(by) if len(candidates[name]) > 1 else run.ledger.choosing
         run = dataclasses.replace(run, ledger=dataclasses.replace(run.ledger, choosing=choosing), seed=seed)
         runs[name][index].append(run)
-        val[name][index].append(run.accuracy(by))
+        val[name][index].append(float(score(run, by)))
     chosen = {name: _best(scores, len(seeds), choose) for name, scores in val.items()}
     trained = {
         name: [runs[name][index][place] for place, index in enumerate(indices)] for name, indices in chosen.items()
     }
-    test, measured = _scored(trained, measures or {}, seeds, splits)
+    test, measured = _scored(trained, score, measures or {}, seeds, splits)
     return Comparison(
         test=test,
         val=val,
@@ -115,6 +122,7 @@ def compare(
         reference=reference,
         contrasts=pairs,
         measured=measured,
+        score=getattr(score, "__name__", "score").replace("_", " "),
         trained=trained,
     )
 
@@ -129,7 +137,7 @@ def _planned(methods: Mapping[str, Candidates], seeds: Iterable[int]) -> tuple[d
 
 
 def _best(val: list[list[float]], seeds: int, choose: str) -> list[int]:
-    """For each seed, the setting of highest validation accuracy: the first of equals."""
+    """For each seed, the setting of highest validation score: the first of equals."""
     if choose == "mean":
         return [max(range(len(val)), key=lambda index: sum(val[index]))] * seeds
     return [max(range(len(val)), key=lambda index: val[index][place]) for place in range(seeds)]
@@ -137,17 +145,18 @@ def _best(val: list[list[float]], seeds: int, choose: str) -> list[int]:
 
 def _scored(
     trained: Mapping[str, list[Trained]],
+    score: Score,
     measures: Mapping[str, Measure],
     seeds: list[int],
     splits: Callable[[int], Splits],
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
-    """Test accuracies and further measures of what was chosen; each seed's splits are made once more."""
+    """Test scores and further measures of what was chosen; each seed's splits are made once more."""
     test: dict[str, list[float]] = {name: [] for name in trained}
     measured: dict[str, dict[str, list[float]]] = {measure: {name: [] for name in trained} for measure in measures}
     for index, seed in enumerate(seeds):
         parts = splits(seed)
         for name, runs in trained.items():
-            test[name].append(runs[index].accuracy(parts.test))
+            test[name].append(float(score(runs[index], parts.test)))
             for measure, function in measures.items():
                 measured[measure][name].append(float(function(runs[index], parts)))
     return test, measured

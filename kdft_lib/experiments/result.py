@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PAIRS_WITH_LETTERS = 30
 _CHOICE = {
-    "mean": "Settings were chosen by the mean validation accuracy over the seeds",
+    "mean": "Settings were chosen by the mean validation {} over the seeds",
     "each seed": "Each seed's settings were chosen on its own validation labels",
 }
 
@@ -40,11 +40,11 @@ class _Chosen:
 
 @dataclass(repr=False)
 class Comparison:
-    """Test accuracies of several methods on the same seeds. A notebook shows its tables.
+    """Test scores of several methods on the same seeds. A notebook shows its tables.
 
     Attributes:
-        test: For each method, the accuracy (0 to 1) of each seed, of the chosen setting.
-        val: For each method and setting tried, the validation accuracy of each seed.
+        test: For each method, the accuracy (0 to 1), or another ``score``, of each seed, of the chosen setting.
+        val: For each method and setting tried, the validation score of each seed.
         settings: For each method, the settings that were tried, by name.
         chosen: For each method and seed, the place of the chosen setting among these.
         choose: How it was chosen: by the ``"mean"`` over seeds, or for ``"each seed"`` by its own labels.
@@ -53,6 +53,7 @@ class Comparison:
         reference: The method that the differences are against.
         contrasts: The few differences that the comparison was made for, as pairs of methods.
         measured: For each further measure and method, its value for each seed, of the chosen setting.
+        score: What it was chosen and compared by.
         trained: For each method, what its chosen setting left behind; not recorded.
 
     Example:
@@ -72,6 +73,7 @@ class Comparison:
     reference: str
     contrasts: list[tuple[str, str]] = field(default_factory=list)
     measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    score: str = "accuracy"
     trained: dict[str, list[Trained]] = field(default_factory=dict, repr=False, compare=False)
 
     def setting(self, method: str, seed: int | None = None) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class Comparison:
         return found[0]
 
     def validation(self, method: str, **setting: Any) -> list[float]:
-        """The validation accuracy of each seed.
+        """The validation score of each seed.
 
         Args:
             method: The method's name.
@@ -123,7 +125,7 @@ class Comparison:
         return self.val[method][fitting[0]]
 
     def difference(self, method: str, reference: str | None = None) -> Interval:
-        """How much better a method is than the reference, in accuracy, seed by seed.
+        """How much better a method is than the reference, in accuracy or what ``score`` says, seed by seed.
 
         Raises:
             KeyError: If one of them was not compared.
@@ -171,7 +173,7 @@ class Comparison:
         twice = [method for method in other.test if method in self.test]
         if twice:
             raise ValueError(f"both comparisons have {', '.join(map(repr, twice))}; take parts of them first")
-        if self.seeds != other.seeds or self.choose != other.choose:
+        if (self.seeds, self.choose, self.score) != (other.seeds, other.choose, other.score):
             raise ValueError("the two comparisons have other seeds, or chose otherwise; they cannot be joined")
         joined: dict[str, Any] = {
             name: getattr(self, name) | getattr(other, name)
@@ -186,7 +188,7 @@ class Comparison:
         )
 
     def table(self) -> pandas.DataFrame:
-        """Mean and standard deviation of the test accuracy in percent, the difference from the reference with its
+        """Mean and standard deviation of the test score in percent, the difference from the reference with its
         paired 95 % interval, and the setting that was chosen. Below 30 pairs of methods also the groups that Holm's
         correction over all pairs leaves: two methods that share a letter cannot be told apart at 5 %.
         """
@@ -197,7 +199,7 @@ class Comparison:
         rows = []
         for method, scores in self.test.items():
             mean, deviation = mean_deviation([100 * score for score in scores])
-            row = {"method": method, "test accuracy, %": f"{mean:.1f} ± {deviation:.1f}"}
+            row = {"method": method, f"test {self.score}, %": f"{mean:.1f} ± {deviation:.1f}"}
             row["difference [95 % interval]"] = (
                 "reference" if method == self.reference else str(self.difference(method))
             )
@@ -267,7 +269,11 @@ class Comparison:
         with pandas.option_context("display.max_colwidth", None):
             table, ledger = (shown.to_html(border=0) for shown in (self.table(), self.ledger()))
             contrasts = f"<p>What it was made for:</p>{self.planned().to_html(border=0)}" if self.contrasts else ""
-        choice = f" {_CHOICE[self.choose]}." if any(len(tried) > 1 for tried in self.settings.values()) else ""
+        choice = (
+            f" {_CHOICE[self.choose].format(self.score)}."
+            if any(len(tried) > 1 for tried in self.settings.values())
+            else ""
+        )
         return (
             f"{table}<p>{len(self.seeds)} seeds; intervals are paired over seeds.{choice}</p>"
             f"{contrasts}<p>Ledger, for one seed:</p>{ledger}"

@@ -79,8 +79,14 @@ class Trained:
         if isinstance(self.model, nn.Module):
             return predict(self.model, self._shown(data))
         known = torch.as_tensor(self.model.classes_)
-        if hasattr(self.model, "predict_log_proba"):
-            said = torch.from_numpy(self.model.predict_log_proba(self._shown(data))).float()
+        if hasattr(self.model, "predict_proba"):
+            # Some classifiers of scikit-learn have probabilities and not their logarithms.
+            if hasattr(self.model, "predict_log_proba"):
+                said = torch.from_numpy(self.model.predict_log_proba(self._shown(data))).float()
+            else:
+                said = (
+                    torch.from_numpy(self.model.predict_proba(self._shown(data))).log().clamp_min(_IMPOSSIBLE).float()
+                )
             # Classes that it has not met are as good as impossible.
             return said.new_full((len(said), int(known.max()) + 1), _IMPOSSIBLE).index_copy(1, known, said)
         return _SURE * F.one_hot(self.decide(data), int(known.max()) + 1).float()
