@@ -170,7 +170,8 @@ def dkd_loss(
         teacher_logits: The teacher's logits, ``(..., C)``; they receive no gradient.
         targets: The target classes, ``(...)``, int64, from 0 to C − 1.
         alpha: How much the target class counts (TCKD), 0 or more. The defaults are the authors' on CIFAR-100.
-        beta: How much the other classes count (NCKD), 0 or more.
+        beta: How much the other classes count (NCKD), 0 or more. The authors set it by pair of networks: 8 by
+            default, 6 for VGG13 and VGG8, 2 for ResNet56 and ResNet20.
         temperature: The temperature of both distributions, positive.
         reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 

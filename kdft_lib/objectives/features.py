@@ -87,7 +87,9 @@ class Hint(FeatureObjective):
     by running both once, it starts anew with each :func:`~kdft_lib.training.fit`, is trained at the
     strategy's highest rate, and is no part of the student.
 
-    The usual factor is 100 (Tian et al., 2020): ``Supervised() + 100 * Hint(teacher, "body.3", "block2")``.
+    Romero et al. train the hint alone first, and labels and soft targets after it. Added to another objective it is
+    trained along with it, as benchmarks do, at the usual factor of 100 (Tian et al., 2020):
+    ``Supervised() + 100 * Hint(teacher, "body.3", "block2")``.
 
     Args:
         teacher: The model to learn from, any module; it is never trained.

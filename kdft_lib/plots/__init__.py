@@ -18,6 +18,7 @@ from kdft_lib.plots.still import (
     images,
     intervals,
     probabilities,
+    range_test,
     reliability,
     use_style,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "intervals",
     "predicted",
     "probabilities",
+    "range_test",
     "reliability",
     "softened",
     "use_style",

@@ -286,3 +286,37 @@ def history(steps: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
     ax.set_ylabel("loss")
     ax.legend()
     return ax
+
+
+def range_test(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggestion: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """The loss over the learning rates that a range test tried, :class:`kdft_lib.training.RangeTest`.
+
+    Args:
+        rates: The rates that were tried, rising.
+        losses: The loss at each.
+        smoothed: The mean loss around each.
+        suggestion: The rate to begin with.
+        ax: Where to draw; by default a new figure.
+
+    Returns:
+        The axes, whose rates are drawn on a logarithmic scale.
+
+    Example:
+        >>> ax = range_test([0.01, 0.1, 1.0], [1.0, 0.5, 2.0], [1.0, 0.5, 2.0], 0.01)
+        >>> ax.get_xscale(), [text.get_text() for text in ax.texts]
+        ('log', ['begin with 0.01'])
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 3.4))[1]
+    ax.plot(rates, losses, color=GREY, linewidth=0.8, alpha=0.6)
+    ax.plot(rates, smoothed, color=BLUE)
+    ax.axvline(suggestion, color=VERMILION, linestyle="--", linewidth=1.2)
+    ax.annotate(f"begin with {suggestion:.2g}", (suggestion, 1), (4, -4), xycoords=("data", "axes fraction"),
+                textcoords="offset points", color=VERMILION, va="top")  # fmt: skip
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(None, 1.2 * max(smoothed[: len(smoothed) // 2])))
+    return ax

@@ -6,6 +6,7 @@ from kdft_lib.training.history import History
 from kdft_lib.training.inference import evaluate, predict
 from kdft_lib.training.ledger import Ledger
 from kdft_lib.training.loop import fit
+from kdft_lib.training.rates import RangeTest, find_lr
 from kdft_lib.training.schedules import SCHEDULES, constant, cosine, one_cycle
 from kdft_lib.training.settings import Settings
 
@@ -14,11 +15,13 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Ledger",
+    "RangeTest",
     "RunState",
     "Settings",
     "constant",
     "cosine",
     "evaluate",
+    "find_lr",
     "fit",
     "interpolate",
     "interpolation_curve",
