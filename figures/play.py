@@ -30,7 +30,16 @@ from torch import Tensor, nn
 
 from kdft_lib.data import TensorData
 from kdft_lib.datasets import FASHION_CLASSES, fashion_mnist
-from kdft_lib.experiments import Answering, Classical, groups, hardware, mean_interval, recorded
+from kdft_lib.experiments import (
+    Answering,
+    Classical,
+    Comparison,
+    groups,
+    hardware,
+    mean_interval,
+    paired_interval,
+    recorded,
+)
 from kdft_lib.metrics import latency, parameters
 from kdft_lib.models import ConvNet, fashion_teacher, load
 from kdft_lib.training import predict
@@ -38,7 +47,7 @@ from kdft_lib.training import predict
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 FOLDER = BOOK / "_extra/play"
-STILLS = ("temperature", "gradients", "choices", "sizes")
+STILLS = ("temperature", "gradients", "patience", "choices", "sizes")
 SVM, LOGISTIC = "SVM on pixels", "logistic regression on pixels"
 
 sys.path += [str(ROOT / "tools"), str(ROOT / "recipes")]
@@ -104,6 +113,42 @@ def sensitivity() -> dict[str, Any]:
         for at in result.settings["soft targets"]
     ]  # fmt: skip
     return {"labels": points(result.validation("labels")), "soft": soft}
+
+
+BUDGETS = (400, 1600, 6400)
+AUGMENTED = "labels + augmentation"
+WAITED = {
+    ("labels", "fixed"): ("patience", "labels"),
+    ("labels", "views"): ("patience", AUGMENTED),
+    ("own", "views"): ("patience", "the same view, own teacher"),
+    ("decisions", "fixed"): ("patience", "hard targets"),
+    ("decisions", "views"): ("consistency", "hard targets, the same view"),
+    ("probabilities", "fixed"): ("patience", "soft targets, fixed views"),
+    ("probabilities", "views"): ("patience", "soft targets, the same view"),
+}
+"""Who answers, and to which pictures: the record and the method of chapter 04."""
+
+
+def patience() -> dict[str, Any]:
+    """Chapter 04: test accuracy over steps, and the difference from labels + augmentation after as many."""
+
+    def after(steps: int, record: str) -> Comparison:
+        return recorded(f"{record}-{steps}")[f"{steps:,} steps"]
+
+    def gap(record: str, name: str, steps: int) -> list[float]:
+        reference = after(steps, "patience").test[AUGMENTED]
+        return [round(100 * end, 4) for end in paired_interval(after(steps, record).test[name], reference)[:3]]
+
+    methods = [
+        {
+            "teacher": teacher,
+            "pictures": pictures,
+            "accuracy": [points(after(steps, record).test[name]) for steps in BUDGETS],
+            "difference": None if name == AUGMENTED else [gap(record, name, steps) for steps in BUDGETS],
+        }
+        for (teacher, pictures), (record, name) in WAITED.items()
+    ]
+    return {"patience": {"budgets": BUDGETS, "methods": methods, "svm": points(after(400, "patience").test["SVM"])}}
 
 
 ANSWERS = {
@@ -198,7 +243,7 @@ def sizes() -> dict[str, Any]:
 
 
 def data() -> dict[str, Any]:
-    return {**answers(), "sensitivity": sensitivity(), **choices(), **sizes()}
+    return {**answers(), "sensitivity": sensitivity(), **patience(), **choices(), **sizes()}
 
 
 def write_data() -> None:

@@ -80,7 +80,7 @@ from kdft_lib.strategies import (
     blocks,
 )
 from kdft_lib.teachers import Ensemble, Teacher, answers, cache, compress, named_answers
-from kdft_lib.training import EarlyStopping, evaluate, fit, interpolate, predict
+from kdft_lib.training import EarlyStopping, evaluate, find_lr, fit, interpolate, predict
 
 FILE = Path(__file__).parent / "errors.txt"
 DATA = TensorData(torch.zeros(8, 4), torch.arange(8) % 3)
@@ -618,6 +618,9 @@ CASES = {
     "parts of a batch": lambda: run(accumulate=9),
     "clipping": lambda: run(clip_norm=0.0),
     "schedule": lambda: run(schedule="linear"),
+    "what a range test sets": lambda: find_lr(net(), DATA, objective=Supervised(), strategy=FULL, epochs=1),
+    "rates of a range test": lambda: find_lr(net(), DATA, objective=Supervised(), strategy=FULL, lowest=1, highest=1),
+    "steps of a range test": lambda: find_lr(net(), DATA, objective=Supervised(), strategy=FULL, steps=5),
     "precision": lambda: run(precision="half"),
     "average": lambda: run(ema_decay=1.0),
     "best without validation": lambda: run(keep_best=True),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "book/play.md"
 FOLDER = ROOT / "book/_extra/play"
 BUILT = ROOT / "_build/html/play.html"
-FIGURES = ("temperature", "gradients", "choices", "sizes")
+FIGURES = ("temperature", "gradients", "patience", "choices", "sizes")
 CHOICES = ("start", "inputs", "objective", "strategy")
 WIDTHS = (1280, 768, 360, 320)
 ON_PHONE = {"has_touch": True, "is_mobile": True, "viewport": {"width": 360, "height": 740}}
@@ -148,6 +148,31 @@ def test_the_students_accuracies_are_chapter_04s(stored):
     assert stored["sensitivity"]["labels"][0] == pytest.approx(points(val["labels"][0]), abs=1e-4)
 
 
+def test_what_patience_buys_is_chapter_04s(stored):
+    waited = stored["patience"]
+    records = {steps: recorded(f"patience-{steps}")[f"{steps:,} steps"] for steps in waited["budgets"]}
+    assert list(records) == [400, 1600, 6400]
+    by = {(method["teacher"], method["pictures"]): method for method in waited["methods"]}
+    names = {
+        ("labels", "fixed"): "labels",
+        ("labels", "views"): "labels + augmentation",
+        ("own", "views"): "the same view, own teacher",
+        ("decisions", "fixed"): "hard targets",
+        ("probabilities", "fixed"): "soft targets, fixed views",
+        ("probabilities", "views"): "soft targets, the same view",
+    }
+    assert by.keys() == {*names, ("decisions", "views")}
+    for answered, name in names.items():
+        for place, record in enumerate(records.values()):
+            assert by[answered]["accuracy"][place][0] == pytest.approx(points(record.test[name]), abs=1e-3)
+            if by[answered]["difference"]:
+                gap = 100 * record.difference(name, "labels + augmentation").mean
+                assert by[answered]["difference"][place][0] == pytest.approx(gap, abs=1e-3)
+    assert [answered for answered, method in by.items() if method["difference"] is None] == [("labels", "views")]
+    rising = {answered: method["accuracy"][2][0] - method["accuracy"][0][0] for answered, method in by.items()}
+    assert rising.pop(("probabilities", "views")) > 2 * max(rising.values())
+
+
 def test_the_choices_are_chapter_02s(stored):
     record = recorded("concepts-choices")
     singles, pairs = record["one at a time"], record["two at a time"]
@@ -252,6 +277,11 @@ def test_the_alternatives_to_the_stills_say_what_they_show(stored):
     assert f"together they pull coat up, by {pull.max():.3f}" in said["gradients"]
     full = [gradient(stored["pictures"][1], "after", 4, weight) for weight in (0, 1)]
     assert f"{angle(*full):.0f} degrees apart" in said["gradients"]
+    waited = {(m["teacher"], m["pictures"]): m for m in stored["patience"]["methods"]}
+    means = [f"{mean:.1f}" for mean, *_ in waited["probabilities", "views"]["accuracy"]]
+    assert "rises from {} over {} to {} %".format(*means) in said["patience"]
+    ends = [f"{waited[x]['accuracy'][2][0]:.1f} %" for x in (("labels", "views"), ("own", "views"))]
+    assert f"labels with changing pictures {ends[0]}, a teacher of the same labels {ends[1]}" in said["patience"]
     runs = {tuple(run["answers"].items()): run["accuracy"][0] for run in stored["runs"]}
     assert f"measured {runs[(('objective', 1),)]:.1f} %" in said["choices"]
     assert f"the base, {runs[()]:.1f} %, and of an SVM, {stored['baselines']['SVM'][0]:.1f} %" in said["choices"]
@@ -483,6 +513,52 @@ def test_the_map_follows_the_choices_and_leads_to_chapters(visit, stored, site, 
     else:
         first.tap()
     expect(reader.page).to_have_title(stored["chapters"][0]["page"].removesuffix(".html"))
+
+
+# ---- patience
+
+
+TAUGHT = {"labels": "labels", "decisions": "a teacher’s decisions", "probabilities": "a teacher’s probabilities"}
+TAUGHT["own"] = "those of a teacher of the same labels"
+SEEN = {"fixed": "as they are", "views": "shifted and mirrored"}
+
+
+def expect_waited(reader, waited, teacher, pictures, step):
+    found = [m for m in waited["methods"] if (m["teacher"], m["pictures"]) == (teacher, pictures)]
+    said = f"{TAUGHT[teacher]}, pictures {SEEN[pictures]}"
+    marks = reader.panel("patience", "waited").locator("[data-key^=after-]")
+    if not found:
+        expect(marks).to_have_count(0)
+        expect(reader.said("patience")).to_have_text(f"{said}: chapter 04 did not measure this.")
+        return
+    expect(marks).to_have_count(2 * len(waited["budgets"]))
+    mean, low, high = found[0]["accuracy"][step]
+    said += f", after {waited['budgets'][step]:,} steps: {mean:.1f}\u00a0% [{low:.1f}, {high:.1f}]."
+    if found[0]["difference"]:
+        gap = [f"{end:+.1f}".replace("-", "−") for end in found[0]["difference"][step]]
+        said += f" From labels with changing pictures: {gap[0]} points [{gap[1]}, {gap[2]}]."
+    else:
+        said += " It is what the others are compared with."
+    expect(reader.said("patience")).to_have_text(said)
+
+
+def test_patience_by_keyboard(visit, stored):
+    reader = visit()
+    expect_waited(reader, stored["patience"], "probabilities", "views", 1)
+    reader.page.get_by_label("Steps").focus()
+    reader.page.keyboard.press("ArrowRight")
+    expect(reader.page.get_by_label("Steps")).to_have_attribute("aria-valuetext", "6,400 steps")
+    for teacher, pictures in itertools.product(TAUGHT, SEEN):
+        for words in (TAUGHT[teacher], SEEN[pictures]):
+            reader.figure("patience").get_by_label(words, exact=True).check()
+        expect_waited(reader, stored["patience"], teacher, pictures, 2)
+
+
+def test_patience_by_touch(visit, stored):
+    reader = visit(**ON_PHONE)
+    reader.tap(reader.page.get_by_label("Steps"), 0)
+    reader.figure("patience").get_by_label("as they are").tap()
+    expect_waited(reader, stored["patience"], "probabilities", "fixed", 0)
 
 
 # ---- sizes
