@@ -27,6 +27,7 @@ from kdft_lib.data import (
     TensorData,
     TextReader,
     as_batch,
+    chats,
     draw_parts,
     folder,
     packed,
@@ -93,6 +94,7 @@ DECIDED = next(answers(DATA, decisions=torch.full((8,), 4), source="a person").b
 MANY = {"inputs": torch.zeros(2, 4), "targets": torch.zeros(2, 3)}
 TOKENS = torch.zeros(2, 4, dtype=torch.int64)
 NORMALISED = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+ASKED = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 FOLDER = Path(tempfile.gettempdir())
 
 
@@ -144,6 +146,15 @@ def words(**known):
     tokenizers = pytest.importorskip("tokenizers")
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "a": 1, "b": 2} | known, "<s>"))
     made.decoder = tokenizers.decoders.ByteLevel()
+    return made
+
+
+def chatting(template="{% for m in messages %}{{ m.content + ' ' }}{% endfor %}"):
+    transformers = pytest.importorskip("transformers")
+    known = words()
+    known.pre_tokenizer = pytest.importorskip("tokenizers").pre_tokenizers.WhitespaceSplit()
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=known)
+    made.chat_template = template
     return made
 
 
@@ -539,8 +550,19 @@ CASES = {
     "beta of GKD": lambda: GKD(net(), beta=1.0),
     "writing without tokens": lambda: GKD(net(), on_policy=1.0)(net(), TWO),
     "writing in a sum": lambda: (GKD(CharacterGRU(4)) + Supervised())(CharacterGRU(4), {"inputs": TOKENS}),
+    "writing beside a type": lambda: GKD(net(), on_policy=1.0)(
+        net(), {"inputs": {"input_ids": TOKENS, "token_type_ids": TOKENS}}
+    ),
+    "end that is a word": lambda: GKD(net(), end="</s>"),
+    "no new tokens": lambda: GKD(net(), max_new_tokens=0),
+    "logits of nobody in blocks": lambda: GKD(net(), on_policy=0, in_blocks=True)(net(), TWO),
+    "blocks in a sum": lambda: (GKD(CharacterGRU(4), on_policy=0, in_blocks=True) + Supervised())(
+        CharacterGRU(4), {"inputs": TOKENS}
+    ),
     "no prompt": lambda: sample(CharacterGRU(4), TOKENS[:, :0], 3),
     "negative length": lambda: sample(CharacterGRU(4), TOKENS, -1),
+    "negative temperature": lambda: sample(CharacterGRU(4), TOKENS, 1, temperature=-1.0),
+    "lengths of other prompts": lambda: sample(CharacterGRU(4), TOKENS, 1, lengths=torch.tensor([2, 5])),
     "discount": lambda: NGram(discount=1.0),
     "order": lambda: NGram(11),
     "text without targets": lambda: NGram().count(TensorData(TOKENS)),
@@ -570,6 +592,12 @@ CASES = {
     "rows of no tokens": lambda: packed(["a b"], words(), length=0),
     "start that is no token": lambda: packed(["a b"], words(), start="<bos>"),
     "tokenizer of a kind unknown": lambda: packed(["a b"], str.split),
+    "chat without a template": lambda: chats([ASKED], words()),
+    "no conversation": lambda: chats([], chatting()),
+    "conversation that is a text": lambda: chats(["why"], chatting()),
+    "conversation without the column": lambda: chats([{"text": "why"}], chatting()),
+    "prompt without room for an answer": lambda: chats([ASKED[:1] * 3], chatting(), length=2),
+    "template that looks ahead": lambda: chats([ASKED], chatting("{% if add_generation_prompt %}a{% endif %}b")),
     "bytes that nobody counted": lambda: bits_per_byte(CharacterGRU(4), TensorData(TOKENS, TOKENS)),
     "bytes of other tokens": lambda: bits_per_byte(
         CharacterGRU(4, num_classes=2), TensorData(TOKENS, TOKENS + 2, columns={"bytes": TOKENS + 1})
@@ -846,8 +874,9 @@ def test_defaults_are_those_documented():
             "standardize": False, "class_dim": -1,
         },
         "GKD": {
-            "teacher": None, "divergence": "forward_kl", "on_policy": 0.5, "prompt": 1, "beta": 0.5,
-            "temperature": 1.0, "kd_weight": 1.0, "ce_weight": 0.0,
+            "teacher": None, "divergence": "forward_kl", "on_policy": 0.5, "prompt": 1, "end": "eos",
+            "max_new_tokens": None, "beta": 0.5, "temperature": 1.0, "kd_weight": 1.0, "ce_weight": 0.0,
+            "in_blocks": False,
         },
         "HardTargets": {"teacher": None, "kd_weight": 0.9, "ce_weight": 0.1, "class_dim": -1},
         "LwF": {

@@ -1,8 +1,9 @@
-"""Data in memory and on disk: tensors, texts and documents, one's own pictures, tables and texts, their splits, the
-batches that the loop sees, and random views."""
+"""Data in memory and on disk: tensors, texts, documents and conversations, one's own pictures, tables and texts, their
+splits, the batches that the loop sees, and random views."""
 
 from kdft_lib.data.augmentation import RandomShiftFlip, RandomShiftMask
 from kdft_lib.data.batches import UNLABELED, Batch, as_batch
+from kdft_lib.data.chats import chats
 from kdft_lib.data.columns import MappedColumn
 from kdft_lib.data.documents import packed, padded
 from kdft_lib.data.own import Own, draw_parts, read_rows
@@ -29,6 +30,7 @@ __all__ = [
     "TextReader",
     "TextSplits",
     "as_batch",
+    "chats",
     "draw_balanced",
     "draw_parts",
     "folder",

@@ -1,6 +1,7 @@
 """Small networks written to be read, pretrained backbones, the weights that ship, and how a model is run and kept."""
 
-from kdft_lib.models.characters import CharacterGRU, NGram, sample
+from kdft_lib.models.causal import before_head
+from kdft_lib.models.characters import CharacterGRU, NGram
 from kdft_lib.models.files import fashion_teacher, load, save
 from kdft_lib.models.language import language_model
 from kdft_lib.models.own import MLP, PictureClassifier, TextClassifier, WordBag
@@ -8,6 +9,7 @@ from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
+from kdft_lib.models.writing import sample
 
 __all__ = [
     "DSCNN",
@@ -22,6 +24,7 @@ __all__ = [
     "SentenceEncoder",
     "TextClassifier",
     "WordBag",
+    "before_head",
     "evaluation_mode",
     "fashion_teacher",
     "imagenet_backbone",

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdft_lib.models.unwrapped import causal
+
 
 def apart(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Keywords beside the inputs, so that documents in a row do not see one another, where there are several.
@@ -31,16 +33,13 @@ def apart(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     positions = inputs.get("position_ids")
     if positions is None or positions.dim() != 2 or "attention_mask" in inputs:
         return {}
-    own: Any = model
-    while isinstance(getattr(own, "module", None), nn.Module) and not hasattr(own, "can_generate"):
-        own = own.module
-    config: Any = getattr(own, "config", None)
-    if config is None or not hasattr(own, "can_generate") or not own.can_generate():
+    own = causal(model)
+    if own is None:
         return {}
     begins = positions[:, 1:] != positions[:, :-1] + 1
     if not begins.any():
         return {}
-    _check(own, config, positions.shape[1])
+    _check(own, own.config, positions.shape[1])
     documents = F.pad(begins.cumsum(1), (1, 0))
     seen = (documents.unsqueeze(2) == documents.unsqueeze(1)).tril().unsqueeze(1)
     dtype = next(parameter.dtype for parameter in own.parameters() if parameter.is_floating_point())

@@ -1,4 +1,4 @@
-"""Small language models, and how a text is drawn from one."""
+"""Small language models of characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from kdft_lib.data import TensorData
 from kdft_lib.datasets import CHARACTERS
-from kdft_lib.models.running import evaluation_mode, logits
 from kdft_lib.models.small import _check_sizes
 
 
@@ -138,46 +137,3 @@ class NGram(nn.Module):
             missing |= token < 0
             number = number * self.num_classes + token
         return number.masked_fill(missing, -1)
-
-
-def sample(model: nn.Module, prompts: Tensor, length: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Texts drawn from a language model, one character after the other, each from its distribution: ancestral
-    sampling, or generation at temperature 1.
-
-    Args:
-        model: A language model, which takes ``(N, T)``, int64, and gives logits ``(N, T, C)``. If it has
-            ``advance``, as :class:`CharacterGRU`, each character is read once; if not, the whole text is read
-            for each.
-        prompts: The beginnings of the texts, ``(N, P)``, int64; P is 1 or more.
-        length: The number of characters to draw.
-        generator: The source of chance, on the model's device; by default torch's own.
-
-    Returns:
-        ``(N, P + length)``, int64, the prompts with what was drawn.
-
-    Raises:
-        ValueError: If the prompts are empty or no whole numbers, or ``length`` is negative.
-
-    Example:
-        >>> told = TensorData(torch.tensor([[0, 1]]), torch.tensor([[1, 0]]))
-        >>> sample(NGram(order=2, discount=0.0, num_classes=2).count(told), torch.tensor([[0]]), length=5)
-        tensor([[0, 1, 0, 1, 0, 1]])
-    """
-    if prompts.dim() != 2 or prompts.shape[1] == 0 or prompts.dtype != torch.int64:
-        raise ValueError(
-            f"prompts has dtype {prompts.dtype} and shape {tuple(prompts.shape)}; it must be int64, (N, P), with P of"
-            " 1 or more"
-        )
-    if length < 0:
-        raise ValueError(f"length is {length}; it must be 0 or more")
-    advance = getattr(model, "advance", None)
-    texts, new, state = prompts, prompts, None
-    with evaluation_mode(model):
-        for _ in range(length):
-            if advance is None:
-                answer = logits(model, texts)
-            else:
-                answer, state = advance(new, state)
-            new = torch.multinomial(answer[:, -1].float().softmax(-1), 1, generator=generator)
-            texts = torch.cat([texts, new], dim=1)
-    return texts

@@ -4,6 +4,7 @@ schedule, sums, and means over the whole step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ class Objective(nn.Module):
     name: str
     takes_sparse = False
     _labels = "labeled"  # Among the totals, what a mean over labels divides by.
-    _weighs = False  # Whether labels count unequally.
+    _weighs = False  # Whether it says what counts, as where labels count unequally.
 
     def __init__(
         self,
@@ -144,11 +145,17 @@ class Objective(nn.Module):
 
     @property
     def weighs(self) -> bool:
-        """Whether labels count unequally, so that a step's are to be added up first; see :meth:`weighed`."""
+        """Whether what a step counts is known only when it is made, so that it is to be added up first; see
+        :meth:`weighed`."""
         return any(term._weighs for _, term in self.terms())
 
     def prepare(self, model: nn.Module, first_batch: Batch) -> None:
         """Called once, before the optimiser is made; model, random state and data stay as they are."""
+
+    def before_step(self, model: nn.Module, batch: Batch) -> Batch:
+        """Called with each part of a step, before what counts in them is added up; the batch to learn from, by default
+        the one that was drawn. Only a term that stands alone is asked, since a sum's all learn from one batch."""
+        return batch
 
     def before_epoch(self, epoch: int, epochs: int) -> None:
         """Called before each epoch, counted from 0; schedules of weights move here."""
@@ -183,12 +190,10 @@ class Objective(nn.Module):
         Returns:
             A scalar.
         """
-        totals, mask = batch.get("totals"), batch.get("mask")
+        mask = batch.get("mask")
         if mask is not None and mask.shape == values.shape:
-            count = totals["counted"] if totals else int(mask.sum())
-            return values.masked_fill(~mask, 0.0).sum() / max(count, 1)
-        samples = totals["samples"] if totals else len(values)
-        return values.sum() / (values.numel() / len(values) * samples)
+            values = values.masked_fill(~mask, 0.0)
+        return values.sum() / self._number(values.shape, batch)
 
     def whole_batch(self, value: Tensor, batch: Batch) -> Tensor:
         """One value of the whole step, such as a penalty or a relation between samples, divided among the
@@ -205,10 +210,14 @@ class Objective(nn.Module):
         return value * (batches.size(batch) / totals["samples"]) if totals else value
 
     def weighed(self, batch: Batch) -> dict[str, Tensor]:
-        """What weighted labels weigh together, by the names of the terms' totals: the loop adds it up over the parts
-        and processes of a step, and hands it back among the batch's ``totals``."""
-        weighing = [term for _, term in self.terms() if term._weighs and batch.get("targets") is not None]
-        return {term._labels: term._label_weights(batch).sum() for term in weighing}
+        """What weighted labels weigh together, or what else is known of a step only when it is made, by the names of
+        the terms' totals: the loop adds it up over the parts and processes of a step, and hands it back among the
+        batch's ``totals``."""
+        found: dict[str, Tensor] = {}
+        for _, term in self.terms():
+            if term._weighs:
+                found |= term._weighed(batch)
+        return found
 
     def cross_entropy(
         self,
@@ -298,6 +307,14 @@ class Objective(nn.Module):
             logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
         return replace(outputs, logits=logits)
 
+    def _number(self, shape: torch.Size, batch: Batch) -> Tensor | int:
+        """How many values of this shape the whole step has that count."""
+        totals, mask = batch.get("totals"), batch.get("mask")
+        if mask is not None and mask.shape == shape:
+            count = totals["counted"] if totals else int(mask.sum())
+            return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+        return math.prod(shape[1:]) * (totals["samples"] if totals else shape[0])
+
     def _targets(self, batch: Batch) -> Tensor:
         if batch.get("targets") is None:
             raise ValueError(
@@ -305,6 +322,9 @@ class Objective(nn.Module):
                 " give labelled data, or set ce_weight=0 to learn from a teacher alone"
             )
         return batch["targets"]
+
+    def _weighed(self, batch: Batch) -> dict[str, Tensor]:
+        return {} if batch.get("targets") is None else {self._labels: self._label_weights(batch).sum()}
 
     def _label_weights(self, batch: Batch) -> Tensor:
         """How much each target counts, true and false alone where all labels count alike."""

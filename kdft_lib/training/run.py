@@ -189,12 +189,13 @@ class Run:
             parts = [*drawn] if len(drawn) == accumulate == 1 else batches.parts(drawn, accumulate)
             if self.accelerator.device.type != "cpu":
                 parts = [batches.apply(part, self._to_device) for part in parts]
-            if self._weighs:
-                totals = totals | self._weighed(parts)
-            parts = [part | {"totals": totals} for part in parts]
             if augment is not None:
                 parts = [part | {"inputs": augment(part["inputs"])} for part in parts]
-            yield parts
+            with self.accelerator.autocast():
+                parts = [self.objective.before_step(self.model, part) for part in parts]
+            if self._weighs:
+                totals = totals | self._weighed(parts)
+            yield [part | {"totals": totals} for part in parts]
 
     def set_learning_rate(self) -> None:
         """Each group's rate for the coming step: its peak times the schedule's factor."""
@@ -228,7 +229,7 @@ class Run:
         return totals | dict(zip(names, self._over_processes([totals[name] for name in names]), strict=True))
 
     def _weighed(self, parts: list[Batch]) -> dict[str, Tensor]:
-        """What labels of unequal weight weigh together, left on the device so that nothing waits for it."""
+        """What an objective says that counts, left on the device so that nothing waits for it."""
         found = [self.objective.weighed(part) for part in parts]
         sums = {name: torch.stack([part[name] for part in found]).sum() for name in found[0]}
         return {name: self.accelerator.reduce(total, "sum") for name, total in sums.items()}
