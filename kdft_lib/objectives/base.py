@@ -176,7 +176,7 @@ class Objective(nn.Module):
 
     __rmul__ = __mul__
 
-    def mean(self, values: Tensor, batch: Batch) -> Tensor:
+    def mean(self, values: Tensor, batch: Batch, shape: torch.Size | None = None) -> Tensor:
         """The mean over the samples of the whole step, or over the positions that the batch's mask counts.
 
         It divides by what all processes hold together, and all parts where ``accumulate`` cuts a batch, so that
@@ -186,14 +186,20 @@ class Objective(nn.Module):
             values: The values to average, ``(N,)``, one for each sample, or ``(N, ...)``, one for each position.
                 Where the batch has a ``mask`` of the same shape, the others may hold anything.
             batch: The batch that they belong to.
+            shape: Where ``values`` are already a sum, over those that count: the shape of what was added up.
 
         Returns:
             A scalar.
         """
-        mask = batch.get("mask")
-        if mask is not None and mask.shape == values.shape:
-            values = values.masked_fill(~mask, 0.0)
-        return values.sum() / self._number(values.shape, batch)
+        totals, mask = batch.get("totals"), batch.get("mask")
+        if shape is None:
+            shape = values.shape
+            if mask is not None and mask.shape == shape:
+                values = values.masked_fill(~mask, 0.0)
+        if mask is not None and mask.shape == shape:
+            count = totals["counted"] if totals else int(mask.sum())
+            return values.sum() / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
+        return values.sum() / (math.prod(shape[1:]) * (totals["samples"] if totals else shape[0]))
 
     def whole_batch(self, value: Tensor, batch: Batch) -> Tensor:
         """One value of the whole step, such as a penalty or a relation between samples, divided among the
@@ -306,14 +312,6 @@ class Objective(nn.Module):
                 )
             logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
         return replace(outputs, logits=logits)
-
-    def _number(self, shape: torch.Size, batch: Batch) -> Tensor | int:
-        """How many values of this shape the whole step has that count."""
-        totals, mask = batch.get("totals"), batch.get("mask")
-        if mask is not None and mask.shape == shape:
-            count = totals["counted"] if totals else int(mask.sum())
-            return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
-        return math.prod(shape[1:]) * (totals["samples"] if totals else shape[0])
 
     def _targets(self, batch: Batch) -> Tensor:
         if batch.get("targets") is None:

@@ -210,7 +210,7 @@ class GKD(LogitObjective):
             kd, *ce = (torch.stack(column).sum() for column in zip(*found, strict=True))
             parts = {}
             if self.weights["kd"]:
-                parts["kd"] = kd / self._number(hidden.shape[:-1], batch)
+                parts["kd"] = self.mean(kd, batch, hidden.shape[:-1])
             if ce:
                 parts["ce"] = self._mean_over_labels(ce[0], batch)
             loss = torch.stack([self.weights[name] * value for name, value in parts.items()]).sum()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdft_lib import features, models, sharding
 from kdft_lib.features import Outputs
-
-Found = TypeVar("Found")
 
 
 class Teacher:
@@ -74,23 +72,11 @@ class Teacher:
         Raises:
             ValueError: If the inputs are on another device than the teacher, or there is no such layer.
         """
-        return self._asked(inputs, lambda: features.outputs(self.model, inputs, layers))
-
-    def before_head(self, inputs: models.Inputs) -> tuple[Tensor, Any]:
-        """What goes into its last layer, and that layer, in evaluation mode and without gradient; see
-        :func:`kdft_lib.models.before_head`.
-
-        Raises:
-            ValueError: If the inputs are on another device than the teacher, or its last layer cannot be taken apart.
-        """
-        return self._asked(inputs, lambda: models.before_head(self.model, inputs))
-
-    def _asked(self, inputs: models.Inputs, ask: Callable[[], Found]) -> Found:
         if any(module.training for module in self.model.modules()):
             self.model.eval()
         try:
             with torch.no_grad():
-                return ask()
+                return features.outputs(self.model, inputs, layers)
         except RuntimeError as error:
             here = next((tensor.device for tensor in self.tensors()), None)
             there = next(iter(inputs.values())).device if isinstance(inputs, Mapping) else inputs.device
@@ -100,6 +86,17 @@ class Teacher:
                 f"the teacher is on {here} and the inputs on {there}; fit moves both, elsewhere move the"
                 f" teacher: teacher.to({str(there)!r})"
             ) from error
+
+    def before_head(self, inputs: models.Inputs) -> tuple[Tensor, Any]:
+        """What goes into its last layer, and that layer, in evaluation mode and without gradient; see
+        :func:`kdft_lib.models.before_head`.
+
+        Raises:
+            ValueError: If its last layer cannot be taken apart.
+        """
+        self.model.eval()
+        with torch.no_grad():
+            return models.before_head(self.model, inputs)
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())

@@ -70,6 +70,7 @@ class Run:
         self.step, self.labeled = 0, 0
         self.average: MovingAverage | None = None
         self._several, self._weighs = self.accelerator.num_processes > 1, objective.weighs
+        self._rewrites = type(objective).before_step is not Objective.before_step
         criterion = criterion_of(settings, objective.scored_by is None, validated=val_data is not None)
         self.record = Record(settings, criterion)
         self.checkpoints = Checkpoints(settings.checkpoint_dir)
@@ -191,8 +192,9 @@ class Run:
                 parts = [batches.apply(part, self._to_device) for part in parts]
             if augment is not None:
                 parts = [part | {"inputs": augment(part["inputs"])} for part in parts]
-            with self.accelerator.autocast():
-                parts = [self.objective.before_step(self.model, part) for part in parts]
+            if self._rewrites:
+                with self.accelerator.autocast():
+                    parts = [self.objective.before_step(self.model, part) for part in parts]
             if self._weighs:
                 totals = totals | self._weighed(parts)
             yield [part | {"totals": totals} for part in parts]
