@@ -38,7 +38,7 @@ def before_head(model: nn.Module, inputs: Inputs) -> tuple[Tensor, Any]:
         >>> hidden.shape, head.weight.shape
         (torch.Size([1, 3, 8]), torch.Size([9, 8]))
     """
-    own = causal(model)
+    own: Any = causal(model)
     head: Any = None if own is None else own.get_output_embeddings()
     if not isinstance(getattr(head, "weight", None), Tensor):
         raise ValueError(
