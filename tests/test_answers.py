@@ -103,6 +103,21 @@ def test_a_bucket_never_says_more_than_the_whole(seed, classes, share, scale, di
     bound = loss(student, compress(teacher, 1 + int(share * (classes - 1)), rest="bucket"), reduction="none")
     whole = loss(student, teacher, reduction="none")
     assert (bound <= whole * (1 + 1e-9) + 1e-9).all()
+    assert (bound >= -1e-9).all()
+
+
+@pytest.mark.parametrize("rest", ["even", "bucket"])
+@pytest.mark.parametrize("top_k", [1, 3, 20])
+def test_a_few_classes_never_make_a_divergence_below_zero(rest, top_k):
+    """The kept classes' terms alone do, where the student, being surer, gives them more than the teacher."""
+    teacher, _ = pair(50, 20, scale=1.0)
+    student = 1.5 * teacher
+    kept = compress(teacher, top_k, rest=rest)
+    log_p, log_q = kept["values"], student.log_softmax(-1).gather(-1, kept["indices"].long())
+    assert (((log_p - log_q) * log_p.exp()).sum(-1) < 0).all() == (top_k < 20)
+    found, gradient = with_gradient(soft_target_loss, student, kept, 1.0, reduction="none")
+    assert (found >= -1e-9).all()
+    assert (gradient.abs().sum(-1) > 0).all()
 
 
 @pytest.mark.parametrize("draws", [1, 4])

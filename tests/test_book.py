@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import re
 import subprocess
@@ -185,6 +186,63 @@ def test_the_page_on_own_methods_runs():
     assert {"direction/cosine", "soft_targets/kd"} < set(names["history"].epochs[-1])
     (objective,) = re.findall(r"(class Direction.*?)```", text, flags=re.S)
     assert len(objective.strip().splitlines()) <= 20
+
+
+def bugs():
+    """The items of the page on the field's bugs by heading: what stands below each, and how many cells."""
+    found = {}
+    for cell in nbformat.read(BOOK / "the-fields-bugs.ipynb", as_version=4).cells:
+        if cell.cell_type == "code":
+            if found and "hide-cell" not in cell.metadata.get("tags", []):
+                found[list(found)[-1]][1] += 1
+            continue
+        before, *parts = re.split(r"^#{2,3} ", cell.source, flags=re.M)
+        if found:
+            found[list(found)[-1]][0] += f"\n\n{before}"
+        found |= {part.split("\n")[0]: [part, 0] for part in parts}
+    return {heading: (text, cells) for heading, (text, cells) in found.items() if cells}
+
+
+def test_each_bug_of_the_field_is_seen_shown_and_kept_out():
+    """A test that is renamed or removed takes the page with it."""
+    assert len(bugs()) > 15
+    assert f"lists {len(bugs())} that" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"`the-fields-bugs` to {len(bugs())} mistakes" in prose(BOOK / "11-common-mistakes.ipynb")
+    for heading, (text, _) in bugs().items():
+        assert "*Symptom*: " in text, heading
+        where = re.findall(r"\[([\w-]+) #(\d+)\]\(https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)\)", text)
+        assert where, heading
+        assert "*Where*: " in text, heading
+        assert [said for _, said, _, _ in where] == [linked for *_, linked in where], heading
+        (kept_out,) = re.findall(r"^\*Kept out by\* (.*)$", text, re.M)
+        tests = re.findall(r"`tests/(test_\w+)\.py::(test_\w+)`", kept_out)
+        assert len(tests) == kept_out.count("::") > 0, heading
+        for file, name in tests:
+            source = ast.parse((ROOT / f"tests/{file}.py").read_text(encoding="utf-8"))
+            assert name in {node.name for node in source.body if isinstance(node, ast.FunctionDef)}, name
+
+
+def test_the_table_of_the_fields_bugs_has_each_with_its_places():
+    start = nbformat.read(BOOK / "the-fields-bugs.ipynb", as_version=4).cells[0].source
+    rows = re.findall(r"^\| \[(.+?)\]\(#([\w-]+)\) \| (.+) \|$", start, re.M)
+    assert [row[0] for row in rows] == list(bugs())
+    for heading, anchor, places in rows:
+        assert anchor == re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        links = set(re.findall(r"https://github\.com/[^)]+/(?:issues|pull)/\d+", bugs()[heading][0]))
+        assert set(re.findall(r"https://[^)]+", places)) == links, heading
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("::test_", "::test_no_"), ("*Where*", "*There*"), ("#61](", "#62]("), ("*Kept out by*", "*Kept by*"), ("", "")],
+)
+def test_a_bug_whose_test_is_gone_is_found(monkeypatch, old, new):
+    (text, cells), count = next(iter(bugs().values())), len(bugs())
+    assert old in text
+    changed = {str(number): (text.replace(old, new), cells) for number in range(count)}
+    monkeypatch.setitem(globals(), "bugs", lambda: changed)
+    with pytest.raises((AssertionError, ValueError)) if old else contextlib.nullcontext():
+        test_each_bug_of_the_field_is_seen_shown_and_kept_out()
 
 
 def test_the_inventory_of_torch_is_that_of_its_names():

@@ -289,6 +289,11 @@ def shared():
     run(model, objective=SoftTargets(model))
 
 
+def one_dropout():
+    dropout = nn.Dropout()
+    run(nn.Sequential(net(), dropout), objective=SoftTargets(nn.Sequential(net(), dropout)))
+
+
 def meta():
     Teacher(nn.Linear(4, 3, device="meta"))(torch.zeros(2, 4))
 
@@ -449,6 +454,7 @@ CASES = {
     "distances of one": lambda: RKD(deep(), "0", "0")(deep(), ONE),
     "second derivative of angles": lambda: _second_derivative(losses.rkd_angle_loss),
     "DIST of one": lambda: DIST(net())(net(), ONE),
+    "distributions over one class": lambda: SoftTargets(nn.Linear(4, 1))(nn.Linear(4, 1), ONE),
     "normalisation of one": lambda: run(NORMALISED, data=DATA, batch_size=1),
     "head of features": lambda: precompute(deep(), "haed", DATA),
     "head that is not last": lambda: precompute(deep(), "0", DATA),
@@ -456,6 +462,7 @@ CASES = {
     # Teachers and caches
     "teacher that is no module": lambda: Teacher("teacher"),
     "teacher that shares tensors": shared,
+    "teacher that shares dropout": one_dropout,
     "teacher on another device": meta,
     "ensemble of none": lambda: Ensemble([]),
     "average of an ensemble": lambda: Ensemble([net()], average="votes"),

@@ -121,6 +121,22 @@ def test_a_few_kept_classes_are_enough(rest):
     assert_same(found, wanted, student, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_rows_that_have_to_be_copied_get_their_gradient(reduction):
+    """A slice of longer texts, as a model's shifted hidden states are, is copied to be laid out in rows."""
+    student, teacher = given()
+    longer = torch.cat([student["hidden"]] * 2, 1).detach().requires_grad_()
+
+    def sliced():
+        return student | {"hidden": (2 * longer)[:, 1:6]}
+
+    assert sliced()["hidden"].flatten(0, 1).is_contiguous()
+    assert not sliced()["hidden"].is_contiguous()
+    wanted = dense("forward_kl", logits(sliced()), logits(teacher), 1.0, reduction=reduction)
+    learned = student | {"hidden": longer}
+    assert_same(fused(sliced(), teacher, reduction=reduction), wanted, learned, rtol=1e-10, atol=1e-12)
+
+
 def test_a_teachers_logits_may_be_given():
     student, teacher = given()
     found = linear_soft_target_loss(student["hidden"], student["weight"], logits(teacher), student_bias=student["bias"])

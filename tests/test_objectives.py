@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 
@@ -421,6 +422,25 @@ def test_classes_that_do_not_go_together_are_named(batch):
             LwF(nn.Linear(4, 2), classes=classes)
     with pytest.raises(ValueError, match=r"targets holds an old class \(\[0, 1\]\); with joint=False"):
         LwF(nn.Linear(4, 2), joint=False)(student, batch)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=["flat", "one class"])
+def test_one_output_is_no_distribution(shape, batch):
+    """Over one class every distribution is the same, and the loss 0 whatever the student says."""
+
+    def model():
+        width = batch["inputs"].shape[1]
+        return (
+            nn.Sequential(nn.Linear(width, 1), nn.Unflatten(1, shape))
+            if shape
+            else nn.Sequential(nn.Linear(width, 1), nn.Flatten(0))
+        )
+
+    inputs = {"inputs": batch["inputs"]}
+    for make in (SoftTargets, HardTargets, DKD, DIST, LwF, functools.partial(GKD, on_policy=0)):
+        with pytest.raises(ValueError, match=r"one output for each sample; .* match the number with LogitMatching"):
+            make(model(), ce_weight=0.0)(model(), inputs)
+    assert LogitMatching(model())(model(), inputs)["loss"] > 0
 
 
 # Multi-label --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import functools
 
 import pytest
@@ -54,6 +55,49 @@ def test_a_student_cannot_be_its_own_teacher(net, blobs):
     tied.head = model.head
     with pytest.raises(ValueError, match="the teacher shares tensors with the model"):
         fit(model, blobs, objective=SoftTargets(tied), strategy=FullFineTuning(lr=0.1), epochs=1)
+
+
+def test_memory_that_student_and_teacher_share_is_refused(net, blobs):
+    """Two parameters, one memory: the optimiser would train the teacher, whose own objects nobody gave to it."""
+    teacher, model = net(), net()
+    model.load_state_dict(teacher.state_dict(), assign=True)
+    assert model.head.weight is not teacher.head.weight
+    with pytest.raises(ValueError, match="the teacher shares tensors with the model"):
+        fit(model, blobs, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=0.1), epochs=1)
+    model.load_state_dict(teacher.state_dict())
+    before = teacher.head.weight.clone()
+    model = copy.deepcopy(model)
+    fit(model, blobs, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=0.1), epochs=1)
+    assert torch.equal(before, teacher.head.weight)
+    assert not torch.equal(before, model.head.weight)
+
+
+class DropPath(nn.Module):
+    """Drops whole samples in training, as other libraries write it."""
+
+    @functools.wraps(nn.Dropout.forward)
+    def forward(self, inputs):
+        return nn.functional.dropout(inputs, 0.5, self.training)
+
+
+@pytest.mark.parametrize("make", [nn.Dropout, nn.RReLU, DropPath, lambda: nn.Sequential(nn.AlphaDropout())])
+def test_what_student_and_teacher_share_may_not_act_by_mode(make, blobs):
+    """The teacher's evaluation mode, set at each call, would be the student's from the second step on."""
+    shared = make()
+
+    def pair(*activations):
+        return [nn.Sequential(nn.Linear(4, 8), activation, nn.Linear(8, 3)) for activation in activations]
+
+    model, teacher = pair(shared, shared)
+    with pytest.raises(
+        ValueError, match=r"the teacher shares a .* with the model, which the teacher's evaluation mode"
+    ):
+        fit(model, blobs, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=0.1), epochs=1)
+    modes, rectifier = [], nn.ReLU()
+    model, teacher = pair(nn.Sequential(make(), rectifier), nn.Sequential(make(), rectifier))
+    model[1][0].register_forward_hook(lambda module, *_: modes.append(module.training))
+    fit(model, blobs, objective=SoftTargets(teacher), strategy=FullFineTuning(lr=0.1), epochs=2, batch_size=40)
+    assert modes == 6 * [True]
 
 
 def test_a_teacher_must_be_a_module():

@@ -16,9 +16,12 @@ from count_prose import counted
 BOOK = Path(__file__).parents[1] / "book"
 RECIPES = BOOK.parent / "recipes"
 MOST_SECONDS = 90
+MOST_CELLS = 60
 MOST_WORDS, MOST_NUMERALS, MOST_INTERVALS = 2200, 90, 15
 SHORT = {"00-ten-minutes": (900, 10)}
 """Chapters with fewer words, and at most so many cells of code."""
+PAGES = {"the-fields-bugs"}
+"""Notebooks that are no chapters: nothing is to be learned step by step, exercised or taken home."""
 UNREAD = (
     "05", "06", "07", "08", "09", "10", "12", "13", "14", "15", "16", "17", "18",
 )  # fmt: skip
@@ -48,10 +51,11 @@ def problems(path: Path) -> Iterator[str]:
             yield f"cell {number} shows a figure without alt text (metadata mystnb.image.alt)"
         if len(cell.source.splitlines()) > 20:
             yield f"cell {number} has {len(cell.source.splitlines())} lines; 20 is the most"
-    if path.stem not in SHORT:
+    if path.stem not in SHORT.keys() | PAGES:
         yield from problems_of_exercises(notebook.cells)
     if not path.stem.startswith(UNREAD):
-        yield from problems_of_reading(notebook, *SHORT.get(path.stem, (MOST_WORDS, None)))
+        most = (MOST_WORDS, None) if path.stem not in PAGES else (MOST_WORDS, MOST_CELLS)
+        yield from problems_of_reading(notebook, *SHORT.get(path.stem, most))
     spent = seconds(notebook)
     if spent is None:
         yield "it stores no timings; execute it with `make notebooks`"

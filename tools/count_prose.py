@@ -1,6 +1,6 @@
 """Count what a chapter asks of its reader: words, numerals and intervals in its prose, cells of code, seconds.
 
-Prose is what stands outside code, maths, tables, citations and folds; solutions are folded. ``python
+Prose is what stands outside code, maths, tables, citations, links to issues and folds; solutions are folded. ``python
 tools/count_prose.py`` prints all chapters.
 """
 
@@ -17,7 +17,14 @@ NUMERAL = re.compile(r"(?<![\w.])[−+-]?\d[\d,.]*(?<![,.])(?:st|nd|rd|th|s|×)?
 NUMBER = r"[−+-]?\d[\d.]*(?: %)?"
 INTERVAL = re.compile(rf"\[{NUMBER}, {NUMBER}\]|interval (?:from|of) {NUMBER} to {NUMBER}")
 FENCES, FOLDS, FORMULAS, TABLES = r"(?s)```.*?```", r"(?s)<details.*?</details>", r"(?s)\$\$.*?\$\$", r"(?m)^\|.*$"
-INLINE = [r"\$[^$\n]+\$", r"\{\w+\}`[^`]*`", r"`[^`\n]*`", r"\]\([^)]*\)", r"(?s)<!--.*?-->"]
+INLINE = [
+    r"\[[\w-]+ #\d+\]\([^)]*\)",
+    r"\$[^$\n]+\$",
+    r"\{\w+\}`[^`]*`",
+    r"`[^`\n]*`",
+    r"\]\([^)]*\)",
+    r"(?s)<!--.*?-->",
+]
 NO_PROSE = [FENCES, FOLDS, FORMULAS, TABLES, *INLINE]
 
 

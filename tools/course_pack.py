@@ -20,7 +20,7 @@ from typing import Any
 import jupytext
 import nbformat
 import yaml
-from check_notebooks import seconds
+from check_notebooks import PAGES, seconds
 from check_pages import pages
 from course_plan import plan
 from course_slides import slides
@@ -134,9 +134,10 @@ def readable(text: str) -> str:
 
     def linked(found: re.Match[str]) -> str:
         title, name = found[1] or found[2].replace("-", " "), found[2]
-        if (ROOT / f"book/{name}.ipynb").exists():
+        path = ROOT / f"book/{name}.ipynb"
+        if path.exists() and is_chapter(path):
             return f"[{title}]({name}.ipynb)"
-        return f"[{title}]({repository}/blob/main/book/{name}.md)"
+        return f"[{title}]({repository}/blob/main/book/{name}.{'ipynb' if path.exists() else 'md'})"
 
     repository = configuration()["repository"]["url"]
     text = re.sub(r"(?m)^```python\n(?=# (recipes/\w+\.py)$)", r"From `\1`:\n\n```python\n", text)
@@ -165,7 +166,13 @@ def references() -> dict[str, str]:
 
 def chapters() -> list[Chapter]:
     """In reading order."""
-    return [Chapter(path) for name in pages() if (path := ROOT / f"book/{name}.ipynb").exists()]
+    paths = (ROOT / f"book/{name}.ipynb" for name in pages())
+    return [Chapter(path) for path in paths if path.exists() and is_chapter(path)]
+
+
+def is_chapter(path: Path) -> bool:
+    """Whether a notebook belongs to the course; pages of the package do not."""
+    return path.stem not in PAGES
 
 
 def assignment() -> Any:

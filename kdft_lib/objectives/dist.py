@@ -41,6 +41,7 @@ class DIST(LogitObjective):
     """
 
     name = "dist"
+    _of_classes = True
 
     def __init__(
         self,

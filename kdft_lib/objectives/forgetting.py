@@ -52,6 +52,7 @@ class LwF(LogitObjective):
     """
 
     name = "lwf"
+    _of_classes = True
 
     def __init__(
         self,

@@ -45,6 +45,15 @@ def refuse_numbers(objective: object, targets: Tensor) -> NoReturn:
     )
 
 
+def refuse_single(objective: object, logits: Tensor) -> NoReturn:
+    """Say what learns from one output for each sample."""
+    raise ValueError(
+        f"the logits have shape {tuple(logits.shape)}, one output for each sample; the probability of a single class"
+        f" is always 1, so {type(objective).__name__} would learn nothing: match the number with"
+        " LogitMatching(teacher), or give yes and no a logit each"
+    )
+
+
 def _check_multi_label(targets: Tensor, labeled: Tensor, logits: Tensor) -> None:
     """Refuse targets that are no probability for each class, where they are labelled."""
     if not targets.is_floating_point() or targets.shape != logits.shape:

@@ -16,7 +16,7 @@ from kdft_lib.losses.divergences import DECOUPLED, FORWARD_KL, rowwise
 from kdft_lib.losses.sparse import Answers, check_classes
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
-from kdft_lib.objectives.labels import refuse_numbers
+from kdft_lib.objectives.labels import refuse_numbers, refuse_single
 from kdft_lib.teachers import Teacher
 
 
@@ -49,6 +49,7 @@ class LogitObjective(Objective):
     """
 
     multi_label = False
+    _of_classes = False  # Whether it compares distributions, of which there is one alone over one class.
 
     def __init__(
         self,
@@ -92,6 +93,8 @@ class LogitObjective(Objective):
             targets = batch.get("targets")
             if targets is not None and targets.is_floating_point() and targets.shape == student.logits.shape:
                 self._check_numbers(targets)
+            if self._of_classes and (student.logits.dim() == 1 or student.logits.shape[-1] == 1):
+                refuse_single(self, student.logits)
             parts["kd"] = self._kd(student.logits, teacher.logits, batch)
         if self.weights["ce"]:
             parts["ce"] = self._ce(student.logits, teacher.logits, batch)
@@ -146,6 +149,7 @@ class SoftTargets(LogitObjective):
     """
 
     name = "soft_targets"
+    _of_classes = True
 
     def __init__(
         self,
@@ -192,6 +196,7 @@ class HardTargets(LogitObjective):
     """
 
     name = "hard_targets"
+    _of_classes = True
     takes_sparse = True
 
     def __init__(
@@ -286,6 +291,7 @@ class DKD(LogitObjective):
     """
 
     name = "dkd"
+    _of_classes = True
 
     def __init__(
         self,

@@ -93,6 +93,7 @@ class GKD(LogitObjective):
     """
 
     name = "gkd"
+    _of_classes = True
     takes_sparse = True
     _weighs = True  # How much it writes is known when it has written.
 

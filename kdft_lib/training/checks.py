@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
@@ -83,12 +83,19 @@ def check_teachers(model: nn.Module, objective: Objective, sources: list[Source]
     Raises:
         ValueError: If so.
     """
-    own = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-    if any(id(tensor) in own for teacher in objective.teachers() for tensor in teacher.tensors()):
+    own = {place for tensor in [*model.parameters(), *model.buffers()] for place in _places(tensor)}
+    if any(not own.isdisjoint(_places(tensor)) for teacher in objective.teachers() for tensor in teacher.tensors()):
         raise ValueError(
             "the teacher shares tensors with the model, so training would change it;"
             " give the objective a copy: copy.deepcopy(model)"
         )
+    modules = set(model.modules())
+    for module in (module for teacher in objective.teachers() for module in teacher.model.modules()):
+        if module in modules and _has_modes(module):
+            raise ValueError(
+                f"the teacher shares a {type(module).__name__} with the model, which the teacher's evaluation mode"
+                " would switch off in training; give each its own, or the objective a copy: copy.deepcopy(teacher)"
+            )
     cached = [source.teacher for source in sources if source.teacher is not None]
     readers = [term.teacher for _, term in objective.terms() if term.teacher is not None and term.reads_logits]
     if not cached or not (readers or objective.taught_by_data):
@@ -105,6 +112,22 @@ def check_teachers(model: nn.Module, objective: Objective, sources: list[Source]
                     f"the data's cached logits are of another teacher (fingerprint {found[:12]}) than the"
                     f" objective's ({wanted[:12]}); cache them anew with kdft_lib.teachers.cache"
                 )
+
+
+def _places(tensor: Tensor) -> set[tuple[str, int]]:
+    """What two tensors have in common where one changes with the other: the object, or the memory, which
+    ``load_state_dict(assign=True)`` shares between parameters that are two objects."""
+    try:
+        memory = tensor.data_ptr()
+    except RuntimeError:  # Quantised ones, and shares, have none of their own.
+        memory = 0
+    return {("object", id(tensor))} | ({("memory", memory)} if memory else set())
+
+
+def _has_modes(module: nn.Module) -> bool:
+    """Whether it computes something else in training: dropout of any kind, from any library, asks ``self.training``."""
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    return code is not None and "training" in code.co_names
 
 
 def check_resumption(sources: list[Source]) -> None:
