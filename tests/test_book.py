@@ -207,7 +207,7 @@ def test_each_bug_of_the_field_is_seen_shown_and_kept_out():
     """A test that is renamed or removed takes the page with it."""
     assert len(bugs()) > 15
     assert f"lists {len(bugs())} that" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"`the-fields-bugs` to {len(bugs())} mistakes" in prose(BOOK / "11-common-mistakes.ipynb")
+    assert f"there are {len(bugs())}: {{doc}}`the-fields-bugs`" in prose(BOOK / "11-common-mistakes.ipynb")
     for heading, (text, _) in bugs().items():
         assert "*Symptom*: " in text, heading
         where = re.findall(r"\[([\w-]+) #(\d+)\]\(https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)\)", text)
