@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -69,23 +70,22 @@ def test_two_cards_end_where_one_does(tmp_path, launcher):
     assert_same(ends(tmp_path / "one", ONE, cpu=False), ends(tmp_path / "two", launcher, cpu=False))
 
 
-def test_a_sharded_run_resumes_on_as_many_processes(tmp_path):
+def test_a_sharded_run_resumes_on_as_many_processes(tmp_path, monkeypatch):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     straight.mkdir()
-    done = started(SHARDED, "sharded.py", straight, 0)
-    assert done.returncode == 0, done.stderr
-    assert (straight / "end-0").read_text() == (straight / "end-1").read_text()
-
-    done = started(SHARDED, "sharded.py", killed, 11)
+    done = started(SHARDED, "sharded.py", straight, 0, killed, 11)
     assert done.returncode != 0
+    assert (straight / "end-1").exists(), done.stderr
+    assert (straight / "end-0").read_text() == (straight / "end-1").read_text()
     assert [path.name for path in killed.iterdir() if path.name[0] != "."] == ["checkpoint.pt"]
     state = torch.load(killed / "checkpoint.pt", weights_only=True)
     assert state["step"] == 9
     assert {type(tensor) for tensor in state["model"].values()} == {torch.Tensor}
 
-    alone = started(ONE, "sharded.py", killed, 0)
-    assert alone.returncode != 0
-    assert "belongs to another run: processes was 2, now 1; sharded was True, now False. Use" in alone.stderr
+    monkeypatch.setattr(sys, "argv", ["sharded.py", str(killed), "0"])
+    other = r"belongs to another run: processes was 2, now 1; sharded was True, now False\. Use"
+    with pytest.raises(ValueError, match=other):
+        runpy.run_path(str(WORKERS / "sharded.py"))
     assert not list(killed.glob("end-*"))
 
     done = started(SHARDED, "sharded.py", killed, 0)

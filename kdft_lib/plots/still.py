@@ -12,7 +12,6 @@ import numpy
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
-from scipy import stats
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -155,6 +154,8 @@ def curve(
 
 def _interval(scores: Any) -> tuple[Any, Any, Any]:
     """As :func:`kdft_lib.experiments.mean_interval`, which is not imported: figures take numbers alone."""
+    from scipy import stats
+
     mean, count = scores.mean(axis=0), len(scores)
     half = stats.t.ppf(0.975, count - 1) * scores.std(axis=0, ddof=1) / count**0.5
     return mean, mean - half, mean + half
