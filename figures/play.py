@@ -33,11 +33,9 @@ from kdft_lib.datasets import FASHION_CLASSES, fashion_mnist
 from kdft_lib.experiments import (
     Answering,
     Classical,
-    Comparison,
     groups,
     hardware,
     mean_interval,
-    paired_interval,
     recorded,
 )
 from kdft_lib.metrics import latency, parameters
@@ -118,37 +116,33 @@ def sensitivity() -> dict[str, Any]:
 BUDGETS = (400, 1600, 6400)
 AUGMENTED = "labels + augmentation"
 WAITED = {
-    ("labels", "fixed"): ("patience", "labels"),
-    ("labels", "views"): ("patience", AUGMENTED),
-    ("own", "views"): ("patience", "the same view, own teacher"),
-    ("decisions", "fixed"): ("patience", "hard targets"),
-    ("decisions", "views"): ("consistency", "hard targets, the same view"),
-    ("probabilities", "fixed"): ("patience", "soft targets, fixed views"),
-    ("probabilities", "views"): ("patience", "soft targets, the same view"),
+    ("labels", "fixed"): "labels",
+    ("labels", "views"): AUGMENTED,
+    ("own", "views"): "the same view, own teacher",
+    ("decisions", "fixed"): "hard targets",
+    ("probabilities", "fixed"): "soft targets, fixed views",
+    ("probabilities", "views"): "soft targets, the same view",
 }
-"""Who answers, and to which pictures: the record and the method of chapter 04."""
+"""Who answers, and to which pictures: the method of chapter 04."""
 
 
 def patience() -> dict[str, Any]:
     """Chapter 04: test accuracy over steps, and the difference from labels + augmentation after as many."""
+    after = [recorded(f"patience-{steps}")[f"{steps:,} steps"] for steps in BUDGETS]
 
-    def after(steps: int, record: str) -> Comparison:
-        return recorded(f"{record}-{steps}")[f"{steps:,} steps"]
-
-    def gap(record: str, name: str, steps: int) -> list[float]:
-        reference = after(steps, "patience").test[AUGMENTED]
-        return [round(100 * end, 4) for end in paired_interval(after(steps, record).test[name], reference)[:3]]
+    def gaps(name: str) -> list[list[float]]:
+        return [[round(100 * end, 4) for end in result.difference(name, AUGMENTED)[:3]] for result in after]
 
     methods = [
         {
             "teacher": teacher,
             "pictures": pictures,
-            "accuracy": [points(after(steps, record).test[name]) for steps in BUDGETS],
-            "difference": None if name == AUGMENTED else [gap(record, name, steps) for steps in BUDGETS],
+            "accuracy": [points(result.test[name]) for result in after],
+            "difference": None if name == AUGMENTED else gaps(name),
         }
-        for (teacher, pictures), (record, name) in WAITED.items()
+        for (teacher, pictures), name in WAITED.items()
     ]
-    return {"patience": {"budgets": BUDGETS, "methods": methods, "svm": points(after(400, "patience").test["SVM"])}}
+    return {"patience": {"budgets": BUDGETS, "methods": methods, "svm": points(after[0].test["SVM"])}}
 
 
 ANSWERS = {

@@ -40,7 +40,7 @@
     panel(".waited", (width) => drawn(width, { chosen, step }));
 
     const what = `${teacher.parentElement.textContent.trim()}, pictures ${pictures.parentElement.textContent.trim()}`;
-    if (!chosen) return `${what}: chapter 04 did not measure this.`;
+    if (!chosen) return `${what}: not measured at all three budgets.`;
     const reached = `${what}, after ${steps} steps: ${percent(chosen.accuracy[step])}.`;
     if (!chosen.difference) return `${reached} It is what the others are compared with.`;
     const [mean, low, high] = chosen.difference[step].map((end) => signed(end, 1));
