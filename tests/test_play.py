@@ -545,9 +545,10 @@ def expect_waited(reader, waited, teacher, pictures, step):
 def test_patience_by_keyboard(visit, stored):
     reader = visit()
     expect_waited(reader, stored["patience"], "probabilities", "views", 1)
-    reader.page.get_by_label("Steps").focus()
+    slider = reader.figure("patience").get_by_role("slider", name="Steps")
+    slider.focus()
     reader.page.keyboard.press("ArrowRight")
-    expect(reader.page.get_by_label("Steps")).to_have_attribute("aria-valuetext", "6,400 steps")
+    expect(slider).to_have_attribute("aria-valuetext", "6,400 steps")
     for teacher, pictures in itertools.product(TAUGHT, SEEN):
         for words in (TAUGHT[teacher], SEEN[pictures]):
             reader.figure("patience").get_by_label(words, exact=True).check()
@@ -556,7 +557,7 @@ def test_patience_by_keyboard(visit, stored):
 
 def test_patience_by_touch(visit, stored):
     reader = visit(**ON_PHONE)
-    reader.tap(reader.page.get_by_label("Steps"), 0)
+    reader.tap(reader.figure("patience").get_by_role("slider", name="Steps"), 0)
     reader.figure("patience").get_by_label("as they are").tap()
     expect_waited(reader, stored["patience"], "probabilities", "fixed", 0)
 

@@ -28,7 +28,7 @@
       line("now", at, 4, at, bottom, { stroke: "var(--text)", "stroke-width": 2 }),
       ...others, ...own,
     ];
-    const list = chosen?.accuracy.map(([mean], at) => `${mean.toFixed(1)} % after ${budgets[at]} steps`).join(", ");
+    const list = chosen?.accuracy.map(([mean], at) => `${budgets[at]}: ${mean.toFixed(1)} %`).join(", ");
     return { height: 312, label: `Test accuracy over steps: ${list ?? "not measured"}.`, marks };
   }
 
