@@ -279,7 +279,7 @@ def test_what_the_student_writes_gets_whole_answers_and_the_rest_what_was_kept()
     torch.manual_seed(3)
     found = objective(student, next(data.batches(6)))["loss"]
     torch.manual_seed(3)
-    batch = objective._partly_written(student, next(data.batches(6)))
+    batch = objective.before_step(student, next(data.batches(6)))
     own, given = batch["inputs"][:2], batch["inputs"][2:]
     values = torch.cat([
         reverse_kl_loss(student(own), teacher(own), reduction="none"),

@@ -80,6 +80,11 @@ def figures(cell: Any, after: Any, heading: str, folder: Path, name: str, plain:
         yield slide(heading, image, plain(caption), notes=plain(notes))
 
 
+def is_folded(cell: Any) -> bool:
+    """Whether a reader sees nothing of it at first."""
+    return "hide-cell" in cell.metadata.get("tags", [])
+
+
 def heading_of(text: str) -> str | None:
     """The last heading in it."""
     found = re.findall(r"^##+ (.+)", text, flags=re.M)
@@ -92,7 +97,8 @@ def deck(chapter: Chapter, folder: Path, plain: Callable[[str], str]) -> str:
     claim = cells[0].source.split("\n\n")[1]
     heading = chapter.title
     made = [f"---\norphan: true\n---\n\n# {heading}\n\n{plain(claim)}"]
-    for cell, after in zip(cells, [*cells[1:], None], strict=True):
+    for place, cell in enumerate(cells):
+        after = next((other for other in cells[place + 1 :] if not is_folded(other)), None)
         if cell.cell_type == "markdown":
             made += formulas(cell, heading, plain)
             heading = heading_of(cell.source) or heading
