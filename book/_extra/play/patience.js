@@ -24,7 +24,7 @@
         xText: (steps) => steps.toLocaleString("en") }),
       text("axis", right, bottom + 38, "steps", { "text-anchor": "end" }),
       line("svm", left, y(svm[0]), right, y(svm[0]), dashed),
-      text("svm-text", left + 6, y(svm[0]) - 6, "SVM on pixels"),
+      text("svm-text", left + 6, y(svm[0]) + 17, "SVM on pixels"),
       line("now", at, 4, at, bottom, { stroke: "var(--text)", "stroke-width": 2 }),
       ...others, ...own,
     ];
@@ -36,7 +36,7 @@
     const slider = find("[type=range]"), step = slider.valueAsNumber, steps = budgets[step].toLocaleString("en");
     const teacher = find(".teacher :checked"), pictures = find(".seen :checked");
     const chosen = methods.find((method) => method.teacher === teacher.value && method.pictures === pictures.value);
-    shown(slider, `${steps} steps`);
+    shown(slider, steps);
     panel(".waited", (width) => drawn(width, { chosen, step }));
 
     const what = `${teacher.parentElement.textContent.trim()}, pictures ${pictures.parentElement.textContent.trim()}`;
