@@ -311,6 +311,14 @@ def test_a_changed_number_in_a_tagged_output_fails(tmp_path):
     assert "mismatch" in log
 
 
+def test_the_state_of_a_progress_bar_is_found(tmp_path):
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    nbformat.write(notebook, tmp_path / NOTEBOOKS[0].name)
+    (said,) = check_notebooks.problems(tmp_path / NOTEBOOKS[0].name)
+    assert said.startswith("it stores the state of widgets")
+
+
 def test_a_stored_error_without_its_tag_is_found(tmp_path):
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")

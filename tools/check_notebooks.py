@@ -51,6 +51,8 @@ def problems(path: Path) -> Iterator[str]:
             yield f"cell {number} shows a figure without alt text (metadata mystnb.image.alt)"
         if len(cell.source.splitlines()) > 20:
             yield f"cell {number} has {len(cell.source.splitlines())} lines; 20 is the most"
+    if "widgets" in notebook.metadata:
+        yield "it stores the state of widgets, whose page asks other hosts; execute it with `make notebooks`"
     if path.stem not in SHORT.keys() | PAGES:
         yield from problems_of_exercises(notebook.cells)
     if not path.stem.startswith(UNREAD):
