@@ -515,6 +515,7 @@ CASES = {
     "named probabilities that leave a rest to nobody": lambda: said({"cat": 0.5, "dog": 0.3}, "cat"),
     "probability in words": lambda: said("cat", {"dog": "much"}),
     "classes to keep": lambda: LwF(net(2), classes=[0])(net(), TWO),
+    "one class to keep": lambda: LwF(net(1))(net(), TWO),
     "classes twice": lambda: LwF(net(2), classes=[1, 1]),
     "old class as a label": lambda: LwF(net(2), joint=False)(net(), TWO),
     # Data of one's own

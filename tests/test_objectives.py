@@ -422,6 +422,9 @@ def test_classes_that_do_not_go_together_are_named(batch):
             LwF(nn.Linear(4, 2), classes=classes)
     with pytest.raises(ValueError, match=r"targets holds an old class \(\[0, 1\]\); with joint=False"):
         LwF(nn.Linear(4, 2), joint=False)(student, batch)
+    for teacher, classes in ((nn.Linear(4, 1), None), (nn.Linear(4, 3), [0])):
+        with pytest.raises(ValueError, match="one old class, 0, whose probability is always 1, so LwF would keep"):
+            LwF(teacher, classes=classes)(student, batch)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)], ids=["flat", "one class"])

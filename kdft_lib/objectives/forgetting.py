@@ -95,6 +95,11 @@ class LwF(LogitObjective):
                 f"classes is {self.classes}, the teacher has {known} classes and the student {all_};"
                 " name for each of the teacher's classes its place among the student's"
             )
+        if len(places) == 1:
+            raise ValueError(
+                f"the teacher knows one old class, {places[0]}, whose probability is always 1, so LwF would keep"
+                " nothing; give it a teacher of two or more classes, or keep the weights with L2SP(model)"
+            )
         return places
 
 
