@@ -36,6 +36,7 @@ from kdft_lib.experiments import (
     groups,
     hardware,
     mean_interval,
+    paired_interval,
     recorded,
 )
 from kdft_lib.metrics import latency, parameters
@@ -120,6 +121,7 @@ WAITED = {
     ("labels", "views"): AUGMENTED,
     ("own", "views"): "the same view, own teacher",
     ("decisions", "fixed"): "hard targets",
+    ("decisions", "views"): "hard targets, the same view",
     ("probabilities", "fixed"): "soft targets, fixed views",
     ("probabilities", "views"): "soft targets, the same view",
 }
@@ -128,21 +130,22 @@ WAITED = {
 
 def patience() -> dict[str, Any]:
     """Chapter 04: test accuracy over steps, and the difference from labels + augmentation after as many."""
-    after = [recorded(f"patience-{steps}")[f"{steps:,} steps"] for steps in BUDGETS]
+    parts = [[recorded(f"{name}-{n}")[f"{n:,} steps"].test for name in ("patience", "consistency")] for n in BUDGETS]
+    after = [spine | beside for spine, beside in parts]
 
     def gaps(name: str) -> list[list[float]]:
-        return [[round(100 * end, 4) for end in result.difference(name, AUGMENTED)[:3]] for result in after]
+        return [[round(100 * end, 4) for end in paired_interval(test[name], test[AUGMENTED])[:3]] for test in after]
 
     methods = [
         {
             "teacher": teacher,
             "pictures": pictures,
-            "accuracy": [points(result.test[name]) for result in after],
+            "accuracy": [points(test[name]) for test in after],
             "difference": None if name == AUGMENTED else gaps(name),
         }
         for (teacher, pictures), name in WAITED.items()
     ]
-    return {"patience": {"budgets": BUDGETS, "methods": methods, "svm": points(after[0].test["SVM"])}}
+    return {"patience": {"budgets": BUDGETS, "methods": methods, "svm": points(after[0]["SVM"])}}
 
 
 ANSWERS = {

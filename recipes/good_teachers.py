@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from patience import AUGMENTED, DECAYS, TEACHER, Answered, the_same_view
+from patience import AUGMENTED, DECAYS, TEACHER, Answered, fixed_answers, independent_views, the_same_view
 from shared import all_labels, labeled, shop, student, views
 from torch import nn
 
 from kdft_lib import experiments
-from kdft_lib.data import Splits
+from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments import Candidate, Comparison, Given, Members, Once, Recipe, Source, Then, Trained, grid
 from kdft_lib.metrics import agreement
 from kdft_lib.models import ConvNet
@@ -50,9 +50,9 @@ A_STUDENT = Then(FIVE, lambda five, *_: five.but(model=five.model.members[0]))
 """The first of the five."""
 
 
-def lesson(by: Source) -> Given:
-    """A student of a teacher's answers to the views that it sees itself."""
-    return Given(BASE.taught_by(by, SoftTargets), Answered(by, the_same_view))
+def lesson(by: Source, look: Callable[[nn.Module, TensorData], TensorData] = the_same_view) -> Given:
+    """A student of a teacher's answers to the views that it sees itself, or to something else."""
+    return Given(BASE.taught_by(by, SoftTargets), Answered(by, look))
 
 
 def pupil_of(first: Trained, splits: Splits, seed: int) -> Trained:
@@ -103,6 +103,19 @@ def knowing_views(trained: Trained, splits: Splits) -> float:
 
 
 MEASURES = {"teacher's accuracy": teachers_accuracy, "accuracy on views": knowing_views, "agreement": agreeing}
+
+
+def unseen() -> dict[str, Comparison]:
+    """Beside :func:`teachers`: two of them, one that was trained on views and one that was not, whose answers are to
+    something else than what the student sees.
+    """
+    told = {"another view": independent_views, "the picture as it is": fixed_answers}
+    methods = {
+        f"{name}, {asked}": grid(lesson(TEACHERS[name], look), weight_decay=DECAYS, temperature=(2.0, 8.0))
+        for name in ("6 of 6 epochs", "6 of 6 epochs, on views")
+        for asked, look in told.items()
+    }
+    return {"1,600 steps": experiments.compare(methods, shop, choose="each seed")}
 
 
 def teachers() -> dict[str, Comparison]:
@@ -156,6 +169,7 @@ def pays(labels: int) -> dict[str, Comparison]:
 
 EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
     "good-teachers-1600": teachers,
+    "good-teachers-views": unseen,
     **{f"good-teachers-map-{labels}": functools.partial(pays, labels) for labels in (250, 1000, 6000)},
 }
 

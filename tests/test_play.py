@@ -150,7 +150,10 @@ def test_the_students_accuracies_are_chapter_04s(stored):
 
 def test_what_patience_buys_is_chapter_04s(stored):
     waited = stored["patience"]
-    records = {steps: recorded(f"patience-{steps}")[f"{steps:,} steps"] for steps in waited["budgets"]}
+    records = {}
+    for steps in waited["budgets"]:
+        spine, beside = (recorded(f"{name}-{steps}")[f"{steps:,} steps"].test for name in ("patience", "consistency"))
+        records[steps] = spine | beside
     assert list(records) == [400, 1600, 6400]
     by = {(method["teacher"], method["pictures"]): method for method in waited["methods"]}
     names = {
@@ -158,15 +161,16 @@ def test_what_patience_buys_is_chapter_04s(stored):
         ("labels", "views"): "labels + augmentation",
         ("own", "views"): "the same view, own teacher",
         ("decisions", "fixed"): "hard targets",
+        ("decisions", "views"): "hard targets, the same view",
         ("probabilities", "fixed"): "soft targets, fixed views",
         ("probabilities", "views"): "soft targets, the same view",
     }
     assert by.keys() == names.keys()
     for answered, name in names.items():
-        for place, record in enumerate(records.values()):
-            assert by[answered]["accuracy"][place][0] == pytest.approx(points(record.test[name]), abs=1e-3)
+        for place, test in enumerate(records.values()):
+            assert by[answered]["accuracy"][place][0] == pytest.approx(points(test[name]), abs=1e-3)
             if by[answered]["difference"]:
-                gap = 100 * record.difference(name, "labels + augmentation").mean
+                gap = points(numpy.subtract(test[name], test["labels + augmentation"]))
                 assert by[answered]["difference"][place][0] == pytest.approx(gap, abs=1e-3)
     assert [answered for answered, method in by.items() if method["difference"] is None] == [("labels", "views")]
     rising = {answered: method["accuracy"][2][0] - method["accuracy"][0][0] for answered, method in by.items()}
