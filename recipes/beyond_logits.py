@@ -146,13 +146,13 @@ def untrained(seed: int) -> nn.Module:
     return net
 
 
-def random_hint(base: Recipe) -> list[Candidate]:
+def random_hint(base: Recipe, weights: tuple[float, ...] = (100.0, 1000.0)) -> list[Candidate]:
     """Soft targets of the teacher, and a hint that knows nothing: what a hint does besides telling what was learned."""
 
     def objective(net: Teacher, weight: float) -> Any:
         return SoftTargets(TEACHER) + weight * hint(net)
 
-    return grid(Given(base.taught_by(untrained, objective), SEEN), weight_decay=DECAYS, weight=(100.0, 1000.0))
+    return grid(Given(base.taught_by(untrained, objective), SEEN), weight_decay=DECAYS, weight=weights)
 
 
 def as_drawn(splits: Splits, seed: int) -> Splits:
@@ -184,6 +184,21 @@ def all_methods() -> dict[str, Comparison]:
     # The second stage has two thirds of the steps, and the first the rest.
     made = compare(tried, shop, choose="each seed", contrasts=asked, equal_budgets=False)
     return {"1,600 steps": made}
+
+
+def control() -> dict[str, Comparison]:
+    """Beside :func:`all_methods`: a hint that knows nothing beside the labels, and hints of less weight beside soft
+    targets.
+    """
+    base, small = LABELS.but(steps=1600), (1.0, 10.0)
+    seeing = base.but(augment=views(1))
+    known = grid(seeing.taught_by(looked_up, beside(hint, SoftTargets)), weight_decay=DECAYS, weight=small)
+    tried = {
+        "untrained hint": grid(seeing.taught_by(untrained, beside(hint)), weight_decay=DECAYS, weight=(100.0, 1000.0)),
+        "soft targets + hint, small weights": known,
+        "soft targets + untrained hint, small weights": random_hint(base, small),
+    }
+    return {"1,600 steps": compare(tried, shop, choose="each seed")}
 
 
 def patient() -> dict[str, Comparison]:
@@ -223,6 +238,7 @@ def another_kind() -> dict[str, Comparison]:
 
 EXPERIMENTS = {
     "beyond-logits-1600": all_methods,
+    "beyond-logits-control": control,
     "beyond-logits-6400": patient,
     "beyond-logits-perceptron-1600": another_kind,
 }
