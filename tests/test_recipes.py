@@ -32,18 +32,23 @@ PROGRAMS = [ROOT / name for name in ("recipes", "figures", "tools", "benchmarks"
 SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = {"train": 25, "transfer": 25, "val": 10, "test": 10}
-LARGE = ("language", "full_fine_tuning", "ship_it", "sequences")
+LARGE = ("language", "language_rivals", "full_fine_tuning", "ship_it", "sequences")
 """Recipes whose networks take long to read a row: they have fewer."""
 LETTERS, SIDE = 100, 32
 """Of a story, and of what Lite0 sees of a picture."""
 RECORDED = (
     "background", "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers",
-    "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "speech",
-    "sequences", "ship_it", "outlook", "solar_cells",
+    "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "language_rivals",
+    "speech", "sequences", "ship_it", "outlook", "solar_cells",
 )  # fmt: skip
 
-FEWER = {"sequences": {"TEXTS": 2, "LENGTH": 104, "WRITTEN": 1}, "speech": {"elsewhere": lambda who: digits()}}
-"""Texts that are drawn to measure a model take longer than its training; other voices need programs."""
+FEWER = {
+    "sequences": {"TEXTS": 2, "LENGTH": 104, "WRITTEN": 1},
+    "speech": {"elsewhere": lambda who: digits()},
+    "language_rivals": {"PIECES": 300},
+}
+"""Texts that are drawn to measure a model take longer than its training, and so does a whole vocabulary; other voices
+need programs."""
 
 
 whole_lite0, whole_transform, whole_teacher = pretrained._lite0, pretrained.ImageTransform, models.fashion_teacher
