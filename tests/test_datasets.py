@@ -46,8 +46,8 @@ from kdft_lib.datasets import (
     vowels,
 )
 from kdft_lib.datasets import fashion as clothes
-from kdft_lib.models import ConvNet
-from kdft_lib.objectives import SoftTargets
+from kdft_lib.models import DSCNN, ConvNet
+from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.training import fit
 
@@ -689,6 +689,26 @@ def test_the_lists_say_what_is_tested(recorded):
     assert [len(part) for part in few] == [8, 2, 2, 6]
     assert few.transfer.targets is None
     assert len(DIGITS) == 10
+
+
+def test_recorded_digits_take_the_place_of_spoken_ones(tmp_path):
+    """Chapter 14 says so: the same ten words, in the same form, into the same network."""
+    lists = {"validation": [], "testing": []}
+    for digit, word in enumerate(DIGITS):
+        for speaker, part in enumerate((None, None, "validation", "testing")):
+            name = f"{word}/{speaker:08x}_nohash_0.wav"
+            write_wav(tmp_path / name, 10_000 * tone(300 + 100 * digit, 16_000))
+            if part:
+                lists[part].append(name)
+    for part, names in lists.items():
+        (tmp_path / f"{part}_list.txt").write_text("\n".join(names))
+    splits = speech_commands(tmp_path, 10).with_inputs(functools.partial(log_mel, bands=20, hop=160))
+    assert [len(part) for part in splits] == [10, 10, 10, 10]
+    assert sorted(splits.train.targets.tolist()) == list(range(10))
+    assert splits.transfer.targets is None
+    assert splits.train.inputs.shape == (10, 1, 20, 51)
+    history = fit(DSCNN(4), splits.train, objective=Supervised(), strategy=FullFineTuning(lr=0.01), steps=1)
+    assert len(history.steps) == 1
 
 
 @pytest.mark.parametrize(
