@@ -84,6 +84,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/speech.py
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
+	$(BIN)/python recipes/few_bits.py
 	$(BIN)/python recipes/outlook.py
 	$(BIN)/python recipes/solar_cells.py
 	$(BIN)/python figures/intro.py

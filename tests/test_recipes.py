@@ -39,7 +39,7 @@ LETTERS, SIDE = 100, 32
 RECORDED = (
     "background", "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers",
     "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "language_rivals",
-    "speech", "sequences", "ship_it", "outlook", "solar_cells",
+    "speech", "sequences", "ship_it", "few_bits", "outlook", "solar_cells",
 )  # fmt: skip
 
 FEWER = {
