@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf links repository test lint unit nbval test-site lighthouse colab notebooks results teacher student figures play bench costs course mutants serve clean
+.PHONY: help setup book pdf links repository test lint unit nbval test-site lighthouse colab notebooks results teacher student figures printed play bench costs course mutants serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ teacher: setup ## train the shipped teacher again (about ten minutes on two core
 
 student: setup ## train the student of the page that runs in a browser again (under a minute)
 	$(BIN)/python figures/browser.py
+
+printed: setup ## run the four commands of the page on a reader's own data, and keep what they print (some five minutes)
+	$(BIN)/python figures/your_data.py
 
 play: setup ## write what the figures to play with show (`python figures/play.py costs` measures their times)
 	$(BIN)/python figures/play.py

@@ -1,7 +1,7 @@
 """From a table to a small network that ships: a forest of gradient-boosted trees learns from the rows, and a network
 learns from what the forest says of rows that it did not learn from. Size and latency are the point.
 
-    python examples/table.py --data penguins.csv --target species --out student
+    python examples/table.py --data penguins.csv --target island --out student
 """
 
 from __future__ import annotations
