@@ -55,7 +55,7 @@ nbval: setup ## every notebook, two at a time; SHARD=1/2 for one of two shares
 	$(BIN)/python tools/run_nbval.py --shard $(SHARD)
 
 test-site: setup ## open every page of the built site in a browser, and try what can be moved
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m site $(addprefix tests/test_,site.py browser.py play.py found.py)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m site $(addprefix tests/test_,site.py browser.py play.py fits.py found.py)
 
 lighthouse: book ## ask Lighthouse of the intro, the longest chapter and an API page (it wants Node 20 or newer)
 	$(BIN)/python tools/run_lighthouse.py
@@ -110,8 +110,10 @@ bench: setup ## measure what is fast, against what, into benchmarks/results (abo
 	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/flat.py
 
-costs: setup ## measure what each objective and strategy costs, for the page that compares them
+costs: setup ## measure what each objective and strategy costs, and what the formulas of costs miss, for the pages that say so
 	$(BIN)/python benchmarks/costs.py
+	$(BIN)/python benchmarks/what_it_costs.py
+	$(BIN)/python figures/play.py
 
 course: $(INSTALLED) ## write the course pack for instructors into _build/course
 	$(BIN)/python tools/course_pack.py

@@ -1,4 +1,5 @@
-"""Make what the page ``book/play.md`` shows: ``make play``, or ``python figures/play.py``.
+"""Make what the page ``book/play.md`` shows: ``make play``, or ``python figures/play.py``; also the still image of the
+figure on ``book/what-it-costs.md``, whose numbers are ``benchmarks/what_it_costs.py``'s.
 
 Writes to ``book/_extra/play``: ``data.js``, logits of teacher and student on ten test pictures and numbers from the
 recorded results; and the images that stand in where scripts do not run, as the page's own scripts draw them.
@@ -46,7 +47,8 @@ from kdft_lib.training import predict
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 FOLDER = BOOK / "_extra/play"
-STILLS = ("temperature", "gradients", "patience", "choices", "sizes")
+STILLS = {"play": ("temperature", "gradients", "patience", "choices", "sizes"), "what-it-costs": ("fits",)}
+"""By the page that they stand on."""
 SVM, LOGISTIC = "SVM on pixels", "logistic regression on pixels"
 
 sys.path += [str(ROOT / "tools"), str(ROOT / "recipes")]
@@ -255,9 +257,12 @@ STACK = Path(__file__).with_name("stack.js").read_text(encoding="utf-8")
 
 def stills(browser: Browser) -> dict[str, str]:
     """Each figure as it is drawn first, 440 pixels wide."""
-    with tempfile.TemporaryDirectory() as folder, browser.new_page(viewport={"width": 456, "height": 800}) as page:
-        page.goto(bare_page.write("play", "play", Path(folder)).as_uri())
-        return {name: f"{page.evaluate(STACK, name)}\n" for name in STILLS}
+    drawn: dict[str, str] = {}
+    for name, figures in STILLS.items():
+        with tempfile.TemporaryDirectory() as folder, browser.new_page(viewport={"width": 456, "height": 800}) as page:
+            page.goto(bare_page.write(name, "play", Path(folder)).as_uri())
+            drawn |= {figure: f"{page.evaluate(STACK, figure)}\n" for figure in figures}
+    return drawn
 
 
 def main() -> None:

@@ -246,6 +246,25 @@ def test_costs_are_measured(small, tmp_path, monkeypatch):
     assert re.findall(r"`~kdft_lib[.\w]+`", written) == re.findall(r"`~kdft_lib[.\w]+`", kept)
 
 
+def test_what_the_formulas_of_costs_miss_is_measured(small, tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=500, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
+    )
+    monkeypatch.setattr(models, "language_model", lambda: (transformers.LlamaForCausalLM(config), None))
+    recipe = importlib.import_module("what_it_costs")
+    for name, value in {"TABLE": tmp_path / "table.txt", "DATA": tmp_path / "data.js", "STEPS": 1, "SIDE": 64}.items():
+        monkeypatch.setattr(recipe, name, value)
+    monkeypatch.setattr(recipe.torch, "set_num_threads", lambda count: None)
+    recipe.main()
+    written = [(tmp_path / "table.txt").read_text(encoding="utf-8"), (tmp_path / "data.js").read_text(encoding="utf-8")]
+    kept = [
+        (ROOT / "book" / name).read_text(encoding="utf-8") for name in ("what-it-costs.txt", "_extra/play/fits-data.js")
+    ]
+    for made, was, names in zip(written, kept, (r"^\| [^|]+\| \d+ \|", r'"[a-zA-Z]\w+":'), strict=True):
+        assert re.findall(names, made, flags=re.M) == re.findall(names, was, flags=re.M) != []
+
+
 def test_what_the_figures_to_play_with_store_is_measured(small, tmp_path, monkeypatch):
     recipe = importlib.import_module("play")
     monkeypatch.setattr(recipe, "FOLDER", tmp_path)

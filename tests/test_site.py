@@ -22,7 +22,7 @@ from check_pages import pages  # noqa: E402
 
 PAGES = [*pages(), "genindex", "py-modindex", "search"]
 CHAPTER = "04-soft-targets"
-WHOLE = {"intro", CHAPTER, "play", "in-your-browser", "api/losses"}
+WHOLE = {"intro", CHAPTER, "play", "what-it-costs", "in-your-browser", "api/losses"}
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 WIDTHS = (1280, 768, 390, 320)
 AXE = {
