@@ -87,6 +87,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/few_bits.py
 	$(BIN)/python recipes/outlook.py
 	$(BIN)/python recipes/solar_cells.py
+	$(BIN)/python recipes/own_size.py
 	$(BIN)/python figures/intro.py
 	$(BIN)/python figures/play.py
 

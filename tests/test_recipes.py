@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kdft_lib import experiments, metrics, models
+from kdft_lib.data import TensorData, TextData, TextSplits
 from kdft_lib.datasets import bbc, solar, splitting, spoken_digits
 from kdft_lib.experiments import Candidate
 from kdft_lib.models import pretrained, sentence_encoder
@@ -32,23 +33,30 @@ PROGRAMS = [ROOT / name for name in ("recipes", "figures", "tools", "benchmarks"
 SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = {"train": 25, "transfer": 25, "val": 10, "test": 10}
-LARGE = ("language", "language_rivals", "full_fine_tuning", "ship_it", "sequences")
+LARGE = ("language", "language_rivals", "full_fine_tuning", "ship_it", "sequences", "own_size")
 """Recipes whose networks take long to read a row: they have fewer."""
 LETTERS, SIDE = 100, 32
 """Of a story, and of what Lite0 sees of a picture."""
 RECORDED = (
     "background", "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers",
     "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "language_rivals",
-    "speech", "sequences", "ship_it", "few_bits", "outlook", "solar_cells",
+    "speech", "sequences", "ship_it", "few_bits", "outlook", "solar_cells", "own_size",
 )  # fmt: skip
 
+SHORT = {"width": 8, "layers": 2, "heads": 2, "keys": 1, "hidden": 12}
 FEWER = {
     "sequences": {"TEXTS": 2, "LENGTH": 104, "WRITTEN": 1},
     "speech": {"elsewhere": lambda who: digits()},
     "language_rivals": {"PIECES": 300},
-}
+    "own_size": {
+        "WORDS": 280, "LENGTH": 12, "ROWS": dict.fromkeys(("train", "val", "test", "prose"), 8), "FOLDER": None,
+        "CALIBRATION": 4, "SIZES": SHORT, "TWICE": SHORT, "LAYERS": 2, "TEXTS": 6, "PROMPT": 4, "TOGETHER": 4,
+        "KEPT": 4, "novels": lambda: few_texts(), "own_prose": lambda: few_texts().val,
+    },
+}  # fmt: skip
 """Texts that are drawn to measure a model take longer than its training, and so does a whole vocabulary; other voices
-need programs."""
+need programs, and a language model of one's own size a larger one. Of each constant that a recipe has, or a part of it,
+what it is here."""
 
 
 whole_lite0, whole_transform, whole_teacher = pretrained._lite0, pretrained.ImageTransform, models.fashion_teacher
@@ -117,6 +125,33 @@ def labels_of_cells(_):
     return torch.tensor([0.0, 1 / 3, 2 / 3, 1.0])[cells % 4], cells // 4 % 2
 
 
+def few_texts():
+    """In the place of novels."""
+    said = [f"The {whose} hat was on the {thing} of the {whose} house.\n" * 3 for whose in ("old", "tall", "new")
+            for thing in ("table", "roof", "wall")]  # fmt: skip
+    return TextSplits(*(TextData(part) for part in (said[:6], [], said[6:8], said[8:])))
+
+
+@functools.cache
+def language_model_once():
+    """In the place of SmolLM2: a Llama of random weights with heads of its kind, and a byte-level tokenizer."""
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=290, special_tokens=["<begin>", "<end>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(few_texts().train.texts, trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<begin>", eos_token="<end>")
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=3, head_dim=4, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config).eval(), tokenizer
+
+
 @pytest.fixture
 def small(monkeypatch, request):
     """Small data and short runs, whoever asks for them; the list of what was compared, as it is planned."""
@@ -162,6 +197,7 @@ def small(monkeypatch, request):
     monkeypatch.setattr(solar, "_labels", labels_of_cells)
     monkeypatch.setattr(models, "fashion_teacher", lambda: copy.deepcopy(teacher_once()))
     monkeypatch.setattr(models, "sentence_encoder", minilm)
+    monkeypatch.setattr(models, "language_model", language_model_once)
     monkeypatch.setattr(pretrained, "_lite0", lambda: copy.deepcopy(lite0_once()))
     monkeypatch.setattr(pretrained, "ImageTransform", lambda size, *rest: whole_transform(min(size, SIDE), *rest))
     monkeypatch.setattr(metrics, "latency", lambda model, inputs, **_: timed(model, inputs, repeats=2))
@@ -180,9 +216,15 @@ def digits():
 def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small, monkeypatch):
     if recipe == "ship_it":
         pytest.importorskip("onnx", reason="the extra that exports is left out, as beside the oldest torch")
+    if recipe == "own_size":
+        transformers = pytest.importorskip("transformers", minversion="5")
+        assert transformers
     module = importlib.import_module(recipe)
+    parts = [sys.modules[path.stem] for path in RECIPES.glob(f"{recipe}*.py") if path.stem in sys.modules]
     for constant, value in FEWER.get(recipe, {}).items():
-        monkeypatch.setattr(module, constant, value)
+        for part in parts:
+            if hasattr(part, constant):
+                monkeypatch.setattr(part, constant, value)
     for name, experiment in module.EXPERIMENTS.items():
         small.clear()
         made = experiment()
@@ -204,6 +246,45 @@ def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small, monkeypatch
                     assert settings in plans, (name, title, method)
                 else:  # A single setting may be one that was chosen elsewhere.
                     assert any(len(plan) == 1 and set(settings[0]) <= set(plan[0]) for plan in plans), (name, method)
+
+
+@pytest.fixture
+def own_size(small, monkeypatch):
+    """The students of the recipe of that name, on few texts."""
+    pytest.importorskip("transformers", minversion="5")
+    made = importlib.import_module("own_size_students")
+    parts = importlib.import_module("own_size_parts")
+    for constant, value in FEWER["own_size"].items():
+        for part in (made, parts):
+            if hasattr(part, constant):
+                monkeypatch.setattr(part, constant, value)
+    return made
+
+
+def test_a_student_cut_from_nothing_says_what_the_teacher_says(own_size, monkeypatch):
+    teacher = copy.deepcopy(own_size.cut().model)
+    with torch.no_grad():
+        for layer in teacher.model.layers:
+            layer.input_layernorm.weight.uniform_(0.5, 2)
+            layer.post_attention_layernorm.weight.uniform_(0.5, 2)
+        teacher.model.norm.weight.fill_(1.5)  # Of another gain, a tied last layer would keep an approximation.
+    monkeypatch.setattr(own_size, "teacher", lambda: teacher)
+    student = own_size.cut_from_teacher(width=24, layers=3, heads=6, keys=3, hidden=32).eval()
+    tokens = own_size.rows("test").inputs["input_ids"][:3]
+    with torch.no_grad():
+        torch.testing.assert_close(student(tokens).logits, teacher(tokens).logits, rtol=1e-3, atol=1e-4)
+        narrow = own_size.cut_from_teacher(width=8, layers=2, heads=2, keys=1, hidden=12)
+    assert narrow(tokens).logits.isfinite().all()
+
+
+def test_the_n_gram_of_many_tokens_is_that_of_few(own_size):
+    counts = importlib.import_module("own_size_counts")
+    tokens = torch.randint(5, (20, 31))
+    data = TensorData({"input_ids": tokens[:, :-1]}, tokens[:, 1:], mask=torch.ones(20, 30, dtype=torch.bool))
+    sparse = counts.TokenNGram(order=3, discount=0.75, words=5).count(data)
+    dense = models.NGram(order=3, discount=0.75, num_classes=5).count(TensorData(tokens[:, :-1], tokens[:, 1:]))
+    new = torch.randint(5, (4, 30))
+    torch.testing.assert_close(sparse(new), dense(new))
 
 
 def test_no_recipe_is_left_out(small):
@@ -288,3 +369,15 @@ def test_the_nine_mens_file_is_written(small, tmp_path, monkeypatch):
     tensors = load_file(tmp_path / "japanese_vowels.safetensors")
     assert tensors["train.frames"][:, 0].tolist() == [5000, -2500, 1250]
     assert tensors["test.speakers"].tolist() == [2]
+
+
+def test_this_books_own_prose_is_written(small, tmp_path, monkeypatch):
+    tool = importlib.import_module("own_prose")
+    said = " ".join(["Here is *emphasis* and a [link](page.md) to a page."] * 4)
+    page = f"# A heading\n\n{said}\n\n- {said}\n\n{said} And `code`.\n\n```python\n{said}\n```\n\nShort.\n"
+    assert [*tool.paragraphs(page)] == [said.replace("*", "").replace("[link](page.md)", "link")]
+    kept_at = tool.PATH
+    monkeypatch.setattr(tool, "PATH", tmp_path / "own_prose.json")
+    tool.main()
+    made, kept = (json.loads(path.read_text(encoding="utf-8")) for path in (tool.PATH, kept_at))
+    assert made.keys() == kept.keys()

@@ -5,6 +5,8 @@ from kdft_lib.datasets.commands import speech_commands
 from kdft_lib.datasets.digits import DIGITS, SAMPLE_RATE, asterisk_digits, flite_digits, spoken_digits
 from kdft_lib.datasets.fashion import FASHION_BACKGROUND, FASHION_CLASSES, FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.datasets.homer import CHARACTERS, homer
+from kdft_lib.datasets.novels import novels
+from kdft_lib.datasets.prose import own_prose
 from kdft_lib.datasets.solar import SOLAR_CLASSES, SOLAR_KINDS, SOLAR_MODULES, solar_cells
 from kdft_lib.datasets.vowels import japanese_vowels
 
@@ -25,6 +27,8 @@ __all__ = [
     "flite_digits",
     "homer",
     "japanese_vowels",
+    "novels",
+    "own_prose",
     "solar_cells",
     "speech_commands",
     "spoken_digits",

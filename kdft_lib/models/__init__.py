@@ -9,6 +9,7 @@ from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
+from kdft_lib.models.vocabulary import cut_table, cut_tokenizer
 from kdft_lib.models.writing import sample
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "TextClassifier",
     "WordBag",
     "before_head",
+    "cut_table",
+    "cut_tokenizer",
     "evaluation_mode",
     "fashion_teacher",
     "imagenet_backbone",

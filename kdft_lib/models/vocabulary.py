@@ -1,0 +1,168 @@
+"""Cut a language model's vocabulary down to the tokens that a field uses."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def cut_tokenizer(tokenizer: Any, texts: Iterable[str], size: int) -> tuple[Any, Tensor]:
+    """A smaller tokenizer, of the tokens that some texts need most: vocabulary trimming.
+
+    A token of byte-pair encoding is made by joining two others. Counted is how often each is made while the texts are
+    put into tokens, as a whole or on the way to a longer one. So the parts of a token count at least as much as itself,
+    and whatever is kept can be made of what is kept: a word whose token is kept has the same as before, and any other
+    is spelled by shorter ones. Special tokens and those of which all others are made, such as bytes, stay.
+
+    Args:
+        tokenizer: A fast tokenizer of Transformers, or one of the library ``tokenizers``, with byte-pair encoding.
+        texts: The texts of the field, those to train on.
+        size: How many tokens to keep.
+
+    Returns:
+        A tokenizer of the same kind, and which of the tokens it has, by their numbers in the old one, ascending,
+        ``(size,)``: the new number of each is its place there. :func:`cut_table` takes them.
+
+    Raises:
+        TypeError: If it is no fast tokenizer, or one of another kind.
+        ValueError: If ``size`` is smaller than what has to stay, or larger than the vocabulary.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> vocabulary = {"a": 0, "b": 1, "ab": 2, "ba": 3, "abab": 4}
+        >>> tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "b"), ("b", "a"), ("ab", "ab")]))
+        >>> smaller, kept = cut_tokenizer(tokenizer, ["abab", "abab", "ba"], size=3)
+        >>> smaller.encode("abab").tokens, kept
+        (['ab', 'ab'], tensor([0, 1, 2]))
+    """
+    own = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    content = json.loads(own.to_str()) if hasattr(own, "to_str") else {"model": {}}
+    if content["model"].get("type") != "BPE":
+        raise TypeError(
+            f"tokenizer is a {type(tokenizer).__name__} of {content['model'].get('type', 'an unknown kind')}; only a"
+            " fast tokenizer with byte-pair encoding (BPE) can be cut"
+        )
+    vocabulary: dict[str, int] = content["model"]["vocab"]
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in content["model"]["merges"])
+    merges = [(first, second) for first, second in pairs]
+    made = {first + second: place for place, (first, second) in reversed([*enumerate(merges)])}
+    numbers = own.get_vocab(with_added_tokens=True)
+    needed = torch.tensor([number for token, number in numbers.items() if token not in made])
+    if not len(needed) <= size <= len(numbers):
+        raise ValueError(
+            f"size is {size}; it must be from {len(needed)}, which are special or what all others are made of, to"
+            f" {len(numbers)}"
+        )
+    used = _used(own, texts, max(numbers.values()) + 1)
+    for token in sorted(made, key=made.__getitem__, reverse=True):  # Each before those that it is made of.
+        for part in merges[made[token]]:
+            used[vocabulary[part]] += used[vocabulary[token]]
+    used[needed] = torch.iinfo(torch.int64).max
+    ranked = sorted(numbers.items(), key=lambda item: (-int(used[item[1]]), made.get(item[0], -1)))
+    kept = torch.tensor([number for _, number in ranked[:size]]).sort().values
+    new = {number: place for place, number in enumerate(kept.tolist())}
+    content["model"]["vocab"] = {token: new[number] for token, number in vocabulary.items() if number in new}
+    content["model"]["merges"] = [
+        [first, second]
+        for first, second in merges
+        if {first, second, first + second} <= content["model"]["vocab"].keys()
+    ]
+    for added in content["added_tokens"]:
+        added["id"] = new[added["id"]]
+    for special in _specials(content["post_processor"]):
+        special["ids"] = [new[number] for number in special["ids"]]
+    return _like(tokenizer, type(own).from_str(json.dumps(content))), kept
+
+
+def cut_table(model: Any, kept: Tensor) -> Any:
+    """A copy of a causal language model that knows some of its tokens alone.
+
+    Its table of tokens and its last layer keep their rows; everything else stays. So for texts in these tokens its
+    logits are what they were, without those of the others, among which it no longer divides any probability.
+
+    Args:
+        model: A causal language model of Transformers.
+        kept: Which tokens it keeps, ascending, ``(size,)``, as :func:`cut_tokenizer` says.
+
+    Returns:
+        The copy, whose token of number i is number ``kept[i]`` of the model.
+
+    Raises:
+        ValueError: If ``kept`` is out of order or out of range.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=9, bos_token_id=3, eos_token_id=8, **sizes))
+        >>> smaller = cut_table(model, torch.tensor([0, 3, 8]))
+        >>> smaller(torch.tensor([[1, 2]])).logits.shape, smaller.config.eos_token_id
+        (torch.Size([1, 2, 3]), 2)
+    """
+    words = model.get_input_embeddings().num_embeddings
+    if kept.dim() != 1 or len(kept) == 0 or (kept.diff() <= 0).any() or kept[0] < 0 or kept[-1] >= words:
+        raise ValueError(
+            f"kept has shape {tuple(kept.shape)}; it must be (size,), numbers of the model's {words} tokens, ascending"
+        )
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is not None and head.weight is table.weight
+    # The copy shares the large tables with the model until it has its own.
+    shared = {id(part): part for part in (table.weight, None if head is None else head.weight) if part is not None}
+    own = copy.deepcopy(model, shared)
+    with torch.no_grad():
+        new = nn.Embedding.from_pretrained(table.weight[kept].clone(), freeze=False)
+        own.set_input_embeddings(new)
+        if head is not None:
+            last = nn.Linear(head.in_features, len(kept), bias=head.bias is not None, device=head.weight.device)
+            last.weight = new.weight if tied else nn.Parameter(head.weight[kept].clone())
+            if head.bias is not None:
+                last.bias = nn.Parameter(head.bias[kept].clone())
+            own.set_output_embeddings(last)
+    own.vocab_size = own.config.vocab_size = len(kept)
+    for settings in (own.config, getattr(own, "generation_config", None)):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(settings, name, None) is not None:
+                setattr(settings, name, _renumbered(getattr(settings, name), kept.tolist()))
+    return own
+
+
+def _used(own: Any, texts: Iterable[str], count: int) -> Tensor:
+    """How often each token is one of the texts'."""
+    used = torch.zeros(count, dtype=torch.int64)
+    for text in texts:
+        numbers = torch.tensor(own.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+        used += numbers.bincount(minlength=count)
+    return used
+
+
+def _specials(processor: Any) -> list[dict[str, Any]]:
+    """What names tokens by their numbers in the part of a tokenizer that puts special ones around a text."""
+    parts = [] if processor is None else [processor, *processor.get("processors", [])]
+    return [special for part in parts for special in (part.get("special_tokens") or {}).values()]
+
+
+def _like(tokenizer: Any, own: Any) -> Any:
+    """A tokenizer of Transformers around another of the library ``tokenizers``, if the one it is like is such."""
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        return own
+    from transformers import PreTrainedTokenizerFast
+
+    named = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=own,
+        model_max_length=tokenizer.model_max_length,
+        chat_template=tokenizer.chat_template,
+        clean_up_tokenization_spaces=False,
+        **named,
+    )
+
+
+def _renumbered(numbers: Any, kept: list[int]) -> Any:
+    """A token's new number, or those of several; of one that is not kept none."""
+    if isinstance(numbers, int):
+        return kept.index(numbers) if numbers in kept else None
+    return [kept.index(number) for number in numbers if number in kept]

@@ -1,0 +1,245 @@
+"""The long experiments of the chapter on a language model of one's own size, recorded.
+
+``python recipes/own_size.py teacher``, ``… answers`` and ``… written`` do alone what the experiments need first, and go
+on where they were interrupted: the teacher is tuned, is asked about a million tokens, and writes 200,000.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from own_size_counts import Counted
+from own_size_parts import (
+    FOLDER,
+    LENGTH,
+    MEASURES,
+    SMOLLM2,
+    Compressed,
+    HiddenStates,
+    SmolLM2,
+    bytes_a_token,
+    minus_bits_per_byte,
+    rows,
+    said,
+    states,
+    teacher,
+    text,
+    with_states,
+)
+from own_size_students import cut_from_teacher, fewer_layers, llama
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kdft_lib import experiments
+from kdft_lib.answers import Rest
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.experiments import Candidates, Comparison, Recipe, Then, Trained, grid
+from kdft_lib.files import written_whole
+from kdft_lib.objectives import SoftTargets, Supervised
+from kdft_lib.strategies import FullFineTuning
+
+KEPT, DRAWN = 32, 8
+SIZES = {"width": 192, "layers": 6, "heads": 3, "keys": 1, "hidden": 512}
+"""3.9 million numbers, 1.6 of them in the table of tokens."""
+TWICE = {"width": 256, "layers": 8, "heads": 4, "keys": 2, "hidden": 768}
+"""8.3 million."""
+STEPS, BATCH = 512, 8
+"""Each of 4,096 rows once: 1,048,576 tokens."""
+RATES = (0.003, 0.006)
+TEXTS, PROMPT, TOGETHER = 896, 32, 32
+"""The teacher writes 224 tokens behind each of so many beginnings of 32, so many texts at a time: 200,704 tokens."""
+READ = 200
+"""Steps in which what it wrote is read twice."""
+
+LAYERS = 12
+"""Of the teacher's 30, in the one student that is the teacher with fewer of them."""
+
+
+def student() -> Any:
+    return llama(**SIZES)
+
+
+def cut_student() -> Any:
+    return cut_from_teacher(**SIZES)
+
+
+LABELS = Recipe(student, Supervised, FullFineTuning(lr=RATES[0]), steps=STEPS, batch_size=BATCH, clip_norm=1.0)
+ANSWERS = functools.partial(SoftTargets, None, temperature=1.0, kd_weight=1.0, ce_weight=0.0)
+
+
+def answered(k: int, rest: Rest) -> Callable[[Splits], TensorData]:
+    """The text with some of what the teacher says."""
+    return lambda splits: said(k, rest)
+
+
+def learned_states(splits: Splits) -> TensorData:
+    return with_states(said(KEPT, "bucket"))
+
+
+TOP = LABELS.but(objective=ANSWERS, train_data=answered(KEPT, "bucket"))
+DRAWS = LABELS.but(objective=ANSWERS, train_data=answered(DRAWN, "sampled"))
+STATES = LABELS.but(objective=lambda: ANSWERS() + HiddenStates(), train_data=learned_states)
+CUT = {"model": cut_student, "pretraining": SMOLLM2}
+
+
+def taught(trained: Trained, splits: Splits, seed: int) -> Trained:
+    """The ledger counts a text of which no label was seen, and what the teacher had read."""
+    return trained.but(labels=0, unlabeled=len(splits.train), pretraining=SMOLLM2)
+
+
+def students() -> dict[str, Comparison]:
+    """A student of 3.9 million numbers and a million tokens: what it learns from, and where it starts."""
+    arms: dict[str, Recipe] = {
+        "labels": LABELS,
+        f"top {KEPT}": TOP,
+        f"{DRAWN} drawn": DRAWS,
+        f"top {KEPT} and states": STATES,
+        "labels, cut from the teacher": LABELS.but(**CUT),
+        f"top {KEPT}, cut from the teacher": TOP.but(**CUT),
+    }
+    top, cut = f"top {KEPT}", f"top {KEPT}, cut from the teacher"
+    contrasts = [(top, "labels"), (f"{DRAWN} drawn", top), (f"{top} and states", top), (cut, top)]
+    methods: dict[str, Candidates] = {
+        name: grid(arm if name.startswith("labels") else Then(arm, taught), lr=RATES) for name, arm in arms.items()
+    }
+    found = experiments.compare(
+        methods, text, reference="labels", contrasts=contrasts, score=minus_bits_per_byte, measures=MEASURES
+    )
+    asked = {name: said(KEPT, "bucket") for name in methods if name.startswith("top")}
+    asked[f"{DRAWN} drawn"] = said(DRAWN, "sampled")
+    found.measured["bytes of answers a token"] = {
+        name: [bytes_a_token(asked[name]) if name in asked else 0.0] * len(found.seeds) for name in methods
+    }
+    return {"a million tokens": found}
+
+
+def beside() -> dict[str, Comparison]:
+    """What needs no training, or counts, and two runs each of what is larger: more would take a day."""
+    larger = {"model": functools.partial(llama, **TWICE), "lr": RATES[0]}
+    pruned = {"model": functools.partial(fewer_layers, LAYERS), "lr": 0.001, "steps": 100, "pretraining": SMOLLM2}
+    alone: dict[str, Candidates] = {
+        "n-gram": grid(Counted, order=(2, 3, 4), discount=(0.75, 0.9)),
+        "gzip": Compressed("gzip"),
+        "xz": Compressed("xz"),
+        "SmolLM2": SmolLM2("as it came"),
+        "SmolLM2, the students' tokens": SmolLM2("students' tokens"),
+        "SmolLM2, the students' tokens, tuned": SmolLM2("tuned"),
+        "8 million, labels": LABELS.but(**larger),
+        f"8 million, top {KEPT}": Then(TOP.but(**larger), taught),
+        f"{LAYERS} of its layers, top {KEPT}, 100 steps": Then(TOP.but(**pruned), taught),
+    }
+    made = experiments.compare(
+        alone, text, seeds=range(2), score=minus_bits_per_byte, measures=MEASURES, equal_budgets=False
+    )
+    return {"beside": made}
+
+
+# What the teacher writes ------------------------------------------------------------------------------
+
+
+def continued(prompts: Tensor, length: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Texts drawn from the teacher behind their beginnings, and the log-probability of each token that it wrote."""
+    model, generator = teacher(), torch.Generator().manual_seed(seed)
+    new, state, written, surprise = prompts, None, [prompts], []
+    with torch.no_grad():
+        for _ in range(length):
+            given = model(input_ids=new, past_key_values=state, use_cache=True, logits_to_keep=1)
+            state, chances = given.past_key_values, given.logits[:, -1].log_softmax(-1)
+            new = torch.multinomial(chances.exp(), 1, generator=generator)
+            written.append(new)
+            surprise.append(chances.gather(-1, new))
+    return torch.cat(written, 1), torch.cat(surprise, 1)
+
+
+@functools.cache
+def written() -> tuple[Tensor, Tensor]:
+    """All texts and log-probabilities; each part stays in a file of its own as soon as it is written."""
+    prompts = rows("train").inputs["input_ids"][:, :PROMPT]
+    prompts = prompts[torch.linspace(0, len(prompts) - 1, min(TEXTS, len(prompts))).long()]
+    parts = []
+    for number, some in enumerate(prompts.split(TOGETHER)):
+        path = None if FOLDER is None else FOLDER / f"written-{number:03d}.safetensors"
+        if path is not None and path.exists():
+            parts.append(load_file(path))
+            continue
+        texts, surprise = continued(some, LENGTH + 1 - PROMPT, seed=number)
+        parts.append({"texts": texts, "surprise": surprise})
+        if path is not None:
+            with written_whole(path) as temporary:
+                save_file(parts[-1], temporary)
+    return torch.cat([part["texts"] for part in parts]), torch.cat([part["surprise"] for part in parts])
+
+
+def repeated(texts: Tensor, run: int = 3) -> Tensor:
+    """Of each text, the share of its runs of three tokens that it had before."""
+    runs = texts.unfold(1, run, 1)
+    return torch.tensor([1 - len(row.unique(dim=0)) / len(row) for row in runs])
+
+
+def half(which: str) -> Tensor:
+    """Which of the texts are read: all, or the half that a filter leaves."""
+    texts, surprise = written()
+    by = {
+        "all": torch.zeros(len(texts)),
+        "some half": torch.rand(len(texts), generator=torch.Generator().manual_seed(0)),
+        "those that repeat least": repeated(texts[:, PROMPT:]),
+        "the teacher's likeliest": -surprise.mean(-1),
+        "the teacher's least likely": surprise.mean(-1),
+    }[which]
+    return by.argsort(stable=True)[: len(texts) if which == "all" else len(texts) // 2].sort().values
+
+
+@dataclass(frozen=True)
+class OnWritten(experiments.Wrapped):
+    """A method that reads what the teacher wrote, and of the beginnings nothing counts."""
+
+    method: Any
+    which: str
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        texts = written()[0][half(self.which)]
+        places = torch.arange(LENGTH).expand(len(texts), -1).contiguous()
+        counted = places >= PROMPT - 1
+        inputs = {"input_ids": texts[:, :-1].contiguous(), "position_ids": places}
+        data = TensorData(inputs, texts[:, 1:].masked_fill(~counted, -100), mask=counted)
+        trained = self.method.train(splits._replace(train=data), seed)
+        return trained.but(labels=0, unlabeled=len(texts), pretraining=SMOLLM2)
+
+
+def few(splits: Splits, seed: int) -> Splits:
+    """As much real text as the teacher wrote."""
+    chosen = torch.linspace(0, len(splits.train) - 1, min(TEXTS, len(splits.train))).long()
+    return splits._replace(train=splits.train[chosen])
+
+
+def reading() -> dict[str, Comparison]:
+    """200,000 tokens that the teacher wrote, unfiltered and filtered, beside as many that authors wrote."""
+    short = LABELS.but(steps=READ, lr=RATES[0])
+    filters = ("all", "some half", "those that repeat least", "the teacher's likeliest", "the teacher's least likely")
+    arms: dict[str, Candidates] = {"real text": experiments.Given(short, few)}
+    arms |= {f"written, {which}": OnWritten(short, which) for which in filters}
+    contrasts = [(f"written, {which}", "written, some half") for which in filters[2:4]]
+    contrasts.append(("written, all", "real text"))
+    found = experiments.compare(
+        arms, text, reference="written, some half", contrasts=contrasts, score=minus_bits_per_byte, measures=MEASURES
+    )
+    shares = {f"written, {which}": repeated(written()[0][half(which)][:, PROMPT:]).mean().item() for which in filters}
+    shares["real text"] = repeated(few(text(), 0).train.inputs["input_ids"][:, PROMPT:]).mean().item()
+    found.measured["repeated runs"] = {name: [shares[name]] * len(found.seeds) for name in arms}
+    return {"200,000 tokens": found}
+
+
+EXPERIMENTS = {"own-size": students, "own-size-beside": beside, "own-size-written": reading}
+
+if __name__ == "__main__":
+    before = {"teacher": teacher, "answers": states, "written": written}
+    if asked := [name for name in sys.argv[1:] if name in before]:
+        for name in asked:
+            before[name]()
+    else:
+        experiments.record_all(EXPERIMENTS)
