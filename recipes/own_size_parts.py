@@ -132,7 +132,8 @@ def states() -> Any:
 def said(k: int, rest: Rest) -> TensorData:
     """The text with what the teacher says of each place: some of its tokens, and of the rest how much it is."""
     kept = asked(Head(teacher()), TensorData(states()), f"{rest}-{k}", top_k=k, rest=rest)
-    assert kept.teacher is not None and kept.teacher_logits is not None
+    assert kept.teacher is not None
+    assert kept.teacher_logits is not None
     return rows("train").with_teacher_logits(kept.teacher_logits, kept.teacher)
 
 
