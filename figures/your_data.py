@@ -1,6 +1,6 @@
 """Run what the page on a reader's own data shows, and write what its four commands print beside it, shortened.
 
-python figures/your_data.py            # all four, some five minutes on one core
+python figures/your_data.py            # all four, a minute or two on one core
 python figures/your_data.py table      # one of them
 """
 
