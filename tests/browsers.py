@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import re
 import sys
 import threading
 from contextlib import contextmanager
@@ -70,6 +72,12 @@ def visits(chromium, page, kind=Reader):
     for context in contexts:
         context.close()
     assert [reader.complaints for reader in readers] == [[]] * len(readers)
+
+
+def given_fields(path):
+    """What a page's scripts are given: the fields of a data file, one a line."""
+    fields = (re.fullmatch(r"  (\w+): (.*),", line) for line in path.read_text(encoding="utf-8").splitlines())
+    return {field[1]: json.loads(field[2]) for field in fields if field}
 
 
 def resize(page, viewport):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browsers import Reader, resize, served, visits
+from browsers import Reader, given_fields, resize, served, visits
 from playwright.sync_api import expect
 from test_play import LUMINANCE, ON_PHONE, WIDTHS, expect_room
 from torch import nn
@@ -31,9 +30,7 @@ import what_it_costs  # noqa: E402
 @pytest.fixture(scope="module")
 def stored():
     """What the page's figure is given."""
-    lines = (FOLDER / "fits-data.js").read_text(encoding="utf-8").splitlines()
-    fields = (re.fullmatch(r"  (\w+): (.*),", line) for line in lines)
-    return {field[1]: json.loads(field[2]) for field in fields if field}
+    return given_fields(FOLDER / "fits-data.js")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from browsers import Reader, resize, served, visits
+from browsers import Reader, given_fields, resize, served, visits
 from PIL import Image
 from playwright.sync_api import expect
 from torch import nn
@@ -95,9 +95,7 @@ def visit(chromium, site):
 @pytest.fixture(scope="module")
 def stored():
     """What the page's scripts are given."""
-    lines = (FOLDER / "data.js").read_text(encoding="utf-8").splitlines()
-    fields = (re.fullmatch(r"  (\w+): (.*),", line) for line in lines)
-    return {field[1]: json.loads(field[2]) for field in fields if field}
+    return given_fields(FOLDER / "data.js")
 
 
 @pytest.fixture(scope="module")
