@@ -119,24 +119,29 @@ def unseen() -> dict[str, Comparison]:
 
 
 def teachers() -> dict[str, Comparison]:
-    """Twelve teachers for the same student, each with four settings, of which a seed chooses on its 250 labels.
-    What costs neither a teacher nor a label, label smoothing beside augmentation. And two kinds of the fourth teacher,
-    with and without label smoothing, at three fixed temperatures.
+    """Twelve teachers for the same student, each with four settings, of which a seed chooses on its 250 labels; and
+    what costs neither a teacher nor a label, label smoothing beside augmentation.
     """
     best, on_views = "6 of 6 epochs", "6 of 6 epochs, on views"
-    compared = functools.partial(experiments.compare, choose="each seed", measures=MEASURES)
     asked = [(name, best) for name in ("1 of 6 epochs", "6,274 parameters", "three teachers", on_views)]
     asked += [("the shipped teacher", on_views)]
     asked += [("a student's student", "a student"), ("five students", "a student")]
     methods = {name: taught(by) for name, by in TEACHERS.items()}
-    students = compared(methods, shop, reference=best, contrasts=asked)
+    students = experiments.compare(
+        methods, shop, choose="each seed", reference=best, contrasts=asked, measures=MEASURES
+    )
     smoothing = grid(BASE.but(augment=views(1)), weight_decay=DECAYS, label_smoothing=(0.1, 0.2))
     alone = experiments.compare({"labels + augmentation + smoothing": smoothing}, shop, choose="each seed")
+    return {"teachers": students, "without a teacher": alone}
+
+
+def smoothed() -> dict[str, Comparison]:
+    """Two kinds of the fourth teacher, with and without label smoothing, at three fixed temperatures."""
     kinds = {"plain": MADE, "smoothed": MADE.but(label_smoothing=0.1)}
     methods = {f"{kind}, T = {t}": taught(by, [float(t)]) for t in (1, 4, 8) for kind, by in kinds.items()}
     asked = [(f"smoothed, T = {t}", f"plain, T = {t}") for t in (1, 4, 8)]
-    smoothed = compared(methods, shop, contrasts=asked)
-    return {"teachers": students, "without a teacher": alone, "label smoothing": smoothed}
+    made = experiments.compare(methods, shop, choose="each seed", contrasts=asked, measures=MEASURES)
+    return {"1,600 steps": made}
 
 
 def pays(labels: int) -> dict[str, Comparison]:
@@ -170,6 +175,7 @@ def pays(labels: int) -> dict[str, Comparison]:
 EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
     "good-teachers-1600": teachers,
     "good-teachers-views": unseen,
+    "good-teachers-smoothing": smoothed,
     **{f"good-teachers-map-{labels}": functools.partial(pays, labels) for labels in (250, 1000, 6000)},
 }
 
