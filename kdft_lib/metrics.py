@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdft_lib import models
 from kdft_lib.data import UNLABELED, batches
 from kdft_lib.data.sources import Data, source
+from kdft_lib.retrieval import ndcg, places, recall
 from kdft_lib.unbalanced import average_precision, best_threshold, f1
 
 __all__ = [
@@ -28,7 +29,10 @@ __all__ = [
     "cross_entropy",
     "f1",
     "latency",
+    "ndcg",
     "parameters",
+    "places",
+    "recall",
 ]
 
 _BLOCK = 2**16

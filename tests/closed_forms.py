@@ -74,6 +74,12 @@ def cosine(student, teacher):
     return 1 - (s * t).sum(1) / (s.norm(dim=1) * t.norm(dim=1))
 
 
+def contrastive(student, teacher, temperature=0.07):
+    s, t = student.flatten(1), teacher.flatten(1)
+    cosines = torch.stack([torch.stack([a @ b / (a.norm() * b.norm()) for b in t]) for a in s])
+    return -(cosines / temperature).log_softmax(1).diagonal().mean()
+
+
 def attention(student, teacher):
     channels = 1 if student.dim() == 4 else 2
     s, t = ((features**2).sum(channels).flatten(1) for features in (student, teacher))

@@ -19,6 +19,7 @@ from kdft_lib.objectives import (
     L2SP,
     RKD,
     AttentionTransfer,
+    Contrastive,
     HardTargets,
     Hint,
     LogitMatching,
@@ -101,6 +102,7 @@ OBJECTIVES = {
     "similarity": lambda teacher, names, model: (
         Supervised() + SimilarityPreserving(teacher, names["deep"], names["deep"])
     ),
+    "contrastive": lambda teacher, names, model: Supervised() + Contrastive(teacher, names["deep"], names["deep"]),
     "rkd": lambda teacher, names, model: Supervised() + RKD(teacher, names["deep"], names["deep"]),
     "toward start": lambda teacher, names, model: Supervised() + 0.01 * L2SP(model, head=names["head"]),
     "everything": lambda teacher, names, model: (

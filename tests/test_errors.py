@@ -62,6 +62,7 @@ from kdft_lib.objectives import (
     L2SP,
     RKD,
     AttentionTransfer,
+    Contrastive,
     HardTargets,
     Hint,
     LogitMatching,
@@ -451,6 +452,8 @@ CASES = {
     "attention of other tokens": lambda: losses.attention_transfer_loss(torch.zeros(2, 3, 4), torch.zeros(2, 5, 4)),
     "relations of other samples": lambda: losses.rkd_angle_loss(torch.zeros(2, 3), torch.zeros(3, 3)),
     "relations of one": lambda: SimilarityPreserving(deep(), "0", "0")(deep(), ONE),
+    "contrast of other sizes": lambda: losses.contrastive_loss(torch.zeros(2, 3), torch.zeros(2, 4)),
+    "contrast without preparation": lambda: Contrastive(deep(), "0", "0")(deep(), TWO),
     "distances of one": lambda: RKD(deep(), "0", "0")(deep(), ONE),
     "second derivative of angles": lambda: _second_derivative(losses.rkd_angle_loss),
     "DIST of one": lambda: DIST(net())(net(), ONE),
@@ -859,6 +862,7 @@ def test_defaults_are_those_documented():
                     defaults[name] = given
     assert defaults == {
         "attention_transfer_loss": {"reduction": "mean"},
+        "contrastive_loss": {"temperature": 0.07},
         "cosine_loss": {"reduction": "mean"},
         "dkd_loss": {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "reduction": "mean"},
         "dist_loss": {"inter_weight": 1.0, "intra_weight": 1.0, "temperature": 1.0},
@@ -873,6 +877,7 @@ def test_defaults_are_those_documented():
         "next_bytes": {"mask": None},
         "reverse_kl_loss": {"temperature": 1.0, "mask": None, "reduction": "mean"},
         "soft_target_loss": {"temperature": 4.0, "mask": None, "reduction": "mean"},
+        "Contrastive": {"temperature": 0.07},
         "DIST": {
             "temperature": 1.0, "inter_weight": 1.0, "intra_weight": 1.0, "kd_weight": 2.0, "ce_weight": 1.0,
             "class_dim": -1,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kdft_lib import losses
 from kdft_lib.losses import (
     attention_transfer_loss,
+    contrastive_loss,
     cosine_loss,
     dist_loss,
     divergences,
@@ -73,6 +74,8 @@ BATCH_LOSSES = {
     "distance": (rkd_distance_loss, closed_forms.distance),
     "angle": (rkd_angle_loss, closed_forms.angle),
 }
+CONTRAST = {"contrast": (contrastive_loss, closed_forms.contrastive)}
+OF_FEATURES = FEATURE_LOSSES | BATCH_LOSSES | CONTRAST
 
 
 def pair(shape, scale=3.0, dtype=torch.float32, seed=0, other=None):
@@ -532,18 +535,18 @@ def test_mixed_precision_inputs_are_computed_in_the_wider():
         assert loss(student.bfloat16(), teacher.half()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", [*LOGIT_LOSSES, *FEATURE_LOSSES, *BATCH_LOSSES, "dist"])
+@pytest.mark.parametrize("name", [*LOGIT_LOSSES, *OF_FEATURES, "dist"])
 def test_autocast_changes_nothing(name):
-    loss = dist_loss if name == "dist" else (LOGIT_LOSSES | FEATURE_LOSSES | BATCH_LOSSES)[name][0]
+    loss = dist_loss if name == "dist" else (LOGIT_LOSSES | OF_FEATURES)[name][0]
     student, teacher = pair((4, 3, 5) if name == "attention" else (4, 5))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = loss(student, teacher)
     torch.testing.assert_close(inside, loss(student, teacher), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", [*LOGIT_LOSSES, *FEATURE_LOSSES, *BATCH_LOSSES, "dist"])
+@pytest.mark.parametrize("name", [*LOGIT_LOSSES, *OF_FEATURES, "dist"])
 def test_no_gradient_reaches_the_teacher(name):
-    loss = dist_loss if name == "dist" else (LOGIT_LOSSES | FEATURE_LOSSES | BATCH_LOSSES)[name][0]
+    loss = dist_loss if name == "dist" else (LOGIT_LOSSES | OF_FEATURES)[name][0]
     student, teacher = (tensor.requires_grad_() for tensor in pair((4, 3, 5) if name == "attention" else (4, 5)))
     loss(student, teacher).backward()
     assert teacher.grad is None
@@ -734,6 +737,21 @@ def test_batch_losses_are_exact(name, dtype):
         assert_exact(*BATCH_LOSSES[name], *pair(shape, dtype=dtype, other=other))
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_contrast_is_exact(temperature, dtype):
+    for shape in ((2, 4), (5, 6), (9, 2, 3, 3), (33, 5)):
+        assert_exact(*CONTRAST["contrast"], *pair(shape, dtype=dtype), temperature)
+
+
+def test_contrast_of_a_student_that_tells_nothing_is_that_of_guessing():
+    nothing, teacher = torch.ones(8, 5), pair((8, 5))[1]
+    same = teacher[:1].expand_as(teacher)
+    torch.testing.assert_close(contrastive_loss(nothing, same), torch.tensor(8.0).log())
+    torch.testing.assert_close(contrastive_loss(torch.zeros(8, 5), teacher), torch.tensor(8.0).log())
+    assert contrastive_loss(3 * teacher, teacher, 0.01) < contrastive_loss(teacher.roll(1, 0), teacher, 0.01)
+
+
 def test_angles_in_blocks_are_exact():
     student, teacher = pair((130, 3), dtype=torch.float64, other=(130, 4))
     assert_exact(rkd_angle_loss, closed_forms.angle, student, teacher)
@@ -753,18 +771,18 @@ def test_points_far_from_the_origin_and_close_together_are_exact(name):
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-3, atol=1e-3 * slope.abs().max().item())
 
 
-@pytest.mark.parametrize("name", [*FEATURE_LOSSES, *BATCH_LOSSES])
+@pytest.mark.parametrize("name", OF_FEATURES)
 def test_feature_losses_pass_gradcheck(name):
-    loss, _ = (FEATURE_LOSSES | BATCH_LOSSES)[name]
+    loss, _ = OF_FEATURES[name]
     student, teacher = pair((4, 3, 2), dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda features: loss(features, teacher), student.requires_grad_())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", [*FEATURE_LOSSES, *BATCH_LOSSES])
+@pytest.mark.parametrize("name", OF_FEATURES)
 @pytest.mark.parametrize("case", ["zeros", "constant", "duplicate rows", "large", "one row of zeros", "equal"])
 def test_awkward_features_are_finite(name, case, dtype):
-    loss, _ = (FEATURE_LOSSES | BATCH_LOSSES)[name]
+    loss, _ = OF_FEATURES[name]
     student, teacher = pair((4, 3, 5), dtype=dtype)
     match case:
         case "zeros":
@@ -785,7 +803,7 @@ def test_awkward_features_are_finite(name, case, dtype):
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
     assert value >= 0
-    if case == "equal":
+    if case == "equal" and name not in CONTRAST:
         assert value < 1e-6
 
 
@@ -964,6 +982,8 @@ def test_bad_masks_are_named():
         (rkd_distance_loss, (1, 3), (1, 3), "one sample; relations need two or more: raise batch_size"),
         (rkd_angle_loss, (1, 3), (1, 3), "relations need two or more"),
         (similarity_preserving_loss, (1, 3), (1, 3), "relations need two or more"),
+        (contrastive_loss, (1, 3), (1, 3), "relations need two or more"),
+        (contrastive_loss, (2, 3), (2, 4), "3 numbers a sample and teacher_features 4; cosines need as many"),
     ],
 )
 def test_bad_features_are_named(loss, student, teacher, message):
@@ -978,7 +998,7 @@ def test_one_sample_has_no_correlation():
 
 def test_every_loss_is_tested_here():
     """Or, what takes hidden states, in test_linear_loss.py, and what makes bytes of tokens, in test_bytes.py."""
-    tested = {loss for loss, _ in (LOGIT_LOSSES | FEATURE_LOSSES | BATCH_LOSSES).values()} | {
+    tested = {loss for loss, _ in (LOGIT_LOSSES | OF_FEATURES).values()} | {
         dist_loss, standardize_logits, dkd_loss, jensen_shannon_loss, losses.linear_soft_target_loss,
         losses.next_bytes, losses.NextBytes,
     }  # fmt: skip

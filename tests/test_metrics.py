@@ -109,3 +109,38 @@ def test_bad_input_is_named(score):
         score(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="targets holds no label"):
         score(torch.zeros(2, 3), torch.full((2,), UNLABELED))
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_what_is_found_is_what_torchmetrics_finds(k):
+    from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_normalized_dcg
+
+    generator = torch.Generator().manual_seed(0)
+    scores, targets = torch.randn(50, 20, generator=generator), torch.randint(20, (50,), generator=generator)
+    wanted = nn.functional.one_hot(targets, 20).bool()
+    hits = [retrieval_hit_rate(row, one, top_k=k).item() for row, one in zip(scores, wanted, strict=True)]
+    gains = [retrieval_normalized_dcg(row, one, top_k=k).item() for row, one in zip(scores, wanted, strict=True)]
+    assert metrics.recall(scores, targets, k) == pytest.approx(sum(hits) / 50)
+    assert metrics.ndcg(scores, targets, k) == pytest.approx(sum(gains) / 50, abs=1e-6)
+
+
+def test_documents_of_the_same_score_share_their_places():
+    scores = torch.tensor([[0.5, 0.5, 0.9, 0.1], [0.0, 0.0, 0.0, 0.0]])
+    assert metrics.places(scores, torch.tensor([1, 3])).tolist() == [2.5, 2.5]
+    assert metrics.recall(scores, torch.tensor([1, 3]), k=2) == 0.0
+    assert metrics.recall(scores, torch.tensor([1, 3]), k=3) == 1.0
+
+
+@pytest.mark.parametrize("score", [metrics.places, metrics.recall, metrics.ndcg])
+def test_what_cannot_be_found_is_named(score):
+    with pytest.raises(ValueError, match=r"scores has shape \(2, 3\) and targets \(3,\) of dtype torch.int64"):
+        score(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="targets holds 3; it must be from 0 to 2, the row of a document"):
+        score(torch.zeros(2, 3), torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="not a number"):
+        score(torch.full((2, 3), torch.nan), torch.tensor([0, 1]))
+
+
+def test_nobody_looks_at_no_document():
+    with pytest.raises(ValueError, match="k is 0; it must be 1 or more"):
+        metrics.recall(torch.zeros(2, 3), torch.tensor([0, 1]), k=0)

@@ -18,6 +18,7 @@ from kdft_lib.objectives import (
     L2SP,
     RKD,
     AttentionTransfer,
+    Contrastive,
     HardTargets,
     Hint,
     LogitMatching,
@@ -200,6 +201,7 @@ FEATURE_OBJECTIVES = {
     "attention_transfer": AttentionTransfer,
     "similarity_preserving": SimilarityPreserving,
     "rkd": RKD,
+    "contrastive": Contrastive,
 }
 
 
@@ -501,6 +503,7 @@ def test_each_feature_objective_is_its_loss(name):
             "distance": losses.rkd_distance_loss(s, t),
             "angle": losses.rkd_angle_loss(s, t),
         },
+        "contrastive": lambda: {"contrast": losses.contrastive_loss(objective.regressor(s), t)},
     }[name]()
     weights = {"distance": 25.0, "angle": 50.0} if name == "rkd" else dict.fromkeys(expected, 1.0)
     assert set(found) == {"loss", *(f"{name}/{part}" for part in expected)}
@@ -585,6 +588,10 @@ def test_layers_that_do_not_go_together_are_named():
     for make in (SimilarityPreserving, RKD):
         with pytest.raises(ValueError, match="one sample; relations need two or more: raise batch_size"):
             make(teacher, "head", "head")(student, one)
+    with pytest.raises(ValueError, match="Contrastive has no regressor yet; fit makes it"):
+        Contrastive(teacher, "first", "first")(student, batch)
+    with pytest.raises(ValueError, match="temperature is 0; it must be positive"):
+        Contrastive(teacher, "first", "first", temperature=0)
     with pytest.raises(ValueError, match="DIST correlates over a batch and needs two or more"):
         DIST(teacher)(student, one)
 

@@ -4,6 +4,7 @@ from kdft_lib.losses.bytewise import NextBytes, next_bytes
 from kdft_lib.losses.dist import dist_loss
 from kdft_lib.losses.features import (
     attention_transfer_loss,
+    contrastive_loss,
     cosine_loss,
     hint_loss,
     rkd_angle_loss,
@@ -24,6 +25,7 @@ from kdft_lib.losses.logits import (
 __all__ = [
     "NextBytes",
     "attention_transfer_loss",
+    "contrastive_loss",
     "cosine_loss",
     "dist_loss",
     "dkd_loss",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.losses.checks import Reduction, reduced
+from kdft_lib.losses.checks import Reduction, positive, reduced
 from kdft_lib.losses.dist import wider
 
 
@@ -137,6 +137,44 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
     with torch.autocast(student.device.type, enabled=False):
         gap = _unit(student @ student.T) - _unit(teacher @ teacher.T)
     return gap.square().mean()
+
+
+def contrastive_loss(student_features: Tensor, teacher_features: Tensor, temperature: float = 0.07) -> Tensor:
+    r"""Tell which of a batch's samples the teacher's features are of: InfoNCE (van den Oord et al., 2018, eq. 4)
+    between the student's features and the teacher's.
+
+    .. math:: -\frac 1 B \sum_i \log \frac{\exp(\cos(s_i, t_i) / \tau)}{\sum_j \exp(\cos(s_i, t_j) / \tau)}
+
+    Contrastive representation distillation, CRD (Tian et al., 2020), asks the same of thousands of samples that a
+    memory bank keeps, by a binary loss; here the batch alone is asked.
+
+    Args:
+        student_features: The student's features, ``(B, ...)``; a sample's elements form one vector.
+        teacher_features: The teacher's features, ``(B, ...)``, of the same size; they receive no gradient.
+        temperature: τ, positive; 0.07 is that of Tian et al.'s code.
+
+    Returns:
+        A scalar in nats, one for the whole batch, log B for a student that tells nothing. A vector of zeros has no
+        direction; its cosines count as 0.
+
+    Raises:
+        ValueError: If the shapes do not go together, there are fewer than two samples, or ``temperature`` is not
+            positive.
+
+    Example:
+        >>> contrastive_loss(torch.eye(2), 3 * torch.eye(2), temperature=1.0)
+        tensor(0.3133)
+    """
+    student, teacher = _batches(student_features, teacher_features)
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student_features has {student.shape[1]} numbers a sample and teacher_features {teacher.shape[1]}; cosines"
+            " need as many, as after a projection"
+        )
+    with torch.autocast(student.device.type, enabled=False):
+        cosines = _unit(student) @ _unit(teacher).T
+    own = torch.arange(len(student), device=student.device)
+    return F.cross_entropy(cosines / positive("temperature", temperature), own)
 
 
 def rkd_distance_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from kdft_lib.objectives.dist import DIST
 from kdft_lib.objectives.features import (
     RKD,
     AttentionTransfer,
+    Contrastive,
     FeatureObjective,
     Hint,
     SimilarityPreserving,
@@ -29,6 +30,7 @@ __all__ = [
     "L2SP",
     "RKD",
     "AttentionTransfer",
+    "Contrastive",
     "FeatureObjective",
     "HardTargets",
     "Hint",

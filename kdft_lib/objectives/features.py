@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdft_lib import features, losses, models
 from kdft_lib.data import Batch, batches
 from kdft_lib.features import Outputs
+from kdft_lib.losses.checks import positive
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.processes import everywhere
@@ -78,7 +79,53 @@ class FeatureObjective(Objective):
         return f"{self.student_layers[0]!r}, {self.teacher_layers[0]!r}, {super().extra_repr()}"
 
 
-class Hint(FeatureObjective):
+class _Projected(FeatureObjective):
+    """Compare through a layer that is trained along, from the student's channels to the teacher's."""
+
+    def __init__(
+        self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str, *, weights: dict[str, Weight]
+    ):
+        super().__init__(teacher, student_layer, teacher_layer, weights=weights)
+        self.regressor: nn.Module | None
+        self.register_module("regressor", None)
+
+    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
+        few = batches.apply({"inputs": first_batch["inputs"]}, lambda column: column[:2])["inputs"]
+        device = next(iter(few.values()) if isinstance(few, dict) else iter([few])).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            with models.evaluation_mode(model):
+                ours = features.outputs(model, few, self.student_layers).features[self.student_layers[0]]
+            theirs = self.teacher.outputs(few, self.teacher_layers).features[self.teacher_layers[0]]
+            self._check_positions(ours, theirs)
+            self.regressor = (
+                nn.Conv2d(ours.shape[1], theirs.shape[1], 1)
+                if ours.dim() == 4
+                else nn.Linear(ours.shape[-1], theirs.shape[-1])
+            ).to(device)
+
+    def projected(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The student's features, of the teacher's shape."""
+        if self.regressor is None:
+            name = type(self).__name__
+            raise ValueError(f"{name} has no regressor yet; fit makes it, or objective.prepare(model, batch)")
+        self._check_positions(student, teacher)
+        projected: Tensor = self.regressor(student)
+        return projected
+
+    def _check_positions(self, student: Tensor, teacher: Tensor) -> None:
+        channels = 1 if student.dim() == 4 else -1
+        places = [list(shape) for shape in (student.shape, teacher.shape)]
+        for place in places:
+            place[channels] = 0
+        if places[0] != places[1] or student.dim() < 2:
+            raise ValueError(
+                f"student_layer {self.student_layers[0]!r} gives {tuple(student.shape)} and teacher_layer"
+                f" {self.teacher_layers[0]!r} {tuple(teacher.shape)}; but for the channels both must be alike:"
+                " name layers of the same resolution"
+            )
+
+
+class Hint(_Projected):
     """Match a layer of the teacher through a trained regressor: FitNets (Romero et al., 2015), also known as hint
     learning or feature matching, part ``hint/feature``.
 
@@ -112,46 +159,63 @@ class Hint(FeatureObjective):
 
     def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
         super().__init__(teacher, student_layer, teacher_layer, weights={"feature": 1.0})
-        self.regressor: nn.Module | None
-        self.register_module("regressor", None)
-
-    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
-        few = batches.apply({"inputs": first_batch["inputs"]}, lambda column: column[:2])["inputs"]
-        device = next(iter(few.values()) if isinstance(few, dict) else iter([few])).device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            with models.evaluation_mode(model):
-                ours = features.outputs(model, few, self.student_layers).features[self.student_layers[0]]
-            theirs = self.teacher.outputs(few, self.teacher_layers).features[self.teacher_layers[0]]
-            self._check_positions(ours, theirs)
-            self.regressor = (
-                nn.Conv2d(ours.shape[1], theirs.shape[1], 1)
-                if ours.dim() == 4
-                else nn.Linear(ours.shape[-1], theirs.shape[-1])
-            ).to(device)
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        if self.regressor is None:
-            raise ValueError("Hint has no regressor yet; fit makes it, or objective.prepare(model, batch)")
-        self._check_positions(student, teacher)
-        student = self.regressor(student)
-        mask = batch.get("mask")
+        student, mask = self.projected(student, teacher), batch.get("mask")
         if mask is not None and student.dim() == 3 and mask.shape == student.shape[:2]:
             values = losses.hint_loss(student.flatten(0, 1), teacher.flatten(0, 1), reduction="none").view(mask.shape)
         else:
             values = losses.hint_loss(student, teacher, reduction="none")
         return {"feature": self.mean(values, batch)}
 
-    def _check_positions(self, student: Tensor, teacher: Tensor) -> None:
-        channels = 1 if student.dim() == 4 else -1
-        places = [list(shape) for shape in (student.shape, teacher.shape)]
-        for place in places:
-            place[channels] = 0
-        if places[0] != places[1] or student.dim() < 2:
-            raise ValueError(
-                f"student_layer {self.student_layers[0]!r} gives {tuple(student.shape)} and teacher_layer"
-                f" {self.teacher_layers[0]!r} {tuple(teacher.shape)}; but for the channels both must be alike:"
-                " name layers of the same resolution"
-            )
+
+class Contrastive(_Projected):
+    """Tell which of a batch's samples the teacher's features are of: in-batch contrast, InfoNCE between student and
+    teacher, part ``contrastive/contrast``; contrastive representation distillation, CRD (Tian et al., 2020), without
+    its memory bank and its second projection.
+
+    The student's features go through a trained layer to the teacher's size, as in :class:`Hint`. A loss of the whole
+    batch: of all processes together, and of each part where ``accumulate`` cuts the batch. The larger the batch, the
+    harder the question.
+
+    Args:
+        teacher: The model to learn from, any module; it is never trained.
+        student_layer: The layer of the student, by its name in ``model.named_modules()``.
+        teacher_layer: The layer of the teacher, by its name there, alike but for its channels.
+        temperature: What the cosines are divided by, positive; see :func:`kdft_lib.losses.contrastive_loss`.
+
+    Raises:
+        ValueError: If a layer does not exist or ``temperature`` is not positive; in use, if the two have different
+            positions, and for a batch of one.
+
+    Example:
+        >>> student, teacher = (nn.Sequential(nn.Linear(3, size)) for size in (4, 6))
+        >>> objective = Contrastive(teacher, "0", "0")
+        >>> batch = {"inputs": torch.randn(5, 3)}
+        >>> objective.prepare(student, batch)
+        >>> sorted(objective(student, batch))
+        ['contrastive/contrast', 'loss']
+    """
+
+    name = "contrastive"
+
+    def __init__(
+        self,
+        teacher: nn.Module | Teacher,
+        student_layer: str,
+        teacher_layer: str,
+        *,
+        temperature: float = 0.07,
+    ):
+        super().__init__(teacher, student_layer, teacher_layer, weights={"contrast": 1.0})
+        self.temperature = positive("temperature", temperature)
+
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        ours, theirs = everywhere(self.projected(student, teacher)), everywhere(teacher)
+        return {"contrast": self.whole_batch(losses.contrastive_loss(ours, theirs, self.temperature), batch)}
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, temperature={self.temperature}"
 
 
 class AttentionTransfer(FeatureObjective):

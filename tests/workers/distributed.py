@@ -18,6 +18,7 @@ from kdft_lib.objectives import (
     L2SP,
     RKD,
     AttentionTransfer,
+    Contrastive,
     HardTargets,
     Hint,
     LogitMatching,
@@ -102,6 +103,7 @@ runs = {
     "DIST": (net, DIST(teacher), full, transfer),
     "similarity": (net, Supervised() + 10 * SimilarityPreserving(teacher, "2", "2"), full, transfer),
     "rkd": (net, Supervised() + RKD(teacher, "2", "2"), full, transfer),
+    "contrastive": (net, Supervised() + Contrastive(teacher, "2", "2"), full, transfer),
     # After the activation: a bias before it moves all points alike, and AdamW would magnify the rounding of
     # a gradient that is 0.
     "relational alone": (net, RKD(teacher, "1", "1"), full, {"clip_norm": 0.5}),
