@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
+import language
 import timm
 import torch
 from shared import IMAGENET, LITE0_HEAD, LOGISTIC, SVMS, lite0, lite0_features, within
@@ -15,7 +17,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import FASHION_NORMALIZATION
 from kdft_lib.experiments import Comparison, Measure, OnFeatures, Recipe, Trained, compare, grid, record_all
-from kdft_lib.features import precompute
+from kdft_lib.features import Remembered, precompute
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import BitFit, FullFineTuning, GradualUnfreezing, HeadOnly, LayerwiseLRDecay, Phases
 from kdft_lib.training.schedules import cosine
@@ -175,11 +177,77 @@ def probing() -> dict[str, Comparison]:
     return {"500 labels": compare(methods, FIVE_HUNDRED, contrasts=contrasts, measures=measures)}
 
 
+PIECES, LATER = 32, 129
+"""Word pieces that MiniLM reads of a story, and the place of the first of them in another view of it."""
+
+
+def read_from(place: int, labels: int, seed: int) -> Splits:
+    """Stories, of each the pieces from a place on, behind the mark with which MiniLM begins a text."""
+
+    def read(numbers: Tensor) -> Tensor:
+        ids = language.pieces(numbers)
+        return torch.cat([ids[:, :1], ids[:, place : place + PIECES - 1]], dim=1)
+
+    return language.within(labels, seed).with_inputs(read)
+
+
+class Reader(nn.Module):
+    """MiniLM, whose layers are normalised one by one, and a new head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(language.encoder())
+        self.model.head = nn.Linear(self.model.width, language.TOPICS)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.model(ids, (ids > 0).long())
+
+
+@functools.cache
+def _remembered_minilm() -> Remembered:
+    return Remembered(Reader(), "model.head")
+
+
+def minilm_features(data: TensorData) -> TensorData:
+    return _remembered_minilm()(data)
+
+
+def probed_reader(splits: Splits, seed: int) -> nn.Module:
+    """A start whose head is the logistic regression on what MiniLM makes of the stories; it takes no step either."""
+    net, head = Reader(), MINILM_HEAD.train(splits, seed).model
+    net.model.head.load_state_dict({"weight": torch.tensor(head.coef_), "bias": torch.tensor(head.intercept_)})
+    return net
+
+
+READS = Recipe(Reader, Supervised, FullFineTuning(lr=1e-4), steps=60, batch_size=8, pretraining=language.MINILM)
+MINILM_HEAD = OnFeatures(LOGISTIC.but(C=10.0), minilm_features, language.MINILM)
+
+
+def later_accuracy(trained: Trained, splits: Splits) -> float:
+    """On another part of the test stories, which nobody trained or chose by."""
+    return trained.accuracy(read_from(LATER, 50, 0).test)
+
+
+def probing_minilm() -> dict[str, Comparison]:
+    """The same question to a network without batch normalisation: a free probe, then everything, at each rate."""
+    rates, free = (3e-5, 1e-4, 3e-4), READS.but(start=probed_reader)
+    methods = {
+        **{f"everything, {lr:g}": grid(READS, lr=lr) for lr in rates},
+        **{f"free probe, then everything, {lr:g}": grid(free, lr=lr) for lr in rates},
+        "head alone": grid(MINILM_HEAD),
+    }
+    contrasts = [(f"free probe, then everything, {lr:g}", f"everything, {lr:g}") for lr in rates]
+    splits = functools.partial(read_from, 1, 50)
+    measures: dict[str, Measure] = {"accuracy, later": later_accuracy}
+    return {"50 labels": compare(methods, splits, contrasts=contrasts, measures=measures, equal_budgets=False)}
+
+
 EXPERIMENTS = {
     "full-fine-tuning": strategies,
     "full-fine-tuning-probe": probing,
     "full-fine-tuning-labels": counts,
     "full-fine-tuning-rates": rates,
+    "full-fine-tuning-minilm": probing_minilm,
 }
 
 if __name__ == "__main__":
