@@ -100,7 +100,7 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _remembered_lite0(image_size: int) -> Remembered:
-    return Remembered(lite0(image_size), LITE0_HEAD)
+    return Remembered(lite0(image_size), LITE0_HEAD, batch_size=64 if image_size < 128 else 8)
 
 
 def lite0_features(data: TensorData, image_size: int = 48) -> TensorData:

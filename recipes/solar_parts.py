@@ -212,7 +212,7 @@ class Gradients(nn.Module):
 def body(name: str) -> Remembered:
     """What makes features, each picture's once."""
     if name == FROZEN:
-        return Remembered(lite0(), LITE0_HEAD)
+        return Remembered(lite0(), LITE0_HEAD, batch_size=8)
     first = Gradients() if name == HOG else nn.Sequential(Shrunk(40), nn.Flatten())
     return Remembered(nn.Sequential(first, nn.Identity()), "1")
 
