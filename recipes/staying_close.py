@@ -210,6 +210,22 @@ def forgetting() -> dict[str, Comparison]:
     return {"among all ten": against(once, new_task), "task told": against(also, new_task)}
 
 
+SHARES, WEIGHTS = {50: (0.75, 0.9), 500: (0.5, 0.75)}, {50: (4.0, 16.0), 500: (1.0, 4.0)}
+"""What the few images of :func:`distilled` are tried with, placed after a look at validation on seed 0."""
+
+
+def distilled() -> dict[str, Comparison]:
+    """Images that were kept, with and without the answers of the old network beside them: six settings each."""
+    methods, both = {}, KEEPING.but(joint=True)
+    for count, rates in ((50, (0.001, 0.003, 0.01)), (500, (0.003, 0.01, 0.03))):
+        methods[f"replay of {count}"] = grid(Replayed(count), lr=rates, share=SHARES[count])
+        taught = Replayed(count, method=both)
+        methods[f"replay of {count}, with LwF"] = grid(taught, lr=(0.003, 0.01, 0.03), weight=WEIGHTS[count])
+    contrasts = [(f"replay of {count}, with LwF", f"replay of {count}") for count in (50, 500)]
+    against = functools.partial(compare, reference="replay of 500", contrasts=contrasts, equal_budgets=False)
+    return {"among all ten": against(methods, new_task, measures=MEASURES)}
+
+
 def curve() -> dict[str, Comparison]:
     """Between start and end of plain fine-tuning, eleven places."""
     places = {f"{place / 10:.1f}": Interpolated(PLAIN, place / 10) for place in range(11)}
@@ -217,7 +233,7 @@ def curve() -> dict[str, Comparison]:
     return {f"learning rate {lr:g}": compare(methods, new_task, measures=MEASURES) for lr, methods in at.items()}
 
 
-EXPERIMENTS = {"staying-close": forgetting, "staying-close-curve": curve}
+EXPERIMENTS = {"staying-close": forgetting, "staying-close-curve": curve, "staying-close-distilled": distilled}
 
 if __name__ == "__main__":
     experiments.record_all(EXPERIMENTS)
