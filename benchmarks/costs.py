@@ -53,7 +53,7 @@ def of_objectives() -> str:
         wanted[_class(alone)] = always(alone(teacher))
     for weight, beside in (
         (100, objectives.Hint), (1000, objectives.AttentionTransfer), (3000, objectives.SimilarityPreserving),
-        (1, objectives.RKD),
+        (1, objectives.RKD), (1, objectives.Contrastive),
     ):  # fmt: skip
         wanted[_class(beside)] = always(Supervised() + weight * beside(teacher, "body.2", "block2"))
     wanted[_class(objectives.LwF)] = always(objectives.LwF(teacher, classes=range(5)))
