@@ -100,7 +100,7 @@ def another(width: int) -> ConvNet:
 
 @functools.cache
 def on_labels() -> Comparison:
-    """Lite0, fine-tuned for 1,200 steps on views, and the five sizes, also on views: each seed chooses for itself."""
+    """Lite0, fine-tuned for 600 steps on views, and the five sizes, also on views: each seed chooses for itself."""
     methods: dict[str, Candidates] = {
         AUGMENTED: grid(FINE_TUNED, lr=(1e-3, 3e-3)),
         **{f"width {width}, labels": tried(ALONE.but(augment=VIEWS, width=width)) for width in WIDTHS},
