@@ -2,7 +2,8 @@
 labels or with a teacher, at equal steps.
 
 Weights alone are rounded, those of the convolutions and of the head, each channel of the output with a scale of its
-own; what flows between the layers stays as it was. torchao 0.18 rounds linear layers and embeddings during training and
+own, to whole numbers as far to the left of 0 as to the right: in 2 bits to -1, 0 and 1, the fourth pattern unused. What
+flows between the layers stays as it was. torchao 0.18 rounds linear layers and embeddings during training and
 no convolutions, so it is written out here.
 """
 
@@ -22,7 +23,20 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import update_bn
 
 from kdft_lib.data import Splits
-from kdft_lib.experiments import Comparison, Given, Measure, Method, Recipe, Then, Trained, compare, grid, record_all
+from kdft_lib.experiments import (
+    Candidate,
+    Comparison,
+    Given,
+    Measure,
+    Method,
+    Once,
+    Recipe,
+    Then,
+    Trained,
+    compare,
+    grid,
+    record_all,
+)
 from kdft_lib.models import fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -34,8 +48,8 @@ SHARES = torch.linspace(0.3, 1.0, 15)
 """Of a channel's largest weight: how far its whole numbers may reach. What is beyond is cut."""
 
 FIRST = Recipe(student, Supervised, FullFineTuning(lr=0.1, weight_decay=0.1), steps=400, augment=views(1))
-LABELS, TAUGHT = "labels", "teacher"
-KINDS = (LABELS, TAUGHT)
+LABELS, OWN, TAUGHT = "labels", "own teacher", "teacher"
+KINDS = (LABELS, OWN, TAUGHT)
 
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
@@ -49,7 +63,9 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
 
 
 class Rounded(nn.Module):
-    """A layer's weight, rounded on the way forward; on the way back, as if it were not: a straight-through gradient."""
+    """A layer's weight, rounded on the way forward; on the way back, as if it were not: a straight-through gradient
+    (Bengio et al., 2013).
+    """
 
     def __init__(self, bits: int):
         super().__init__()
@@ -87,30 +103,37 @@ def packed(bits: int, trained: Trained, _: Splits) -> float:
 
 def few_bits(steps: int = 800) -> dict[str, Comparison]:
     """400 steps on labels in float32 for all, then so many more: with float weights, which are rounded afterwards, or
-    with rounded ones; on labels, or with the shipped teacher's answers to the same views. Three rates for each.
+    with rounded ones; on labels, with the answers of the float network that the labels made, or with those of the
+    shipped teacher, always to the same views. Three rates for each; each is rounded before one is chosen.
     """
     in_turn = functools.partial(compare, splits=shop, choose="each seed")
     start = in_turn({"start": grid(FIRST, lr=(0.1, 0.3))}).source("start")
-    answered = Answered(TEACHER, the_same_view)
+    more = FIRST.but(start=start, steps=steps)
+    on_labels = grid(Once(more), lr=RATES)
+    teachers = {OWN: in_turn({LABELS: on_labels}).source(LABELS), TAUGHT: TEACHER}
+    answered = {kind: Answered(teacher, the_same_view) for kind, teacher in teachers.items()}
 
-    def lessons(change: Callable[[nn.Module], nn.Module] | None = None) -> dict[str, Method]:
-        more = FIRST.but(start=start, steps=steps, change=change)
-        taught = Given(more.but(augment=None).taught_by(TEACHER, SoftTargets), answered)
-        return {LABELS: more, TAUGHT: taught}
+    def lesson(kind: str, change: Callable[[nn.Module], nn.Module] | None = None) -> Method:
+        if kind == LABELS:
+            return more.but(change=change)
+        return Given(more.but(augment=None, change=change).taught_by(teachers[kind], SoftTargets), answered[kind])
 
-    whole = in_turn({kind: grid(lesson, lr=RATES) for kind, lesson in lessons().items()}, reference=LABELS)
-    made = {"float": whole}
+    floats = {LABELS: on_labels} | {kind: grid(Once(lesson(kind)), lr=RATES) for kind in (OWN, TAUGHT)}
+    asked = [(OWN, LABELS), (TAUGHT, LABELS)]
+    made = {
+        "float": in_turn(floats, reference=LABELS, contrasts=asked, measures={"bytes": functools.partial(packed, 32)})
+    }
     for bits in BITS:
         after = {kind: f"{kind}, rounded after" for kind in KINDS}
         during = {kind: f"{kind}, rounded during" for kind in KINDS}
         methods: dict[str, Any] = {}
         for kind in KINDS:
             for name, renewed in ((after[kind], False), (f"{after[kind]}, statistics renewed", True)):
-                methods[name] = Then(whole.source(kind), functools.partial(afterwards, bits, renewed))
-        for kind, lesson in lessons(functools.partial(in_bits, bits)).items():
-            methods[during[kind]] = grid(lesson, lr=RATES)
+                change = functools.partial(afterwards, bits, renewed)
+                methods[name] = [Candidate(Then(each.method, change), each.setting) for each in floats[kind]]
+            methods[during[kind]] = grid(lesson(kind, functools.partial(in_bits, bits)), lr=RATES)
         asked = [(during[kind], f"{after[kind]}, statistics renewed") for kind in KINDS]
-        asked += [(during[TAUGHT], during[LABELS]), (during[LABELS], after[LABELS])]
+        asked += [(during[kind], during[LABELS]) for kind in (OWN, TAUGHT)]
         measures: dict[str, Measure] = {"bytes": functools.partial(packed, bits)}
         made[f"{bits} bits"] = in_turn(methods, reference=after[LABELS], contrasts=asked, measures=measures, keep=False)
     return made
