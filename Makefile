@@ -85,6 +85,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
 	$(BIN)/python recipes/few_bits.py
+	$(BIN)/python recipes/few_bits_texts.py
 	$(BIN)/python recipes/outlook.py
 	$(BIN)/python recipes/solar_cells.py
 	$(BIN)/python recipes/own_size.py
