@@ -877,6 +877,7 @@ def test_defaults_are_those_documented():
         "next_bytes": {"mask": None},
         "reverse_kl_loss": {"temperature": 1.0, "mask": None, "reduction": "mean"},
         "soft_target_loss": {"temperature": 4.0, "mask": None, "reduction": "mean"},
+        "total_variation_loss": {"temperature": 1.0, "mask": None, "reduction": "mean"},
         "Contrastive": {"temperature": 0.07},
         "DIST": {
             "temperature": 1.0, "inter_weight": 1.0, "intra_weight": 1.0, "kd_weight": 2.0, "ce_weight": 1.0,
