@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import own_size_draft
 import torch
 from own_size_counts import Counted
 from own_size_parts import (
@@ -40,7 +41,7 @@ from kdft_lib.answers import Rest
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments import Candidates, Comparison, Recipe, Then, Trained, grid
 from kdft_lib.files import written_whole
-from kdft_lib.objectives import SoftTargets, Supervised
+from kdft_lib.objectives import GKD, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 
 KEPT, DRAWN = 32, 8
@@ -234,7 +235,42 @@ def reading() -> dict[str, Comparison]:
     return {"200,000 tokens": found}
 
 
-EXPERIMENTS = {"own-size": students, "own-size-beside": beside, "own-size-written": reading}
+# As a draft -------------------------------------------------------------------------------------------
+
+
+def drafts() -> dict[str, Comparison]:
+    """The same student as a draft for its teacher: what it learns from, at equal steps, and what that is worth.
+
+    Total variation is what counts, and teaches little where a student finds improbable what its teacher finds probable,
+    as it does at first; so one arm begins with forward KL, for half of the steps.
+    """
+    forward, reverse, variation = (
+        TOP.but(objective=functools.partial(GKD, None, divergence=kind, on_policy=0.0))
+        for kind in ("forward_kl", "reverse_kl", "total_variation")
+    )
+
+    def in_turn(lr: float) -> Then:
+        before = forward.but(lr=lr, steps=STEPS // 2)
+        return Then(variation.but(start=before, lr=lr, steps=STEPS // 2), taught)
+
+    methods: dict[str, Candidates] = {
+        "labels": grid(LABELS, lr=RATES),
+        "forward KL": grid(Then(forward, taught), lr=RATES),
+        "reverse KL": grid(Then(reverse, taught), lr=RATES),
+        "total variation": grid(Then(variation, taught), lr=RATES),
+        "forward KL, then total variation": grid(in_turn, lr=RATES),
+    }
+    others = [name for name in methods if name != "forward KL"]
+    found = experiments.compare(
+        methods, own_size_draft.heard, reference="forward KL", contrasts=[(name, "forward KL") for name in others],
+        score=own_size_draft.expected_acceptance, measures=own_size_draft.MEASURES, equal_budgets=False,
+    )  # fmt: skip
+    return {"a million tokens": found}
+
+
+EXPERIMENTS = {
+    "own-size": students, "own-size-beside": beside, "own-size-written": reading, "own-size-draft": drafts,
+}  # fmt: skip
 
 if __name__ == "__main__":
     before = {"teacher": teacher, "answers": states, "written": written}

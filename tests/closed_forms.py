@@ -23,6 +23,11 @@ def jensen_shannon(student, teacher, beta=0.5, temperature=1.0):
     return temperature**2 * (beta * (p * (p / m).log()).sum(-1) + (1 - beta) * (q * (q / m).log()).sum(-1))
 
 
+def variation(student, teacher, temperature=1.0):
+    q, p = ((logits / temperature).softmax(-1) for logits in (student, teacher))
+    return temperature**2 * (p - q).abs().sum(-1) / 2
+
+
 def hard(student, teacher):
     return student.logsumexp(-1) - student.gather(-1, teacher.argmax(-1, keepdim=True)).squeeze(-1)
 

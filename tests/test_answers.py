@@ -14,7 +14,14 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from kdft_lib.data import TensorData
-from kdft_lib.losses import hard_target_loss, jensen_shannon_loss, reverse_kl_loss, soft_target_loss, sparse
+from kdft_lib.losses import (
+    hard_target_loss,
+    jensen_shannon_loss,
+    reverse_kl_loss,
+    soft_target_loss,
+    sparse,
+    total_variation_loss,
+)
 from kdft_lib.models import CharacterGRU
 from kdft_lib.objectives import DIST, DKD, GKD, HardTargets, Hint, LogitMatching, LwF, SoftTargets, Supervised, logits
 from kdft_lib.strategies import FullFineTuning
@@ -25,6 +32,7 @@ DIVERGENCES = {
     "forward": (partial(soft_target_loss, temperature=1.0), partial(closed_forms.soft, temperature=1.0)),
     "reverse": (reverse_kl_loss, closed_forms.reverse),
     "between": (jensen_shannon_loss, closed_forms.jensen_shannon),
+    "variation": (total_variation_loss, closed_forms.variation),
 }
 KINDS = ("even", "bucket", "sampled")
 

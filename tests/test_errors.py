@@ -54,6 +54,7 @@ from kdft_lib.models import (
     load,
     sample,
     save,
+    speculative_sample,
 )
 from kdft_lib.objectives import (
     DIST,
@@ -574,6 +575,9 @@ CASES = {
     "negative length": lambda: sample(CharacterGRU(4), TOKENS, -1),
     "negative temperature": lambda: sample(CharacterGRU(4), TOKENS, 1, temperature=-1.0),
     "lengths of other prompts": lambda: sample(CharacterGRU(4), TOKENS, 1, lengths=torch.tensor([2, 5])),
+    "several prompts for a draft": lambda: speculative_sample(CharacterGRU(4), CharacterGRU(4), TOKENS, 1),
+    "no drafted tokens": lambda: speculative_sample(CharacterGRU(4), CharacterGRU(4), TOKENS[:1], 1, draft_tokens=0),
+    "draft without keys": lambda: speculative_sample(CharacterGRU(4), CharacterGRU(4), TOKENS[:1], 1),
     "discount": lambda: NGram(discount=1.0),
     "order": lambda: NGram(11),
     "text without targets": lambda: NGram().count(TensorData(TOKENS)),
@@ -877,6 +881,7 @@ def test_defaults_are_those_documented():
         "next_bytes": {"mask": None},
         "reverse_kl_loss": {"temperature": 1.0, "mask": None, "reduction": "mean"},
         "soft_target_loss": {"temperature": 4.0, "mask": None, "reduction": "mean"},
+        "total_variation_loss": {"temperature": 1.0, "mask": None, "reduction": "mean"},
         "Contrastive": {"temperature": 0.07},
         "DIST": {
             "temperature": 1.0, "inter_weight": 1.0, "intra_weight": 1.0, "kd_weight": 2.0, "ce_weight": 1.0,

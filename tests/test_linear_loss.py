@@ -16,10 +16,11 @@ from kdft_lib.losses import (
     linear_soft_target_loss,
     reverse_kl_loss,
     soft_target_loss,
+    total_variation_loss,
 )
 from kdft_lib.teachers import compress
 
-KINDS = ("forward_kl", "reverse_kl", "jensen_shannon")
+KINDS = ("forward_kl", "reverse_kl", "jensen_shannon", "total_variation")
 BETA = 0.3
 
 
@@ -32,7 +33,8 @@ def small_blocks(monkeypatch):
 def dense(kind, student, teacher, temperature, **more):
     if kind == "jensen_shannon":
         return jensen_shannon_loss(student, teacher, BETA, temperature, **more)
-    return {"forward_kl": soft_target_loss, "reverse_kl": reverse_kl_loss}[kind](student, teacher, temperature, **more)
+    plain = {"forward_kl": soft_target_loss, "reverse_kl": reverse_kl_loss, "total_variation": total_variation_loss}
+    return plain[kind](student, teacher, temperature, **more)
 
 
 def given(dtype=torch.float64, classes=50, others=50, shape=(4, 5), bias=True):

@@ -30,6 +30,8 @@ from kdft_lib.losses import (
     similarity_preserving_loss,
     soft_target_loss,
     standardize_logits,
+    total_variation_loss,
+    variation,
 )
 from kdft_lib.losses.divergences import LARGE, rowwise
 
@@ -58,6 +60,7 @@ TEMPERED = {
         lambda s, t, temperature=1.0, **more: jensen_shannon_loss(s, t, 0.3, temperature, **more),
         lambda s, t, temperature=1.0: closed_forms.jensen_shannon(s, t, 0.3, temperature),
     ),
+    "variation": (total_variation_loss, closed_forms.variation),
     "decoupled": (decoupled_for(dkd_loss), decoupled_for(closed_forms.decoupled)),
 }
 LOGIT_LOSSES = TEMPERED | {
@@ -243,6 +246,7 @@ def divergence_of(name, logits):
         "soft": (divergences.FORWARD_KL, ()),
         "reverse": (divergences.REVERSE_KL, ()),
         "jensen shannon": (divergences.JENSEN_SHANNON, (0.3,)),
+        "variation": (variation.TOTAL_VARIATION, ()),
         "decoupled": (divergences.DECOUPLED, (targets, 0.7, 3.0)),
     }[name]
 
@@ -333,6 +337,16 @@ def test_values_worked_by_hand():
     torch.testing.assert_close(
         standardize_logits(torch.tensor([[0.0, 0.0, 3.0]])), torch.tensor([[-1.0, -1.0, 2.0]]) / 2**0.5
     )
+
+
+def test_total_variation_worked_by_hand():
+    """It is 1 less the overlap; the slope is ½ q (s − Σ s q), s the sign of q − p."""
+    student, teacher = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.6, 0.4]]).log()
+    value, gradient = value_and_gradient(total_variation_loss, student, teacher)
+    assert value.item() == pytest.approx(1 - (0.6 + 0.1))
+    torch.testing.assert_close(gradient, torch.tensor([[0.9 * (1 - 0.8) / 2, 0.1 * (-1 - 0.8) / 2]]))
+    apart = torch.tensor([[0.0, -math.inf]])
+    assert total_variation_loss(apart, apart.flip(1)).item() == 1
 
 
 def test_decoupled_values_worked_by_hand():
@@ -553,7 +567,7 @@ def test_no_gradient_reaches_the_teacher(name):
     assert student.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["soft", "reverse", "jensen shannon"])
+@pytest.mark.parametrize("name", ["soft", "reverse", "jensen shannon", "variation"])
 def test_masked_positions_may_hold_anything(name):
     loss, _ = TEMPERED[name]
     student, teacher = pair((2, 3, 5))
@@ -698,7 +712,7 @@ def test_divergences_of_nearly_equal_logits_keep_their_digits(name, temperature)
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-4, atol=1e-5 * slope.abs().max().item())
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("name", [*DIVERGENCES, "variation"])
 def test_divergences_keep_little_beside_the_gradient(name):
     """Peak memory of forward and backward, as torch's allocator reports it."""
     from torch.profiler import ProfilerActivity, profile

@@ -254,6 +254,7 @@ def test_each_logit_objective_is_its_loss(student, teacher, batch):
         lambda teacher: DIST(teacher),
         lambda teacher: GKD(teacher, divergence="reverse_kl"),
         lambda teacher: GKD(teacher, divergence="jensen_shannon"),
+        lambda teacher: GKD(teacher, divergence="total_variation"),
     ],
 )
 def test_what_does_not_go_together_is_named_past_the_door_too(teacher, make):

@@ -23,7 +23,7 @@ transformers = pytest.importorskip("transformers")
 five = pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="Transformers 5 holds them apart")
 
 WORDS = 31
-KINDS = ["forward_kl", "reverse_kl", "jensen_shannon"]
+KINDS = ["forward_kl", "reverse_kl", "jensen_shannon", "total_variation"]
 PROMPTS = torch.randint(1, WORDS, (4, 5), generator=torch.Generator().manual_seed(0))
 LENGTHS = torch.tensor([5, 2, 3, 1])
 

@@ -51,7 +51,8 @@ FEWER = {
     "own_size": {
         "WORDS": 280, "LENGTH": 12, "ROWS": dict.fromkeys(("train", "val", "test", "prose"), 8), "FOLDER": None,
         "CALIBRATION": 4, "SIZES": SHORT, "TWICE": SHORT, "LAYERS": 2, "TEXTS": 6, "PROMPT": 4, "TOGETHER": 4,
-        "KEPT": 4, "novels": lambda: few_texts(), "own_prose": lambda: few_texts().val,
+        "KEPT": 4, "DRAFTED": (2,), "BEGINNINGS": 2, "BEGUN": 4, "CONTINUED": 6,
+        "novels": lambda: few_texts(), "own_prose": lambda: few_texts().val,
     },
 }  # fmt: skip
 """Texts that are drawn to measure a model take longer than its training, and so does a whole vocabulary; other voices

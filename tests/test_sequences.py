@@ -22,7 +22,9 @@ from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import cache
 from kdft_lib.training import evaluate, fit
 
-KINDS = {"forward_kl": closed_forms.soft, "reverse_kl": closed_forms.reverse}
+KINDS = {
+    "forward_kl": closed_forms.soft, "reverse_kl": closed_forms.reverse, "total_variation": closed_forms.variation,
+}  # fmt: skip
 
 
 def gru(seed, width=8, classes=5):
@@ -218,7 +220,7 @@ def test_prompts_that_are_none_are_named(prompts):
 # Distillation -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jensen_shannon"])
+@pytest.mark.parametrize("kind", [*KINDS, "jensen_shannon"])
 def test_on_given_text_it_is_the_mean_divergence_of_all_places(kind):
     student, teacher, inputs = gru(0), gru(1, 12), tokens(4, 9)
     found = GKD(teacher, divergence=kind, on_policy=0, temperature=2.0, beta=0.3)(student, {"inputs": inputs})
@@ -339,7 +341,7 @@ def test_it_learns_what_the_teacher_writes():
     """A student that writes itself comes nearer to a teacher that knows one rule."""
     rule = NGram(2, discount=0.1, num_classes=5).count(of(torch.arange(40).remainder(5)[None]))
     inputs, away = tokens(64, 8), []
-    for kind in ("forward_kl", "reverse_kl", "jensen_shannon"):
+    for kind in (*KINDS, "jensen_shannon"):
         student = gru(0)
         fit(
             student, TensorData(inputs), objective=GKD(rule, divergence=kind, on_policy=1.0),

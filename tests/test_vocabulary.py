@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kdft_lib.datasets import novels, own_prose
-from kdft_lib.models import cut_table, cut_tokenizer
+from kdft_lib.models import cut_table, cut_tokenizer, spellings
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -69,6 +69,25 @@ def test_what_is_kept_can_be_made_of_what_is_kept(size):
         before = whole.encode(text, add_special_tokens=False)
         if set(before.tokens) <= set(smaller.get_vocab()):
             assert encoded.tokens == before.tokens
+
+
+@pytest.mark.parametrize("kind", [lambda made: made, of_transformers])
+def test_a_token_is_spelled_by_what_was_kept(kind):
+    """As a text is that holds nothing else; a number that no token has, by nothing."""
+    whole = bytewise()
+    whole.add_special_tokens(["<later>"])
+    smaller, kept = cut_tokenizer(whole, TEXTS, 270)
+    found = spellings(kind(whole), kind(smaller))
+    assert len(found) == whole.get_vocab_size()
+    assert [found[number] for number in kept] == [[place] for place in range(270)]
+    names = [smaller.id_to_token(number) for number in range(270)]
+    for number, parts in enumerate(found):
+        assert "".join(names[part] for part in parts) == whole.id_to_token(number)
+        assert (len(parts) == 1) == (number in kept)
+    word = whole.encode(" sat", add_special_tokens=False)
+    assert [part for token in word.ids for part in found[token]] == smaller.encode(" sat", add_special_tokens=False).ids
+    gaps = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 3}, []))
+    assert spellings(gaps, gaps) == [[0], [], [], [3]]
 
 
 def test_a_token_counts_where_it_is_made_on_the_way_to_another():

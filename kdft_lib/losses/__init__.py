@@ -20,6 +20,7 @@ from kdft_lib.losses.logits import (
     reverse_kl_loss,
     soft_target_loss,
     standardize_logits,
+    total_variation_loss,
 )
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "similarity_preserving_loss",
     "soft_target_loss",
     "standardize_logits",
+    "total_variation_loss",
 ]

@@ -12,8 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from kdft_lib.losses import divergences, sparse
 from kdft_lib.losses.checks import Reduction, check_mask, check_targets, positive
+from kdft_lib.losses.variation import TOTAL_VARIATION
 
-Kind: TypeAlias = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
+Kind: TypeAlias = Literal["forward_kl", "reverse_kl", "jensen_shannon", "total_variation"]
 Terms: TypeAlias = Callable[[slice, Tensor], list[Tensor]]
 """From a block of rows and its logits, of each term the values of the rows."""
 
@@ -22,6 +23,7 @@ _KINDS = {
     "forward_kl": divergences.FORWARD_KL,
     "reverse_kl": divergences.REVERSE_KL,
     "jensen_shannon": divergences.JENSEN_SHANNON,
+    "total_variation": TOTAL_VARIATION,
 }
 _ROOM = 15 << 17
 """Logits of a block on a CPU: 7.5 MiB of float32, of which there are three. Of 49,152 classes these are 40 rows,
@@ -46,9 +48,9 @@ def linear_soft_target_loss(
     r"""A divergence between a student's and a teacher's distribution, from what goes into their last layers: a fused
     linear loss, for language models, whose logits are the largest tensors there are.
 
-    The same as :func:`soft_target_loss`, :func:`reverse_kl_loss` or :func:`jensen_shannon_loss` of the logits
-    ``student_hidden @ student_weight.T + student_bias``, which are made a block of rows at a time, as are the
-    teacher's. Beside the gradients, memory does not grow with the number of rows.
+    The same as :func:`soft_target_loss`, :func:`reverse_kl_loss`, :func:`jensen_shannon_loss` or
+    :func:`total_variation_loss` of the logits ``student_hidden @ student_weight.T + student_bias``, which are made a
+    block of rows at a time, as are the teacher's. Beside the gradients, memory does not grow with the number of rows.
 
     Where the two have different numbers of classes, as language models whose vocabularies were padded, the first ones,
     which both have, are compared, and the others take no part.
@@ -61,7 +63,7 @@ def linear_soft_target_loss(
             gradient, nor does ``teacher_weight``.
         teacher_weight: The weight of the teacher's last layer, ``(C', H')``.
         temperature: The temperature of both distributions, positive; 1 by default, as for language models.
-        divergence: ``"forward_kl"``, ``"reverse_kl"`` or ``"jensen_shannon"``.
+        divergence: ``"forward_kl"``, ``"reverse_kl"``, ``"jensen_shannon"`` or ``"total_variation"``.
         beta: The teacher's share of the mixture of ``"jensen_shannon"``.
         mask: The positions that count, ``(...)``, boolean. By default all do.
         student_bias: The bias of the student's last layer, ``(C,)``.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.losses import divergences, sparse
+from kdft_lib.losses import divergences, sparse, variation
 from kdft_lib.losses.checks import (
     Reduction,
     check_mask,
@@ -144,6 +144,40 @@ def jensen_shannon_loss(
     if not 0 < beta < 1:
         raise ValueError(f"beta is {beta}; it must lie between 0 and 1, both excluded")
     return _divergence(divergences.JENSEN_SHANNON, student_logits, teacher_logits, temperature, mask, reduction, beta)
+
+
+def total_variation_loss(
+    student_logits: Tensor,
+    teacher_logits: sparse.Answers,
+    temperature: float = 1.0,
+    *,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""Total variation, half the sum of absolute differences, from 0 to 1: at temperature 1, the share of a draft's
+    tokens that speculative sampling is expected to refuse (Leviathan, Kalman and Matias, 2023, corollary 3.6).
+
+    .. math:: T^2 \cdot \tfrac 1 2 \textstyle\sum_c \big|\sigma(z_t / T)_c - \sigma(z_s / T)_c\big|
+
+    Args:
+        student_logits: The student's logits, ``(..., C)``, unnormalised.
+        teacher_logits: The teacher's logits, ``(..., C)``, or a few of them and the others as one
+            (``compress(logits, top_k, rest="bucket")``), which is never more; they receive no gradient.
+        temperature: The temperature of both distributions, positive.
+        mask: The positions that count, ``(...)``, boolean; the others may hold anything. By default all do.
+        reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
+
+    Returns:
+        A scalar, or ``(...)`` where ``reduction="none"`` (0 where masked).
+
+    Raises:
+        ValueError: As :func:`soft_target_loss`.
+
+    Example:
+        >>> total_variation_loss(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.6, 0.4]]).log())
+        tensor(0.3000)
+    """
+    return _divergence(variation.TOTAL_VARIATION, student_logits, teacher_logits, temperature, mask, reduction)
 
 
 def dkd_loss(

@@ -9,7 +9,8 @@ from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
-from kdft_lib.models.vocabulary import cut_table, cut_tokenizer
+from kdft_lib.models.speculative import Speculated, speculative_sample
+from kdft_lib.models.vocabulary import cut_table, cut_tokenizer, spellings
 from kdft_lib.models.writing import sample
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "PictureClassifier",
     "ResNet",
     "SentenceEncoder",
+    "Speculated",
     "TextClassifier",
     "WordBag",
     "before_head",
@@ -37,4 +39,6 @@ __all__ = [
     "sample",
     "save",
     "sentence_encoder",
+    "speculative_sample",
+    "spellings",
 ]

@@ -130,6 +130,34 @@ def cut_table(model: Any, kept: Tensor) -> Any:
     return own
 
 
+def spellings(tokenizer: Any, smaller: Any) -> list[list[int]]:
+    """How each token is spelled in a tokenizer that :func:`cut_tokenizer` made: what a model with the cut vocabulary
+    reads where one with the whole has that token, as in :func:`speculative_sample`.
+
+    Args:
+        tokenizer: The whole tokenizer.
+        smaller: The one that was cut from it.
+
+    Returns:
+        Of each of the whole's tokens, by its number, the numbers of its parts in the smaller one: one of a token that
+        was kept, none of a number that no token has.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> vocabulary = {"a": 0, "b": 1, "ab": 2, "ba": 3, "abab": 4}
+        >>> tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "b"), ("b", "a"), ("ab", "ab")]))
+        >>> smaller, kept = cut_tokenizer(tokenizer, ["abab", "abab", "ba"], size=3)
+        >>> spellings(tokenizer, smaller)
+        [[0], [1], [2], [1, 0], [2, 2]]
+    """
+    whole, own = (getattr(each, "backend_tokenizer", each) for each in (tokenizer, smaller))
+    numbers, kept = (each.get_vocab(with_added_tokens=True) for each in (whole, own))
+    spelled: list[list[int]] = [[] for _ in range(max(numbers.values()) + 1)]
+    for token, number in numbers.items():
+        spelled[number] = [kept[token]] if token in kept else [part.id for part in own.model.tokenize(token)]
+    return spelled
+
+
 def _used(own: Any, texts: Iterable[str], count: int) -> Tensor:
     """How often each token is one of the texts'."""
     used = torch.zeros(count, dtype=torch.int64)

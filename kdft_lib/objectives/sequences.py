@@ -15,6 +15,7 @@ from kdft_lib.losses import divergences
 from kdft_lib.losses.checks import positive
 from kdft_lib.losses.linear import Kind
 from kdft_lib.losses.sparse import Answers
+from kdft_lib.losses.variation import TOTAL_VARIATION
 from kdft_lib.models.unwrapped import causal
 from kdft_lib.objectives import own_texts
 from kdft_lib.objectives.checks import Weight
@@ -25,6 +26,7 @@ _DIVERGENCES: dict[str, tuple[divergences.Divergence, Callable[..., Tensor]]] = 
     "forward_kl": (divergences.FORWARD_KL, losses.soft_target_loss),
     "reverse_kl": (divergences.REVERSE_KL, losses.reverse_kl_loss),
     "jensen_shannon": (divergences.JENSEN_SHANNON, losses.jensen_shannon_loss),
+    "total_variation": (TOTAL_VARIATION, losses.total_variation_loss),
 }
 
 
@@ -55,7 +57,8 @@ class GKD(LogitObjective):
         teacher: The model to learn from, any language model with the student's tokens; it is never trained. With
             ``on_policy=0`` none is needed where the data brings answers; see :func:`kdft_lib.teachers.answers`.
         divergence: The name of D: ``"forward_kl"``, KL(teacher ‖ student), ``"reverse_kl"``,
-            KL(student ‖ teacher), or ``"jensen_shannon"``, between them.
+            KL(student ‖ teacher), ``"jensen_shannon"``, between them, or ``"total_variation"``, for a draft in
+            :func:`kdft_lib.models.speculative_sample`.
         on_policy: The part λ of each batch that the student writes, from 0 to 1; half of it is the paper's mixed
             setting.
         prompt: The fewest tokens of a prompt. By default 1: where all places count, the student writes all but the

@@ -1,0 +1,138 @@
+"""What a student of the recipe of a language model of one's own size is worth as a draft: how much of what it proposes
+the teacher would accept, and how fast both write together.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from own_size_parts import Body, Head, asked, bits, cut, rows, teacher, text, whole
+from torch import Tensor, nn
+
+from kdft_lib import losses, models
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.experiments import Trained
+
+DRAFTED = (2, 4, 8)
+"""Tokens a round, of which the fastest is taken on the beginnings of validation."""
+BEGINNINGS, BEGUN, CONTINUED = 4, 32, 64
+"""So many texts of each part are begun with so many tokens, and continued by so many."""
+
+
+@functools.cache
+def heard(seed: int = 0) -> Splits:
+    """The text; where it is scored, with what goes into the teacher's last layer."""
+    val, test = (asked(Body(teacher()), rows(part), f"states-{part}") for part in ("val", "test"))
+    return text()._replace(val=val, test=test)
+
+
+@functools.lru_cache(maxsize=1)
+def beside(model: nn.Module, data: TensorData) -> tuple[float, float]:
+    """Over all places, how far the next token's two distributions overlap, and how often their highest is the same."""
+    head, found = Head(teacher()), []
+    with models.evaluation_mode(model):
+        for batch in data.batches(8):
+            ours, theirs = models.logits(model, batch["inputs"]), head(batch["teacher_logits"])
+            overlap = 1 - losses.total_variation_loss(ours, theirs, reduction="none")
+            found.append(torch.stack([overlap, (ours.argmax(-1) == theirs.argmax(-1)).float()], -1)[batch["mask"]])
+    overlap, alike = torch.cat(found).double().mean(0).tolist()
+    return overlap, alike
+
+
+def expected_acceptance(trained: Trained, data: TensorData) -> float:
+    """Of tokens drawn from the draft behind real text, the share that the teacher accepts at temperature 1."""
+    return beside(trained.model, data)[0]
+
+
+def agreement(trained: Trained, splits: Splits) -> float:
+    """The same at temperature 0."""
+    return beside(trained.model, splits.test)[1]
+
+
+def bits_per_byte(trained: Trained, splits: Splits) -> float:
+    return bits(trained, splits.test)
+
+
+# Writing ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def writer(who: str) -> tuple[Any, Any]:
+    """Who writes, and how the drafts read its tokens: the tuned teacher, which has theirs, or SmolLM2 as it came."""
+    if who == "teacher":
+        return teacher(), None
+    return whole()[0], models.spellings(whole()[1], cut().tokenizer)
+
+
+@functools.cache
+def beginnings(part: str, who: str) -> list[Tensor]:
+    """Of texts from all over a part, in the writer's tokens."""
+    tokens = rows(part).inputs["input_ids"][:, :BEGUN]
+    tokens = tokens[torch.linspace(0, len(tokens) - 1, BEGINNINGS).long()]
+    if who == "teacher":
+        return [*tokens.split(1)]
+    said = cut().tokenizer.batch_decode(tokens)
+    return [whole()[1](one, add_special_tokens=False, return_tensors="pt")["input_ids"] for one in said]
+
+
+def timed(call: Callable[..., Any], *given: Any, **more: Any) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return call(*given, **more), time.perf_counter() - started
+
+
+def paces(draft: nn.Module, who: str, temperature: float) -> dict[str, float]:
+    """A writer continues the beginnings with the draft and alone, in turn."""
+    model, spelled = writer(who)
+
+    def chance() -> dict[str, Any]:
+        return {"temperature": temperature, "generator": torch.Generator().manual_seed(0)}
+
+    def together(prompt: Tensor, most: int) -> tuple[models.Speculated, float]:
+        write = models.speculative_sample
+        return timed(write, model, draft, prompt, CONTINUED, draft_tokens=most, spelled=spelled, **chance())
+
+    spent = {most: sum(together(prompt, most)[1] for prompt in beginnings("val", who)) for most in DRAFTED}
+    most = min(spent, key=spent.__getitem__)
+    pairs = [
+        (*timed(models.sample, model, prompt, CONTINUED, **chance()), *together(prompt, most))
+        for prompt in beginnings("test", who)
+    ]
+    texts, alone, found, with_draft = zip(*pairs, strict=True)
+    tokens = CONTINUED * len(texts)
+    same = [torch.equal(one.text, text) for one, text in zip(found, texts, strict=True)]
+    return {
+        "tokens a second": tokens / sum(with_draft),
+        "tokens a second alone": tokens / sum(alone),
+        "accepted": sum(one.accepted for one in found) / sum(one.checked for one in found),
+        "tokens a call": tokens / sum(one.calls for one in found),
+        "tokens drafted": float(most),
+    } | ({} if temperature else {"the same text": sum(same) / len(same)})
+
+
+@functools.lru_cache(maxsize=1)
+def written(draft: nn.Module) -> dict[str, float]:
+    """What both writers need, drawing and greedily."""
+    found = {how: paces(draft, who, temperature) for how, (who, temperature) in WRITING.items()}
+    return {f"{name}, {how}": value for how, values in found.items() for name, value in values.items()}
+
+
+def of_writing(name: str, trained: Trained, splits: Splits) -> float:
+    return written(trained.model)[name]
+
+
+WRITING = {
+    f"{who}{manner}": (who, temperature)
+    for who in ("teacher", "SmolLM2")
+    for temperature, manner in ((1.0, ""), (0.0, ", greedily"))
+}
+OF_WRITING = ("tokens a second", "tokens a second alone", "accepted", "tokens a call", "tokens drafted")
+"""What is accepted is of the tokens that came up for a decision. Greedily, it must be the same text."""
+MEASURES = {"agreement": agreement, "bits per byte": bits_per_byte} | {
+    f"{name}, {how}": functools.partial(of_writing, f"{name}, {how}")
+    for how, (_, temperature) in WRITING.items()
+    for name in (*OF_WRITING, *(() if temperature else ("the same text",)))
+}
