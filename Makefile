@@ -12,7 +12,7 @@ SHARD ?= 1/1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q
-EXTRAS := notebooks,vision,language,speech,sequences,solar,export,tools,book,course,test
+EXTRAS := notebooks,vision,language,speech,whisper,sequences,solar,export,tools,book,course,test
 INSTALLED := $(VENV)/installed
 # Outputs of runs that nobody watches have no progress bars.
 export TQDM_DISABLE := 1

@@ -9,6 +9,7 @@ from kdft_lib.models.pretrained import ImageTransform, imagenet_backbone
 from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
+from kdft_lib.models.speech import Whisper, whisper
 from kdft_lib.models.vocabulary import cut_table, cut_tokenizer
 from kdft_lib.models.writing import sample
 
@@ -24,6 +25,7 @@ __all__ = [
     "ResNet",
     "SentenceEncoder",
     "TextClassifier",
+    "Whisper",
     "WordBag",
     "before_head",
     "cut_table",
@@ -37,4 +39,5 @@ __all__ = [
     "sample",
     "save",
     "sentence_encoder",
+    "whisper",
 ]
