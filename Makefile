@@ -82,6 +82,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/language.py
 	$(BIN)/python recipes/language_rivals.py
 	$(BIN)/python recipes/speech.py
+	$(BIN)/python recipes/speech_whisper.py
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
 	$(BIN)/python recipes/few_bits.py

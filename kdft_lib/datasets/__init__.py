@@ -4,12 +4,13 @@ from kdft_lib.datasets.alphabet import SPELLING_ALPHABET, spelling_alphabet
 from kdft_lib.datasets.asterisk import asterisk_alphabet, asterisk_digits
 from kdft_lib.datasets.bbc import BBC_TOPICS, bbc_news
 from kdft_lib.datasets.commands import speech_commands
-from kdft_lib.datasets.digits import DIGITS, SAMPLE_RATE, flite_digits, spoken_digits
+from kdft_lib.datasets.digits import DIGITS, flite_digits, spoken_digits
 from kdft_lib.datasets.fashion import FASHION_BACKGROUND, FASHION_CLASSES, FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.datasets.homer import CHARACTERS, homer
 from kdft_lib.datasets.novels import novels
 from kdft_lib.datasets.prose import own_prose
 from kdft_lib.datasets.solar import SOLAR_CLASSES, SOLAR_KINDS, SOLAR_MODULES, solar_cells
+from kdft_lib.datasets.voices import SAMPLE_RATE
 from kdft_lib.datasets.vowels import japanese_vowels
 
 __all__ = [
