@@ -12,7 +12,7 @@ SHARD ?= 1/1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q
-EXTRAS := notebooks,vision,language,speech,sequences,solar,export,tools,book,course,test
+EXTRAS := notebooks,vision,language,speech,whisper,sequences,solar,export,tools,book,course,test
 INSTALLED := $(VENV)/installed
 # Outputs of runs that nobody watches have no progress bars.
 export TQDM_DISABLE := 1
@@ -82,6 +82,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/language.py
 	$(BIN)/python recipes/language_rivals.py
 	$(BIN)/python recipes/speech.py
+	$(BIN)/python recipes/speech_whisper.py
 	$(BIN)/python recipes/sequences.py
 	$(BIN)/python recipes/ship_it.py
 	$(BIN)/python recipes/few_bits.py

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from shared import SVM, all_labels, shifted, shop, student, views
+from shared import SVM, FixedAnswers, all_labels, shifted, shop, student, views
 from torch import Tensor, nn
 
 from kdft_lib import experiments
@@ -38,18 +38,6 @@ class IndependentViews(ViewData):
 
     def __init__(self, seen: ViewData, augment: Callable[[Tensor], Tensor]):
         super().__init__(seen, seen._kept)
-        self.augment = augment
-
-    def rows(self, indices: Tensor | slice) -> Batch:
-        return super().rows(indices) | {"inputs": self.augment(self.inputs[indices])}
-
-
-class FixedAnswers(TensorData):
-    """The student sees views of a picture, and the teacher has answered the picture as it is."""
-
-    def __init__(self, answered: TensorData, augment: Callable[[Tensor], Tensor]):
-        logits, teacher = answered.teacher_logits, answered.teacher
-        super().__init__(answered.inputs, answered.targets, teacher_logits=logits, teacher=teacher)
         self.augment = augment
 
     def rows(self, indices: Tensor | slice) -> Batch:

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from torch import nn
 
-from kdft_lib.data import RandomShiftFlip, Splits, TensorData
+from kdft_lib.data import Batch, RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
 from kdft_lib.experiments import Classical, Given, Once, Recipe, grid
 from kdft_lib.features import Remembered
@@ -90,6 +90,18 @@ def lite0(image_size: int = 48) -> nn.Sequential:
     net = imagenet_backbone(num_classes=10, image_size=image_size, given=FASHION_NORMALIZATION)
     transform: Any = net.transform
     return nn.Sequential(transform, net)
+
+
+class FixedAnswers(TensorData):
+    """The student sees views of each sample, and the teacher has answered the sample as it is."""
+
+    def __init__(self, answered: TensorData, augment: Callable[[torch.Tensor], torch.Tensor]):
+        logits, teacher = answered.teacher_logits, answered.teacher
+        super().__init__(answered.inputs, answered.targets, teacher_logits=logits, teacher=teacher)
+        self.augment = augment
+
+    def rows(self, indices: torch.Tensor | slice) -> Batch:
+        return super().rows(indices) | {"inputs": self.augment(self.inputs[indices])}
 
 
 def pixels(images: torch.Tensor) -> torch.Tensor:

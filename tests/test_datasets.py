@@ -29,6 +29,10 @@ from kdft_lib.datasets import (
     BBC_TOPICS,
     DIGITS,
     FASHION_CLASSES,
+    SPELLING_ALPHABET,
+    alphabet,
+    asterisk,
+    asterisk_alphabet,
     asterisk_digits,
     bbc,
     bbc_news,
@@ -41,8 +45,10 @@ from kdft_lib.datasets import (
     solar,
     solar_cells,
     speech_commands,
+    spelling_alphabet,
     splitting,
     spoken_digits,
+    voices,
     vowels,
 )
 from kdft_lib.datasets import fashion as clothes
@@ -52,7 +58,13 @@ from kdft_lib.strategies import FullFineTuning
 from kdft_lib.training import fit
 
 FLITE = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
-ASTERISK = pytest.mark.skipif(not digits._ASTERISK.is_dir(), reason="asterisk-core-sounds-en-wav is not installed")
+PEOPLE = pytest.mark.skipif(
+    not all((asterisk.SOUNDS / folder).is_dir() for folder, *_ in asterisk._PEOPLE.values()),
+    reason="asterisk-core-sounds-{en,fr,ru}-wav and asterisk-prompt-it-menardi-wav are not installed",
+)
+ASTERISK = pytest.mark.skipif(
+    not (asterisk.SOUNDS / asterisk._DIGITS).is_dir(), reason="asterisk-core-sounds-en-wav is not installed"
+)
 
 
 def contents(inputs):
@@ -71,6 +83,8 @@ DRAWN = [
     ("bbc_news", 103, "within", "3f18604fd9ff5fa2"),
     ("spoken_digits", 300, "apart", "97d385afa666ebab"),
     ("spoken_digits", 300, "within", "a9528b2961bca16c"),
+    ("spelling_alphabet", 260, "apart", "0fa111c20e90cda4"),
+    ("spelling_alphabet", 260, "within", "e3ba1f82392841d8"),
     ("japanese_vowels", 90, 54, "75077f883a90d03b"),
     ("japanese_vowels", 90, 0, "ca9ca299a8050052"),
     ("japanese_vowels", 90, "within", "89232f98efedee26"),
@@ -89,7 +103,7 @@ def numbered(tmp_path, monkeypatch):
     """Each data set with numbers in place of its pictures and sounds: draws are the same on any machine."""
     whole = clothes._read(clothes._folder(None))
     monkeypatch.setattr(clothes, "_read", lambda _: (torch.arange(60_000), whole[1], torch.arange(10_000), whole[3]))
-    monkeypatch.setattr(digits, "_kept", lambda _: torch.arange(4_160, dtype=torch.int16)[:, None])
+    monkeypatch.setattr(voices, "kept", lambda said, *_: torch.arange(len(said()), dtype=torch.int16)[:, None])
 
     def names(clips):
         found = [[zlib.crc32(f"{path.parent.name}/{path.name}".encode())] for path, _ in clips]
@@ -114,6 +128,7 @@ def numbered(tmp_path, monkeypatch):
         "fashion_mnist": fashion_mnist,
         "bbc_news": bbc_news,
         "spoken_digits": spoken_digits,
+        "spelling_alphabet": spelling_alphabet,
         "japanese_vowels": japanese_vowels,
         "speech_commands": functools.partial(speech_commands, tmp_path, words=("yes", "no")),
         "homer": homer,
@@ -489,14 +504,13 @@ def spoken():
 
 
 def test_silence_from_the_synthesiser_is_an_error(monkeypatch):
-    monkeypatch.setattr(digits, "say", lambda said, *_: [b"\0" * 1000 for _ in said])
+    monkeypatch.setattr(voices, "say", lambda said, *_: [b"\0" * 1000 for _ in said])
     with pytest.raises(RuntimeError, match=r"eSpeak NG said nothing for Utterance\(text='zero', .*all are silent"):
-        digits._said_by_espeak(digits.utterances()[:3])
+        voices._said_by_espeak(digits.utterances()[:3])
 
 
 def test_without_the_synthesiser_there_is_one_clear_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    digits._kept.cache_clear()
     with pytest.raises(ImportError, match=r"^espeakng-loader, .* is not installed; pip install 'kdft-lib\[speech\]'"):
         spoken_digits(root=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -505,11 +519,11 @@ def test_without_the_synthesiser_there_is_one_clear_sentence(monkeypatch, tmp_pa
 def test_no_voice_has_a_near_copy_in_another_part():
     """Variants are files of some lines; those that share most of them stay together."""
     folder = f"{espeak_library()[1]}/voices/!v"
-    groups = (digits._TEST_VARIANTS, digits._HELD_OUT_VARIANTS, digits._POOL_VARIANTS)
+    groups = (voices.TEST, voices.HELD_OUT, voices.POOL)
     assert [len(group) for group in groups] == [24, 16, 64]
     assert len({name for group in groups for name in group}) == 104
     lines = {}
-    for name in digits._VARIANTS:
+    for name in voices.VARIANTS:
         with open(f"{folder}/{name}", encoding="utf-8", errors="replace") as file:
             texts = (line.split("//")[0].strip() for line in file)
             lines[name] = [text for text in texts if text and not text.startswith(("name", "language"))]
@@ -578,13 +592,12 @@ def test_counts_of_clips_out_of_range_are_named(arguments, message):
 
 def test_kept_clips_are_checked(monkeypatch, tmp_path):
     few = digits.utterances()[:20]
-    monkeypatch.setattr(digits, "utterances", lambda: few)
-    digits._kept.cache_clear()
-    first = digits._kept(tmp_path)
+    kept = functools.partial(voices.kept, lambda: few, "few", tmp_path)
+    first = kept()
     (path,) = tmp_path.iterdir()
-    monkeypatch.setattr(digits, "say", lambda *_: pytest.fail("they are kept already"))
-    digits._kept.cache_clear()
-    assert torch.equal(digits._kept(tmp_path), first)
+    monkeypatch.setattr(voices, "say", lambda *_: pytest.fail("they are kept already"))
+    voices.kept.cache_clear()
+    assert torch.equal(kept(), first)
     whole = path.read_bytes()
     for content, message in [
         (whole[:-1] + bytes([whole[-1] ^ 1]), "does not hold the clips that were written"),
@@ -592,20 +605,43 @@ def test_kept_clips_are_checked(monkeypatch, tmp_path):
         (b"", "cannot be read"),
     ]:
         path.write_bytes(content)
-        digits._kept.cache_clear()
+        voices.kept.cache_clear()
         with pytest.raises(ValueError, match=rf"\.safetensors {message}.*; delete the file and call again"):
-            digits._kept(tmp_path)
-    digits._kept.cache_clear()
+            kept()
 
 
 def test_a_full_disk_leaves_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(digits, "utterances", lambda: [espeak.Utterance("one", "en-us+f2", 160, 50)])
     monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    digits._kept.cache_clear()
     with pytest.raises(OSError, match="nothing can be written there"):
-        digits._kept(tmp_path / "cache")
+        voices.kept(lambda: [espeak.Utterance("one", "en-us+f2", 160, 50)], "few", tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
-    digits._kept.cache_clear()
+
+
+# The spelling alphabet
+
+
+def test_each_voice_says_each_word_of_the_alphabet_once():
+    said = alphabet.utterances()
+    assert len(said) == 104 * 26
+    assert [one.text for one in said[:26]] == list(SPELLING_ALPHABET)
+    assert {len({one.voice.partition("+")[2] for one in said[row : row + 26]}) for row in range(0, len(said), 26)} == {
+        1
+    }
+    assert Counter(one.voice.partition("+")[0] for one in said) == dict.fromkeys(voices.ACCENTS, 26 * 26)
+    assert len({word[0] for word in SPELLING_ALPHABET}) == 26
+
+
+def test_the_alphabet_is_split_by_voice(numbered):
+    splits = spelling_alphabet(260)
+    assert [len(part) for part in splits] == [260, 1404, 416, 624]
+    assert splits.train.targets.bincount().tolist() == [10] * 26
+    said, parts = alphabet.utterances(), []
+    for part in splits:
+        parts.append({said[round(row * 32_768)].voice.partition("+")[2] for row in part.inputs.flatten().tolist()})
+    assert parts[0] <= parts[1] == {*voices.POOL}
+    assert parts[2:] == [{*voices.HELD_OUT}, {*voices.TEST}]
+    texts = [said[round(row * 32_768)].text for row in splits.test.inputs.flatten().tolist()]
+    assert texts == [SPELLING_ALPHABET[target] for target in splits.test.targets.tolist()]
 
 
 # Digits that others say
@@ -650,6 +686,30 @@ def test_other_recordings_are_noticed(tmp_path):
         write_wav(tmp_path / f"{digit}.wav", [digit] * 100, rate=8_000)
     with pytest.raises(ValueError, match="holds other recordings than expected"):
         asterisk_digits(tmp_path)
+
+
+@PEOPLE
+def test_four_people_say_the_alphabet():
+    people = asterisk_alphabet()
+    assert list(people) == ["English", "French", "Italian", "Russian"]
+    for clips in people.values():
+        assert clips.inputs.shape == (26, 8_000)
+        assert clips.targets.tolist() == list(range(26))
+        assert clips.inputs.abs().amax(1).min() > 0.05
+    assert len(contents(torch.cat([clips.inputs for clips in people.values()]))) == 104
+
+
+def test_other_people_are_noticed(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"a_p\.wav does not exist; apt install asterisk-core-sounds-en-wav"):
+        asterisk_alphabet(tmp_path)
+    monkeypatch.setattr(asterisk, "_PEOPLE", {"English": ("en", "a-package", "0" * 64)})
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        write_wav(tmp_path / f"en/{letter}_p.wav", 10_000 * tone(500, 8_000, 0.5), rate=8_000)
+    with pytest.raises(ValueError, match=r"the SHA-256 of a_p\.wav to z_p\.wav is \w+, wanted 0+; apt install --rein"):
+        asterisk_alphabet(tmp_path)
+    found = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((tmp_path / "en").iterdir()))).hexdigest()
+    monkeypatch.setattr(asterisk, "_PEOPLE", {"English": ("en", "a-package", found)})
+    assert asterisk_alphabet(tmp_path)["English"].inputs.shape == (26, 8_000)
 
 
 # Speech Commands

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _LOWEST = 20.0
 _QUIETEST = 1e-10
 _RANGE = 1e-6
+_WHISPER_SAMPLES = 480_000
 
 
 def log_mel(
@@ -109,3 +112,50 @@ def mel_filters(sample_rate: int, bands: int, window: int) -> Tensor:
             f" samples at {sample_rate:,} a second; take fewer bands or a longer window"
         )
     return filters.float()
+
+
+def whisper_log_mel(waveforms: Tensor) -> Tensor:
+    r"""Log-mel spectra as Whisper (Radford et al., 2023) reads them: 30 seconds, 80 bands, 100 frames a second.
+
+    .. math:: \frac{1}{4} \Big(4 + \max\big(L, \max L - 8\big)\Big), \quad
+        L_{bt} = \log_{10} \sum_f M_{bf} \, |X_{ft}|^2
+
+    A column is made of 400 samples, with Hann's window, every 160. The triangles in the rows of :math:`M` have area 1,
+    and their centres lie evenly up to 1,000 Hz and logarithmically above (Slaney's mel scale). The same numbers as
+    :class:`transformers.WhisperFeatureExtractor`.
+
+    Args:
+        waveforms: N clips at 16,000 samples a second, ``(N, samples)``, from -1 to 1; what they lack of 30 seconds is
+            silence.
+
+    Returns:
+        Float32, ``(N, 80, 3000)``.
+
+    Raises:
+        ValueError: If the shape is another, or the clips are longer than 30 seconds.
+
+    Example:
+        >>> whisper_log_mel(torch.randn(2, 16_000)).shape
+        torch.Size([2, 80, 3000])
+    """
+    if waveforms.dim() != 2 or waveforms.shape[1] > _WHISPER_SAMPLES:
+        raise ValueError(
+            f"waveforms has shape {tuple(waveforms.shape)}; it must be (N, samples), at most {_WHISPER_SAMPLES:,} of"
+            " them, 30 seconds of 16,000"
+        )
+    padded = F.pad(waveforms.float(), (0, _WHISPER_SAMPLES - waveforms.shape[1]))
+    hann = torch.hann_window(400, device=waveforms.device)
+    power = torch.stft(padded, 400, 160, window=hann, return_complex=True)[..., :-1].abs().square()
+    mel = (_slaney_filters().to(waveforms.device) @ power).clamp_min(_QUIETEST).log10()
+    return (mel.maximum(mel.amax((1, 2), keepdim=True) - 8) + 4) / 4
+
+
+@functools.cache
+def _slaney_filters() -> Tensor:
+    """80 triangles over 201 frequencies, ``(80, 201)``: 15 mels make 1,000 Hz, and above, 27 more a factor of 6.4."""
+    mels = torch.linspace(0, 15 + 27 * math.log(8) / math.log(6.4), 82, dtype=torch.float64)
+    corners = torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
+    frequencies = torch.linspace(0, 8_000, 201, dtype=torch.float64)
+    left, centre, right = (corners[start : start + 80, None] for start in range(3))
+    rising, falling = (frequencies - left) / (centre - left), (right - frequencies) / (right - centre)
+    return (rising.minimum(falling).clamp_min(0) * 2 / (right - left)).float()

@@ -19,7 +19,8 @@ from kdft_lib.audio.sound import read_wav, resample
 from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
 from kdft_lib.datasets import splitting
-from kdft_lib.datasets.digits import DIGITS, SAMPLE_RATE
+from kdft_lib.datasets.digits import DIGITS
+from kdft_lib.datasets.voices import SAMPLE_RATE
 from kdft_lib.files import read_whole
 
 _URL = "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz"

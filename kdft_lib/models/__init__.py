@@ -10,6 +10,7 @@ from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 from kdft_lib.models.speculative import Speculated, speculative_sample
+from kdft_lib.models.speech import Whisper, whisper
 from kdft_lib.models.vocabulary import cut_table, cut_tokenizer, spellings
 from kdft_lib.models.writing import sample
 
@@ -26,6 +27,7 @@ __all__ = [
     "SentenceEncoder",
     "Speculated",
     "TextClassifier",
+    "Whisper",
     "WordBag",
     "before_head",
     "cut_table",
@@ -41,4 +43,5 @@ __all__ = [
     "sentence_encoder",
     "speculative_sample",
     "spellings",
+    "whisper",
 ]
