@@ -1,0 +1,425 @@
+"""What one ships of an encoder is the embedding: titles look for their stories; recorded for chapter 13."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from language import LONG, MINILM, cut, encoder, split_words, stories, vocabulary, within
+from language_rivals import RARE, pieces_alone
+from scipy.sparse import csr_array
+from shared import without_labels
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from torch import Tensor, nn
+
+from kdft_lib import experiments
+from kdft_lib.data import Batch, Splits, TensorData
+from kdft_lib.experiments import Candidate, Comparison, Recipe, Trained, grid
+from kdft_lib.features import Outputs
+from kdft_lib.metrics import ndcg, parameters, places, recall
+from kdft_lib.objectives import RKD, Contrastive, FeatureObjective, Hint, Objective
+from kdft_lib.strategies import FullFineTuning
+from kdft_lib.teachers import Teacher
+from kdft_lib.training import Ledger, predict
+
+PIECES, NUMBERS = 32, 128
+"""Of a title, and of a story without it, as many word pieces are read; of a piece, the small students keep so many
+numbers."""
+LAYERS, STATIC, BAG = "two of its layers", "its pieces, averaged", "a bag"
+ALONE = "no teacher"
+BY_TITLE = "recall@1, title by title"
+"""Not seed by seed: the share of the seeds in which a title of the test finds its story first."""
+KEPT: dict[tuple[int, int], Tensor] = {}
+
+
+@functools.cache
+def outside() -> Tensor:
+    """The stories outside the test."""
+    splits = within(None, 0)
+    return torch.cat([splits.train.inputs, splits.val.inputs])
+
+
+@functools.cache
+def parted(number: int) -> tuple[str, str]:
+    """A story's title, and the story without it."""
+    title, *rest = [line for line in list(stories())[number].splitlines() if line.strip()]
+    return title, "\n".join(rest) or title
+
+
+def beginning(text: str) -> str:
+    """What an encoder with so many word pieces reads of a text; two of them mark its ends."""
+    return text[: max(end for _, end in encoder(PIECES)._tokenizer.encode(text).offsets)]
+
+
+@functools.cache
+def padded(number: int) -> Tensor:
+    """The pieces of a title and of its story, ``(2, 32)``, and 0 behind them."""
+    texts = [encoder(PIECES).tokens([text])["input_ids"][0] for text in parted(number)]
+    return torch.stack([F.pad(ids, (0, PIECES - len(ids))) for ids in texts])
+
+
+def pieces(numbers: Tensor) -> Tensor:
+    return torch.stack([padded(number) for number in numbers.tolist()])
+
+
+class Embeds(nn.Module):
+    """Vectors of titles and of stories ``(N, 2, D)``, for stories' numbers; its layer ``vectors`` has them in rows,
+    titles at the even places.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = nn.Identity()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        found = torch.stack([self.embed(ids) for ids in pieces(numbers).unbind(1)], dim=1)
+        return self.vectors(found.flatten(0, 1)).unflatten(0, (-1, 2))
+
+
+class Layers(Embeds):
+    """Two of MiniLM's six layers, on its embeddings of the students' vocabulary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any = cut().model
+        self.model.head = nn.Identity()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.model(vocabulary()[ids], (ids > 0).long())
+
+
+class Bag(Embeds):
+    """The mean of some numbers for each piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.EmbeddingBag(1 + int(vocabulary().max()), NUMBERS, mode="mean", padding_idx=0)
+        nn.init.normal_(self.embeddings.weight, std=0.1)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.embeddings(vocabulary()[ids])
+
+
+@functools.cache
+def table() -> Tensor:
+    """For each piece of the students' vocabulary what MiniLM makes of it alone, on its main axes, with a weight that is
+    small where a piece is frequent: Model2Vec's idea.
+    """
+    alone = pieces_alone((vocabulary() > 0).nonzero().flatten())
+    alone -= alone.mean(dim=0)
+    axes = torch.linalg.eigh(alone.T @ alone).eigenvectors[:, -NUMBERS:]
+    counts = vocabulary()[pieces(outside())].flatten().bincount(minlength=1 + len(alone))[1:]
+    return (RARE / (RARE + counts / counts.sum())).unsqueeze(1) * (alone @ axes)
+
+
+class Static(Bag):
+    """The bag, begun where MiniLM has each piece by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings.weight.data[1:] = table()
+
+
+class MiniLM(Embeds):
+    """MiniLM's vectors of titles and of so many pieces of the stories; each is read once."""
+
+    def __init__(self, tokens: int = PIECES) -> None:
+        super().__init__()
+        self.register_buffer("tokens", torch.tensor(tokens))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return encoder(PIECES)(ids, (ids > 0).long())
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        tokens = int(self.tokens)
+        new = [number for number in dict.fromkeys(numbers.tolist()) if (tokens, number) not in KEPT]
+        both = encoder(tokens).embed([text for number in new for text in parted(number)]).unflatten(0, (-1, 2))
+        KEPT.update({(tokens, number): row for number, row in zip(new, both, strict=True)})
+        found = torch.stack([KEPT[tokens, number] for number in numbers.tolist()])
+        return self.vectors(found.flatten(0, 1)).unflatten(0, (-1, 2))
+
+
+class Cosine(Hint):
+    """Turn each vector, through a layer that is trained along, to where the teacher's points."""
+
+    name = "cosine"
+
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        values = 1 - F.cosine_similarity(self.projected(student, teacher), teacher, dim=1)
+        return {"feature": self.mean(values, batch)}
+
+
+def cosines(vectors: Tensor) -> Tensor:
+    """Of each title with each story."""
+    titles, found = F.normalize(vectors, dim=1).unflatten(0, (-1, 2)).unbind(1)
+    return titles @ found.T
+
+
+class Margins(FeatureObjective):
+    """Match by how much a title's cosine with its own story exceeds that with each other story of the batch: Margin-MSE
+    (Hofstätter et al., 2020), which has one other story for each title.
+    """
+
+    name = "margins"
+
+    def __init__(self, teacher: nn.Module | Teacher, student_layer: str, teacher_layer: str):
+        super().__init__(teacher, student_layer, teacher_layer, weights={"margin": 1.0})
+
+    def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
+        ours, theirs = (each.diag().unsqueeze(1) - each for each in (cosines(student), cosines(teacher)))
+        return {"margin": self.whole_batch(F.mse_loss(ours, theirs), batch)}
+
+
+class TitlesAndStories(Objective):
+    """No teacher: tell which of a batch's stories each title belongs to."""
+
+    name = "pairs"
+
+    def __init__(self, temperature: float = 0.07) -> None:
+        super().__init__({"contrast": 1.0}, student_layers=["vectors"])
+        self.temperature = temperature
+
+    def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        found = cosines(student.features["vectors"])
+        own = torch.arange(len(found))
+        return {"contrast": self.whole_batch(F.cross_entropy(found / self.temperature, own), batch)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """No training: an index of the words of the stories that are searched, whole or their beginnings.
+
+    BM25 (Robertson and Zaragoza, 2009) weighs a word of a story by how rare it is, and by its count, which saturates
+    (``k1``) and is set against the story's length (``b``).
+    """
+
+    whole: bool = False
+    k1: float = 1.2
+    b: float = 0.75
+
+    def but(self, **changes: Any) -> Words:
+        return dataclasses.replace(self, **changes)
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        return Trained(self, Ledger())
+
+    def read(self, data: TensorData) -> tuple[list[str], list[str]]:
+        """Titles, and what is searched."""
+        titles, found = zip(*(parted(number) for number in data.inputs.tolist()), strict=True)
+        return [*titles], [text if self.whole else beginning(text) for text in found]
+
+    def index(self, texts: list[str]) -> tuple[Any, csr_array]:
+        """What counts the words of a query, and how much each word of each story weighs."""
+        counter = CountVectorizer(analyzer=split_words)
+        counts = csr_array(counter.fit_transform(texts)).tocoo()
+        lengths, have = counts.sum(axis=1), np.bincount(counts.col)
+        rare = np.log(1 + (len(texts) - have + 0.5) / (have + 0.5))
+        damped = counts.data + self.k1 * (1 - self.b + self.b * lengths[counts.row] / lengths.mean())
+        return counter, csr_array((rare[counts.col] * counts.data / damped, (counts.row, counts.col)), counts.shape)
+
+    def scores(self, data: TensorData) -> Tensor:
+        titles, texts = self.read(data)
+        counter, weights = self.index(texts)
+        return torch.from_numpy((counter.transform(titles) @ weights.T).toarray())
+
+
+class Cosines(Words):
+    """Cosines of TF-IDF, with logarithms of the counts."""
+
+    def index(self, texts: list[str]) -> tuple[Any, csr_array]:
+        counter = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
+        return counter, csr_array(counter.fit_transform(texts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Untrained:
+    """A student as it is made."""
+
+    model: Callable[[], nn.Module]
+    pretraining: str = "none"
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            return Trained(self.model(), Ledger(pretraining=self.pretraining))
+
+
+@functools.lru_cache(maxsize=2)
+def archive(data: TensorData) -> TensorData:
+    """What is searched: the stories whose titles ask, first, and all others outside the test."""
+    others = outside()[~torch.isin(outside(), data.inputs)]
+    return TensorData(torch.cat([data.inputs, others]))
+
+
+@functools.lru_cache(maxsize=2)
+def vectors(model: nn.Module, data: TensorData) -> Tensor:
+    """Of the archive's titles and stories."""
+    return predict(model, archive(data))
+
+
+def likeness(model: Any, data: TensorData) -> Tensor:
+    """Of each title of the data with each story of the archive, its own at its own place."""
+    stored = archive(data)
+    found = cosines(vectors(model, data).flatten(0, 1)) if isinstance(model, nn.Module) else model.scores(stored)
+    return found[: len(data)]
+
+
+@functools.cache
+def scores(model: Any, data: TensorData) -> dict[str, Any]:
+    """How good a search is, and which titles have their own story first."""
+    found, own = likeness(model, data), torch.arange(len(data))
+    numbers = {"nDCG@10": ndcg(found, own), "recall@1": recall(found, own, 1), "recall@10": recall(found, own)}
+    return numbers | {"first": places(found, own) == 1}
+
+
+def ndcg_at_10(trained: Trained, data: TensorData) -> float:
+    return scores(trained.model, data)["nDCG@10"]
+
+
+def tested(name: str, trained: Trained, splits: Splits) -> float:
+    return scores(trained.model, splits.test)[name]
+
+
+def projected(trained: Trained, splits: Splits) -> float:
+    """Recall@1 of what the layer that was trained along makes of the vectors, where there is one."""
+    layer = getattr(trained.objective, "regressor", None)
+    if layer is None:
+        return tested("recall@1", trained, splits)
+    with torch.no_grad():
+        found = cosines(layer(vectors(trained.model, splits.test)).flatten(0, 1))[: len(splits.test)]
+    return recall(found, torch.arange(len(found)), 1)
+
+
+def in_its_index(trained: Trained, splits: Splits) -> float:
+    """Recall@1 of titles that the student read among stories that MiniLM did, where a layer leads to its vectors."""
+    layer = getattr(trained.objective, "regressor", None)
+    if layer is None:
+        return 0.0
+    with torch.no_grad():
+        titles = F.normalize(layer(vectors(trained.model, splits.test)[: len(splits.test), 0]), dim=1)
+    found = titles @ vectors(TEACHER.model, splits.test)[:, 1].T
+    return recall(found, torch.arange(len(found)), 1)
+
+
+def milliseconds(trained: Trained, splits: Splits) -> float:
+    """From a title to the ten best of the archive, whose index is made; the median of fifty turns."""
+    stored, title = archive(splits.test), parted(int(splits.test.inputs[0]))[0]
+    ask: Callable[[], Any]
+    if isinstance(trained.model, Embeds):
+        embed, index = trained.model.eval().embed, torch.randn(len(stored), size_of(trained.model))
+
+        def ask() -> Any:
+            return (embed(encoder(PIECES).tokens([title])["input_ids"]) @ index.T).topk(10)
+    else:
+        counter, weights = trained.model.index(trained.model.read(stored)[1])
+
+        def ask() -> Any:
+            return np.argpartition((counter.transform([title]) @ weights.T).toarray(), -10)
+
+    times = []
+    with torch.no_grad():
+        for _ in range(55):
+            started = time.perf_counter()
+            ask()
+            times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times[5:])
+
+
+def size_of(model: Embeds) -> int:
+    """How many numbers a text becomes."""
+    return model(outside()[:1]).shape[-1]
+
+
+def megabytes(trained: Trained, splits: Splits) -> float:
+    """Of what reads a title, in float32, without the words or pieces themselves."""
+    if isinstance(trained.model, MiniLM):
+        return 4 * parameters(encoder(PIECES)) / 1e6
+    return 4 * parameters(trained.model) / 1e6 if isinstance(trained.model, nn.Module) else 0.0
+
+
+def index_megabytes(trained: Trained, splits: Splits) -> float:
+    """Of what is stored of the archive: vectors in float32, or weights and places of the words that stand there."""
+    stored = archive(splits.test)
+    if isinstance(trained.model, Embeds):
+        return 4 * len(stored) * size_of(trained.model) / 1e6
+    _, weights = trained.model.index(trained.model.read(stored)[1])
+    return (4 * weights.nnz + weights.indices.nbytes + weights.indptr.nbytes) / 1e6
+
+
+MEASURES: dict[str, experiments.Measure] = {
+    "recall@1": functools.partial(tested, "recall@1"),
+    "recall@10": functools.partial(tested, "recall@10"),
+    "recall@1, projected": projected,
+    "recall@1, in MiniLM's index": in_its_index,
+    "ms a title": milliseconds,
+    "MB": megabytes,
+    "MB of the index": index_megabytes,
+}
+TEACHER = Teacher(MiniLM(), labels=0, pretraining=MINILM)
+TAUGHT: dict[str, Callable[..., Objective]] = {
+    "MSE": Hint, "cosine": Cosine, "RKD": RKD, "in-batch contrast": Contrastive, "margins": Margins,
+}  # fmt: skip
+"""What compares a student's vectors with the teacher's."""
+PAIRS = Recipe(Bag, TitlesAndStories, FullFineTuning(lr=1e-2), steps=200, batch_size=32, train_data=without_labels)
+STUDENTS = {
+    LAYERS: grid(PAIRS.but(model=Layers, pretraining=MINILM), lr=(1e-4, 3e-4)),
+    STATIC: grid(PAIRS.but(model=Static, pretraining=MINILM), lr=(1e-3, 1e-2)),
+    BAG: grid(PAIRS, lr=(1e-2, 1e-1)),
+}
+"""Without a teacher."""
+
+
+def by(objective: Callable[..., Objective], alone: list[Candidate]) -> list[Candidate]:
+    """The same recipes, taught."""
+    layers = {"student_layer": "vectors", "teacher_layer": "vectors"}
+    return [Candidate(each.method.taught_by(TEACHER, objective, **layers), each.setting) for each in alone]  # type: ignore[attr-defined]
+
+
+def retrieval() -> dict[str, Comparison]:
+    """600 titles look for their stories among all 2,044. Nothing was learned from these 600 stories; settings are
+    chosen by the titles of a fifth of the others, among these 1,444.
+    """
+    bm25s = {"k1": (0.9, 1.2, 2.0), "b": (0.4, 0.75)}
+    methods: dict[str, experiments.Candidates] = {
+        "MiniLM": Untrained(MiniLM, MINILM),
+        "MiniLM, 256 pieces": Untrained(functools.partial(MiniLM, LONG), MINILM),
+        "BM25": grid(Words(), **bm25s),
+        "BM25, whole stories": grid(Words(whole=True), **bm25s),
+        "TF-IDF": Cosines(),
+        "TF-IDF, whole stories": Cosines(whole=True),
+    }
+    for student, alone in STUDENTS.items():
+        recipe: Any = alone[0].method
+        methods[f"{student}, untrained"] = Untrained(recipe.model, recipe.pretraining)
+        methods[f"{student}, {ALONE}"] = alone
+        methods |= {f"{student}, {name}": by(objective, alone) for name, objective in TAUGHT.items()}
+    contrasts = [("MiniLM", "BM25"), ("MiniLM, 256 pieces", "BM25, whole stories")]
+    for student in STUDENTS:
+        pairs = [("in-batch contrast", ALONE), ("cosine", "MSE"), ("in-batch contrast", "cosine")]
+        contrasts += [(f"{student}, {one}", f"{student}, {other}") for one, other in pairs]
+    contrasts += [(f"{student}, in-batch contrast", "BM25") for student in STUDENTS]
+    made = experiments.compare(
+        methods, functools.partial(within, None), contrasts=contrasts, score=ndcg_at_10, measures=MEASURES,
+        equal_budgets=False,
+    )  # fmt: skip
+    splits = [within(None, seed).test for seed in made.seeds]
+    for method, runs in made.trained.items():
+        first = [scores(run.model, test)["first"] for run, test in zip(runs, splits, strict=True)]
+        made.measured.setdefault(BY_TITLE, {})[method] = torch.stack(first).double().mean(0).tolist()
+    return {"titles": made}
+
+
+EXPERIMENTS = {"retrieval": retrieval}
+
+if __name__ == "__main__":
+    experiments.record_all(EXPERIMENTS)
