@@ -33,10 +33,10 @@ PIECES, NUMBERS = 32, 128
 """Of a title, and of a story without it, as many word pieces are read; of a piece, the small students keep so many
 numbers."""
 LAYERS, STATIC, BAG = "two of its layers", "its pieces, averaged", "a bag"
-ALONE = "no teacher"
+ALONE, AT_RANDOM = "no teacher", "cosine, a random layer between"
 BY_TITLE = "recall@1, title by title"
 """Not seed by seed: the share of the seeds in which a title of the test finds its story first."""
-KEPT: dict[tuple[int, int], Tensor] = {}
+KEPT: dict[tuple[int, int, int], Tensor] = {}
 
 
 @functools.cache
@@ -81,8 +81,12 @@ class Embeds(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def half(self, numbers: Tensor, which: int) -> Tensor:
+        """Of titles alone, 0, or of stories, 1."""
+        return self.embed(pieces(numbers)[:, which])
+
     def forward(self, numbers: Tensor) -> Tensor:
-        found = torch.stack([self.embed(ids) for ids in pieces(numbers).unbind(1)], dim=1)
+        found = torch.stack([self.half(numbers, which) for which in (0, 1)], dim=1)
         return self.vectors(found.flatten(0, 1)).unflatten(0, (-1, 2))
 
 
@@ -140,17 +144,26 @@ class MiniLM(Embeds):
     def embed(self, ids: Tensor) -> Tensor:
         return encoder(PIECES)(ids, (ids > 0).long())
 
-    def forward(self, numbers: Tensor) -> Tensor:
+    def half(self, numbers: Tensor, which: int) -> Tensor:
         tokens = int(self.tokens)
-        new = [number for number in dict.fromkeys(numbers.tolist()) if (tokens, number) not in KEPT]
-        both = encoder(tokens).embed([text for number in new for text in parted(number)]).unflatten(0, (-1, 2))
-        KEPT.update({(tokens, number): row for number, row in zip(new, both, strict=True)})
-        found = torch.stack([KEPT[tokens, number] for number in numbers.tolist()])
-        return self.vectors(found.flatten(0, 1)).unflatten(0, (-1, 2))
+        new = [number for number in dict.fromkeys(numbers.tolist()) if (tokens, which, number) not in KEPT]
+        read = encoder(tokens).embed([parted(number)[which] for number in new])
+        KEPT.update({(tokens, which, number): row for number, row in zip(new, read, strict=True)})
+        return torch.stack([KEPT[tokens, which, number] for number in numbers.tolist()])
 
 
-class Cosine(Hint):
-    """Turn each vector, through a layer that is trained along, to where the teacher's points."""
+class Straight(Hint):
+    """MSE through a layer that is trained along, which begins by changing nothing where it has as many inputs as
+    outputs.
+    """
+
+    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
+        super().prepare(model, first_batch)
+        change_nothing(self.regressor)
+
+
+class Cosine(Straight):
+    """Turn each vector, through such a layer, to where the teacher's points."""
 
     name = "cosine"
 
@@ -159,10 +172,34 @@ class Cosine(Hint):
         return {"feature": self.mean(values, batch)}
 
 
-def cosines(vectors: Tensor) -> Tensor:
+class CosineAtRandom(Hint):
+    """The same through a layer that begins at random."""
+
+    name, compare = Cosine.name, Cosine.compare
+
+
+class Contrast(Contrastive):
+    """In-batch contrast through such a layer."""
+
+    def prepare(self, model: nn.Module, first_batch: Batch) -> None:
+        super().prepare(model, first_batch)
+        change_nothing(self.regressor)
+
+
+def change_nothing(layer: Any) -> None:
+    if layer.in_features == layer.out_features:
+        nn.init.eye_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def cosines(titles: Tensor, stories: Tensor) -> Tensor:
     """Of each title with each story."""
-    titles, found = F.normalize(vectors, dim=1).unflatten(0, (-1, 2)).unbind(1)
-    return titles @ found.T
+    return F.normalize(titles, dim=1) @ F.normalize(stories, dim=1).T
+
+
+def in_batch(vectors: Tensor) -> Tensor:
+    """The same of rows that are titles and stories by turns."""
+    return cosines(*vectors.unflatten(0, (-1, 2)).unbind(1))
 
 
 class Margins(FeatureObjective):
@@ -176,7 +213,7 @@ class Margins(FeatureObjective):
         super().__init__(teacher, student_layer, teacher_layer, weights={"margin": 1.0})
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        ours, theirs = (each.diag().unsqueeze(1) - each for each in (cosines(student), cosines(teacher)))
+        ours, theirs = (each.diag().unsqueeze(1) - each for each in (in_batch(student), in_batch(teacher)))
         return {"margin": self.whole_batch(F.mse_loss(ours, theirs), batch)}
 
 
@@ -190,7 +227,7 @@ class TitlesAndStories(Objective):
         self.temperature = temperature
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        found = cosines(student.features["vectors"])
+        found = in_batch(student.features["vectors"])
         own = torch.arange(len(found))
         return {"contrast": self.whole_batch(F.cross_entropy(found / self.temperature, own), batch)}
 
@@ -262,16 +299,27 @@ def archive(data: TensorData) -> TensorData:
 
 
 @functools.lru_cache(maxsize=2)
-def vectors(model: nn.Module, data: TensorData) -> Tensor:
-    """Of the archive's titles and stories."""
-    return predict(model, archive(data))
+def vectors(model: Embeds, data: TensorData) -> tuple[Tensor, Tensor]:
+    """Of the data's titles, and of the archive's stories."""
+    return predict(Half(model, 0), data), predict(Half(model, 1), archive(data))
+
+
+class Half(nn.Module):
+    """Titles alone, 0, or stories, 1."""
+
+    def __init__(self, model: Embeds, which: int):
+        super().__init__()
+        self.model, self.which = model, which
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return self.model.half(numbers, self.which)
 
 
 def likeness(model: Any, data: TensorData) -> Tensor:
     """Of each title of the data with each story of the archive, its own at its own place."""
-    stored = archive(data)
-    found = cosines(vectors(model, data).flatten(0, 1)) if isinstance(model, nn.Module) else model.scores(stored)
-    return found[: len(data)]
+    if isinstance(model, Embeds):
+        return cosines(*vectors(model, data))
+    return model.scores(archive(data))[: len(data)]
 
 
 @functools.cache
@@ -296,7 +344,7 @@ def projected(trained: Trained, splits: Splits) -> float:
     if layer is None:
         return tested("recall@1", trained, splits)
     with torch.no_grad():
-        found = cosines(layer(vectors(trained.model, splits.test)).flatten(0, 1))[: len(splits.test)]
+        found = cosines(*map(layer, vectors(trained.model, splits.test)))
     return recall(found, torch.arange(len(found)), 1)
 
 
@@ -306,8 +354,8 @@ def in_its_index(trained: Trained, splits: Splits) -> float:
     if layer is None:
         return 0.0
     with torch.no_grad():
-        titles = F.normalize(layer(vectors(trained.model, splits.test)[: len(splits.test), 0]), dim=1)
-    found = titles @ vectors(TEACHER.model, splits.test)[:, 1].T
+        titles = layer(vectors(trained.model, splits.test)[0])
+    found = cosines(titles, vectors(TEACHER.model, splits.test)[1])
     return recall(found, torch.arange(len(found)), 1)
 
 
@@ -367,14 +415,14 @@ MEASURES: dict[str, experiments.Measure] = {
 }
 TEACHER = Teacher(MiniLM(), labels=0, pretraining=MINILM)
 TAUGHT: dict[str, Callable[..., Objective]] = {
-    "MSE": Hint, "cosine": Cosine, "RKD": RKD, "in-batch contrast": Contrastive, "margins": Margins,
+    "MSE": Straight, "cosine": Cosine, "RKD": RKD, "in-batch contrast": Contrast, "margins": Margins,
 }  # fmt: skip
 """What compares a student's vectors with the teacher's."""
-PAIRS = Recipe(Bag, TitlesAndStories, FullFineTuning(lr=1e-2), steps=200, batch_size=32, train_data=without_labels)
+PAIRS = Recipe(Bag, TitlesAndStories, FullFineTuning(lr=1e-2), steps=600, batch_size=32, train_data=without_labels)
 STUDENTS = {
-    LAYERS: grid(PAIRS.but(model=Layers, pretraining=MINILM), lr=(1e-4, 3e-4)),
-    STATIC: grid(PAIRS.but(model=Static, pretraining=MINILM), lr=(1e-3, 1e-2)),
-    BAG: grid(PAIRS, lr=(1e-2, 1e-1)),
+    LAYERS: grid(PAIRS.but(model=Layers, steps=40, pretraining=MINILM), lr=(1e-4, 3e-4)),
+    STATIC: grid(PAIRS.but(model=Static, pretraining=MINILM), lr=(3e-3, 1e-2)),
+    BAG: grid(PAIRS, lr=(1e-2, 3e-2)),
 }
 """Without a teacher."""
 
@@ -382,7 +430,11 @@ STUDENTS = {
 def by(objective: Callable[..., Objective], alone: list[Candidate]) -> list[Candidate]:
     """The same recipes, taught."""
     layers = {"student_layer": "vectors", "teacher_layer": "vectors"}
-    return [Candidate(each.method.taught_by(TEACHER, objective, **layers), each.setting) for each in alone]  # type: ignore[attr-defined]
+    recipes: list[Any] = [each.method for each in alone]
+    return [
+        Candidate(recipe.taught_by(TEACHER, objective, **layers), each.setting)
+        for recipe, each in zip(recipes, alone, strict=True)
+    ]
 
 
 def retrieval() -> dict[str, Comparison]:
@@ -403,11 +455,13 @@ def retrieval() -> dict[str, Comparison]:
         methods[f"{student}, untrained"] = Untrained(recipe.model, recipe.pretraining)
         methods[f"{student}, {ALONE}"] = alone
         methods |= {f"{student}, {name}": by(objective, alone) for name, objective in TAUGHT.items()}
+    methods[f"{LAYERS}, {AT_RANDOM}"] = by(CosineAtRandom, STUDENTS[LAYERS])
     contrasts = [("MiniLM", "BM25"), ("MiniLM, 256 pieces", "BM25, whole stories")]
     for student in STUDENTS:
         pairs = [("in-batch contrast", ALONE), ("cosine", "MSE"), ("in-batch contrast", "cosine")]
         contrasts += [(f"{student}, {one}", f"{student}, {other}") for one, other in pairs]
-    contrasts += [(f"{student}, in-batch contrast", "BM25") for student in STUDENTS]
+    contrasts += [(f"{LAYERS}, cosine", f"{LAYERS}, {AT_RANDOM}")]
+    contrasts += [(f"{student}, cosine", "BM25") for student in STUDENTS]
     made = experiments.compare(
         methods, functools.partial(within, None), contrasts=contrasts, score=ndcg_at_10, measures=MEASURES,
         equal_budgets=False,
