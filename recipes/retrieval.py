@@ -59,6 +59,13 @@ def beginning(text: str) -> str:
 
 
 @functools.cache
+def words(number: int, whole: bool) -> list[str]:
+    """Of a story, or of its beginning."""
+    text = parted(number)[1]
+    return split_words(text if whole else beginning(text))
+
+
+@functools.cache
 def padded(number: int) -> Tensor:
     """The pieces of a title and of its story, ``(2, 32)``, and 0 behind them."""
     texts = [encoder(PIECES).tokens([text])["input_ids"][0] for text in parted(number)]
@@ -142,7 +149,7 @@ class MiniLM(Embeds):
         self.register_buffer("tokens", torch.tensor(tokens))
 
     def embed(self, ids: Tensor) -> Tensor:
-        return encoder(PIECES)(ids, (ids > 0).long())
+        return encoder(PIECES).eval()(ids, (ids > 0).long())
 
     def half(self, numbers: Tensor, which: int) -> Tensor:
         tokens = int(self.tokens)
@@ -250,14 +257,13 @@ class Words:
     def train(self, splits: Splits, seed: int) -> Trained:
         return Trained(self, Ledger())
 
-    def read(self, data: TensorData) -> tuple[list[str], list[str]]:
-        """Titles, and what is searched."""
-        titles, found = zip(*(parted(number) for number in data.inputs.tolist()), strict=True)
-        return [*titles], [text if self.whole else beginning(text) for text in found]
+    def read(self, data: TensorData) -> list[list[str]]:
+        """The words of the stories."""
+        return [words(number, self.whole) for number in data.inputs.tolist()]
 
-    def index(self, texts: list[str]) -> tuple[Any, csr_array]:
+    def index(self, texts: list[list[str]]) -> tuple[Any, csr_array]:
         """What counts the words of a query, and how much each word of each story weighs."""
-        counter = CountVectorizer(analyzer=split_words)
+        counter = CountVectorizer(analyzer=list)
         counts = csr_array(counter.fit_transform(texts)).tocoo()
         lengths, have = counts.sum(axis=1), np.bincount(counts.col)
         rare = np.log(1 + (len(texts) - have + 0.5) / (have + 0.5))
@@ -265,16 +271,16 @@ class Words:
         return counter, csr_array((rare[counts.col] * counts.data / damped, (counts.row, counts.col)), counts.shape)
 
     def scores(self, data: TensorData) -> Tensor:
-        titles, texts = self.read(data)
-        counter, weights = self.index(texts)
-        return torch.from_numpy((counter.transform(titles) @ weights.T).toarray())
+        counter, weights = self.index(self.read(archive(data)))
+        asked = [split_words(parted(number)[0]) for number in data.inputs.tolist()]
+        return torch.from_numpy((counter.transform(asked) @ weights.T).toarray())
 
 
 class Cosines(Words):
     """Cosines of TF-IDF, with logarithms of the counts."""
 
-    def index(self, texts: list[str]) -> tuple[Any, csr_array]:
-        counter = TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
+    def index(self, texts: list[list[str]]) -> tuple[Any, csr_array]:
+        counter = TfidfVectorizer(analyzer=list, sublinear_tf=True)
         return counter, csr_array(counter.fit_transform(texts))
 
 
@@ -319,7 +325,7 @@ def likeness(model: Any, data: TensorData) -> Tensor:
     """Of each title of the data with each story of the archive, its own at its own place."""
     if isinstance(model, Embeds):
         return cosines(*vectors(model, data))
-    return model.scores(archive(data))[: len(data)]
+    return model.scores(data)
 
 
 @functools.cache
@@ -369,10 +375,10 @@ def milliseconds(trained: Trained, splits: Splits) -> float:
         def ask() -> Any:
             return (embed(encoder(PIECES).tokens([title])["input_ids"]) @ index.T).topk(10)
     else:
-        counter, weights = trained.model.index(trained.model.read(stored)[1])
+        counter, weights = trained.model.index(trained.model.read(stored))
 
         def ask() -> Any:
-            return np.argpartition((counter.transform([title]) @ weights.T).toarray(), -10)
+            return np.argpartition((counter.transform([split_words(title)]) @ weights.T).toarray(), -10)
 
     times = []
     with torch.no_grad():
@@ -400,7 +406,7 @@ def index_megabytes(trained: Trained, splits: Splits) -> float:
     stored = archive(splits.test)
     if isinstance(trained.model, Embeds):
         return 4 * len(stored) * size_of(trained.model) / 1e6
-    _, weights = trained.model.index(trained.model.read(stored)[1])
+    _, weights = trained.model.index(trained.model.read(stored))
     return (4 * weights.nnz + weights.indices.nbytes + weights.indptr.nbytes) / 1e6
 
 
