@@ -88,12 +88,12 @@ class Embeds(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def half(self, numbers: Tensor, which: int) -> Tensor:
+    def part(self, numbers: Tensor, which: int) -> Tensor:
         """Of titles alone, 0, or of stories, 1."""
         return self.embed(pieces(numbers)[:, which])
 
     def forward(self, numbers: Tensor) -> Tensor:
-        found = torch.stack([self.half(numbers, which) for which in (0, 1)], dim=1)
+        found = torch.stack([self.part(numbers, which) for which in (0, 1)], dim=1)
         return self.vectors(found.flatten(0, 1)).unflatten(0, (-1, 2))
 
 
@@ -102,8 +102,9 @@ class Layers(Embeds):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model: Any = cut().model
-        self.model.head = nn.Identity()
+        made: Any = cut()
+        made.model.head = nn.Identity()
+        self.model = made.model
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.model(vocabulary()[ids], (ids > 0).long())
@@ -144,6 +145,8 @@ class Static(Bag):
 class MiniLM(Embeds):
     """MiniLM's vectors of titles and of so many pieces of the stories; each is read once."""
 
+    tokens: Tensor
+
     def __init__(self, tokens: int = PIECES) -> None:
         super().__init__()
         self.register_buffer("tokens", torch.tensor(tokens))
@@ -151,7 +154,7 @@ class MiniLM(Embeds):
     def embed(self, ids: Tensor) -> Tensor:
         return encoder(PIECES).eval()(ids, (ids > 0).long())
 
-    def half(self, numbers: Tensor, which: int) -> Tensor:
+    def part(self, numbers: Tensor, which: int) -> Tensor:
         tokens = int(self.tokens)
         new = [number for number in dict.fromkeys(numbers.tolist()) if (tokens, which, number) not in KEPT]
         read = encoder(tokens).embed([parted(number)[which] for number in new])
@@ -307,10 +310,10 @@ def archive(data: TensorData) -> TensorData:
 @functools.lru_cache(maxsize=2)
 def vectors(model: Embeds, data: TensorData) -> tuple[Tensor, Tensor]:
     """Of the data's titles, and of the archive's stories."""
-    return predict(Half(model, 0), data), predict(Half(model, 1), archive(data))
+    return predict(OnePart(model, 0), data), predict(OnePart(model, 1), archive(data))
 
 
-class Half(nn.Module):
+class OnePart(nn.Module):
     """Titles alone, 0, or stories, 1."""
 
     def __init__(self, model: Embeds, which: int):
@@ -318,7 +321,7 @@ class Half(nn.Module):
         self.model, self.which = model, which
 
     def forward(self, numbers: Tensor) -> Tensor:
-        return self.model.half(numbers, self.which)
+        return self.model.part(numbers, self.which)
 
 
 def likeness(model: Any, data: TensorData) -> Tensor:
