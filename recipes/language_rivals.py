@@ -132,17 +132,21 @@ def ids_of(read: str, number: int) -> Tensor:
     return torch.tensor(uncut().encode(text(read, number), add_special_tokens=False).ids)
 
 
+def pieces_alone(ids: Tensor) -> Tensor:
+    """What MiniLM makes of word pieces, each by itself."""
+    start, end = (encoder()._tokenizer.token_to_id(mark) for mark in ("[CLS]", "[SEP]"))
+    texts = torch.stack([torch.full_like(ids, start), ids, torch.full_like(ids, end)], dim=1)
+    body = copy.deepcopy(encoder().body).eval()
+    with torch.no_grad():
+        return torch.cat([body(input_ids=part).last_hidden_state.mean(dim=1) for part in texts.split(256)])
+
+
 @functools.cache
 def table() -> Tensor:
     """Model2Vec's idea: each word piece alone through the encoder, the main axes of what comes out, and a weight that
     is small where a piece is frequent (SIF). The frequencies are those of the 1,444 stories outside the test.
     """
-    start, end = (encoder()._tokenizer.token_to_id(mark) for mark in ("[CLS]", "[SEP]"))
-    ids = torch.arange(PIECES)
-    texts = torch.stack([torch.full_like(ids, start), ids, torch.full_like(ids, end)], dim=1)
-    body = copy.deepcopy(encoder().body).eval()
-    with torch.no_grad():
-        alone = torch.cat([body(input_ids=part).last_hidden_state.mean(dim=1) for part in texts.split(256)])
+    alone = pieces_alone(torch.arange(PIECES))
     alone -= alone.mean(dim=0)
     axes = torch.linalg.eigh(alone.T @ alone).eigenvectors[:, -AXES:]
     splits = within(None, 0)
