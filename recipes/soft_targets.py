@@ -8,13 +8,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from patience import four_settings
-from shared import LOGISTIC, SVM, all_labels, shifted, shop, student, thousand_labels, views
+from shared import LOGISTIC, SVM, all_labels, shifted, shop, student, thousand_labels
 from torch import Tensor
 
 from kdft_lib.data import Splits
 from kdft_lib.datasets import FASHION_CLASSES
 from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, Trained, compare, grid, record_all, recorded
-from kdft_lib.models import ConvNet, fashion_teacher
+from kdft_lib.models import fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import cache
@@ -110,31 +110,8 @@ def _entropy(logits: Tensor) -> Tensor:
     return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
-def why() -> dict[str, Comparison]:
-    """Parts of what soft targets say, each on the inputs, the budget and the nine settings of ``thousand``."""
-
-    def arm(said: Callable[[Tensor, Tensor, float, int], Tensor]) -> list[Candidate]:
-        def learning(temperature: float, **settings: float) -> Given:
-            def change(splits: Splits, seed: int) -> Splits:
-                train = cache(TEACHER, splits.train)
-                logits, targets, who = train.teacher_logits, train.targets, train.teacher
-                assert isinstance(logits, Tensor) and targets is not None and who is not None  # noqa: PT018
-                return splits._replace(train=train.with_teacher_logits(said(logits, targets, temperature, seed), who))
-
-            return Given(SOFT.but(temperature=temperature, **settings), change)
-
-        return tuned(learning, temperature=TEMPERATURES)
-
-    methods = {
-        "smoothed as much": arm(smoothed),
-        "other classes permuted": arm(permuted),
-        "the class's mean": arm(of_the_class),
-    }
-    return {"parts": compare(methods, thousand_labels)}
-
-
 def parts() -> dict[str, Comparison]:
-    """The same parts as students of :mod:`patience` learn them, chosen on 250 further labels, at T = 4."""
+    """Parts of what soft targets say, learned as in :mod:`patience`, chosen on 250 further labels, at T = 4."""
 
     def arm(said: Callable[[Tensor, Tensor, float, int], Tensor]) -> list[Candidate]:
         def change(splits: Splits, seed: int) -> Splits:
@@ -151,17 +128,6 @@ def parts() -> dict[str, Comparison]:
         "the class's mean": arm(of_the_class),
     }
     return {"400 steps": compare(methods, shop, choose="each seed")}
-
-
-def same_labels() -> dict[str, Comparison]:
-    """Teachers of 94,186 parameters, trained on the student's own 1,000 labels, and the students they teach."""
-    wide = LABELS.but(model=ConvNet, width=32)
-    kinds = {"plain teacher": wide, "teacher with augmentation": wide.but(augment=views(1))}
-    tried = {kind: grid(recipe, lr=(0.1, 0.3), weight_decay=0.1) for kind, recipe in kinds.items()}
-    teachers = compare(tried, thousand_labels)
-    taught = {kind: LABELS.taught_by(teachers.source(kind), SoftTargets) for kind in kinds}
-    students = {f"taught by the {kind}": tuned(taught[kind], temperature=TEMPERATURES) for kind in kinds}
-    return {"teachers": teachers, "students": compare(students, thousand_labels)}
 
 
 def factor() -> dict[str, Comparison]:
@@ -217,9 +183,7 @@ EXPERIMENTS = {
     "soft-targets-thousand": thousand,
     "soft-targets-sensitivity": sensitivity,
     "soft-targets-everything": everything,
-    "soft-targets-why": why,
     "soft-targets-parts": parts,
-    "soft-targets-same-labels": same_labels,
     "soft-targets-factor": factor,
     "soft-targets-trousers": trousers,
 }
