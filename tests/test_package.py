@@ -121,7 +121,7 @@ def test_the_wheel_brings_all_that_the_book_shows(tmp_path):
     }
     assert {name for name in tracked if not name.endswith(".part")} <= names
     assert not [name for name in names if name.startswith(("tests", "book", "recipes", "figures", "tools"))]
-    assert wheel.stat().st_size < 5 * 2**18
+    assert wheel.stat().st_size < 3 * 2**19
     code = "import kdft_lib, kdft_lib.models as m; print(kdft_lib.__file__, m.fashion_teacher().card['labels'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
