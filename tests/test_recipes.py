@@ -34,7 +34,8 @@ SEEDS, STEPS = 2, 2
 ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = {"train": 25, "transfer": 25, "val": 10, "test": 10}
 LARGE = (
-    "language", "language_rivals", "retrieval", "full_fine_tuning", "ship_it", "few_bits_texts", "sequences", "own_size",
+    "language", "language_rivals", "retrieval", "full_fine_tuning", "ship_it", "few_bits_texts", "sequences",
+    "own_size",
 )  # fmt: skip
 """Recipes whose networks take long to read a row: they have fewer."""
 LETTERS, SIDE = 100, 32
