@@ -1,4 +1,4 @@
-"""The n-gram of tokens that stands beside the students of the recipe of a language model of one's own size."""
+"""The n-grams that stand beside the students of the recipe of a language model of one's own size."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from own_size_parts import cut
+from own_size_parts import LENGTH, cut, spelled
 from torch import Tensor, nn
 
+from kdft_lib import metrics
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments import Trained
 from kdft_lib.training import Ledger
@@ -71,3 +72,44 @@ class Counted:
         started = time.perf_counter()
         model = TokenNGram(self.order, self.discount, len(cut().tokenizer)).count(splits.train)
         return Trained(model, Ledger(labels=len(splits.train), seconds=time.perf_counter() - started))
+
+
+def in_bytes(data: TensorData) -> TensorData:
+    """The text of all rows, as rows of bytes: they are its tokens."""
+    content = torch.frombuffer(bytearray("".join(spelled(data)).encode()), dtype=torch.uint8).long()
+    width = min(4 * LENGTH, len(content) - 1)
+    behind = -(len(content) - 1) % width
+    inputs, targets = F.pad(content[:-1], (0, behind)), F.pad(content[1:], (0, behind), value=-100)
+    targets = targets.view(-1, width)
+    counted = targets != -100
+    return TensorData({"input_ids": inputs.view(-1, width)}, targets, mask=counted, columns={"bytes": counted.int()})
+
+
+@dataclass(frozen=True)
+class OfBytes:
+    """What an n-gram of bytes predicts, of any text."""
+
+    counts: TokenNGram
+
+    def bits(self, data: TensorData) -> float:
+        return metrics.bits_per_byte(self.counts, in_bytes(data), batch_size=16)
+
+    def read(self, data: TensorData) -> None:
+        self.counts(**in_bytes(data).inputs)
+
+    @property
+    def megabytes(self) -> float:
+        return sum(part.nbytes for part in self.counts.buffers()) / 1e6
+
+
+@dataclass(frozen=True)
+class CountedBytes:
+    """An n-gram model of the text's bytes, which needs no tokenizer."""
+
+    order: int
+    discount: float = 0.75
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        started = time.perf_counter()
+        model = TokenNGram(self.order, self.discount, 256).count(in_bytes(splits.train))
+        return Trained(OfBytes(model), Ledger(labels=len(splits.train), seconds=time.perf_counter() - started))

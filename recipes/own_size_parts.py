@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kdft_lib import metrics, models
 from kdft_lib.answers import Rest
-from kdft_lib.data import Splits, TensorData, TextData, packed
+from kdft_lib.data import Splits, TensorData, TextData, packed, padded
 from kdft_lib.datasets import novels, own_prose
 from kdft_lib.experiments import Trained
 from kdft_lib.files import written_whole
@@ -138,9 +138,10 @@ def said(k: int, rest: Rest) -> TensorData:
 
 
 def bytes_a_token(data: TensorData) -> float:
-    """What the answers of a text take."""
+    """What the answers of a text take, and its states if it has them."""
     answers: Any = data.teacher_logits
-    return sum(column.nbytes for column in answers.values()) / (len(data) * LENGTH)
+    kept = [*answers.values(), *(column for name, column in data.rows(slice(0, 1)).items() if name == "states")]
+    return sum(column.nbytes / len(column) for column in kept) / LENGTH
 
 
 class HiddenStates(Objective):
@@ -180,12 +181,14 @@ def with_states(data: TensorData) -> TensorData:
 # What stands beside them ------------------------------------------------------------------------------
 
 
-def spelled(data: TensorData) -> list[str]:
-    """The text of each row, without its first token, which nobody predicts."""
-    tokenizer = cut().tokenizer
+def spelled(data: TensorData, *, first: bool = False) -> list[str]:
+    """The text of each row, without its first token, which nobody predicts, or with it."""
+    tokenizer, tokens = cut().tokenizer, data.targets
+    assert tokens is not None
+    if first:
+        tokens = torch.cat([data.inputs["input_ids"][:, :1], tokens], 1)
     return [
-        tokenizer.decode([token for token in row if token >= 0], skip_special_tokens=True)
-        for row in data.targets.tolist()  # type: ignore[union-attr]
+        tokenizer.decode([token for token in row if token >= 0], skip_special_tokens=True) for row in tokens.tolist()
     ]
 
 
@@ -236,14 +239,18 @@ class SmolLM2:
             return teacher()
         return cut().model if self.kind == "students' tokens" else whole()[0]
 
+    def seen(self, data: TensorData) -> TensorData:
+        """The rows; in its own tokens each with the token before it, as the others read it, and uncut."""
+        if self.kind != "as it came":
+            return data
+        return padded(spelled(data, first=True), whole()[1], length=2 * LENGTH, start=None, end=None)
+
     def bits(self, data: TensorData) -> float:
-        if self.kind == "as it came":
-            data = packed(spelled(data), whole()[1], length=2 * LENGTH, start=None, end=None)
-        return metrics.bits_per_byte(self.model, data)
+        return metrics.bits_per_byte(self.model, self.seen(data))
 
     def read(self, data: TensorData) -> None:
         with torch.no_grad():
-            models.logits(self.model, data.inputs)
+            models.logits(self.model, self.seen(data).inputs)
 
     @property
     def megabytes(self) -> float:
@@ -284,7 +291,7 @@ def megabytes(trained: Trained, splits: Splits) -> float:
 
 
 def tokens_a_second(trained: Trained, splits: Splits) -> float:
-    """How fast it reads eight rows; the middle of three times."""
+    """How fast it reads eight rows, in the students' tokens, whichever its own are; the middle of three times."""
     few, own, times = splits.test[:8], trained.model, []
     for _ in range(3):
         started = time.perf_counter()

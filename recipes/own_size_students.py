@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from own_size_parts import LENGTH, cut, rows, teacher
+from own_size_parts import LENGTH, SMOLLM2, cut, rows, teacher
 from torch import Tensor, nn
 
-from kdft_lib import models
+from kdft_lib import metrics, models
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.experiments import Trained
+from kdft_lib.training import Ledger
 
 CALIBRATION = 16
 """Rows by which it is decided what of the teacher a student starts from."""
@@ -135,3 +140,29 @@ def fewer_layers(layers: int) -> Any:
     model.config.num_hidden_layers = layers
     model.config.use_cache = False
     return model
+
+
+@dataclass(frozen=True)
+class AsMade:
+    """A network that was made of the teacher, before any step."""
+
+    make: Callable[[], Any]
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        return Trained(self, Ledger(pretraining=SMOLLM2))
+
+    def bits(self, data: TensorData) -> float:
+        return metrics.bits_per_byte(_made(self.make), data, batch_size=8)
+
+    def read(self, data: TensorData) -> None:
+        with torch.no_grad():
+            models.logits(_made(self.make), data.inputs)
+
+    @property
+    def megabytes(self) -> float:
+        return 4 * metrics.parameters(_made(self.make)) / 1e6
+
+
+@functools.lru_cache(maxsize=1)
+def _made(make: Callable[[], Any]) -> Any:
+    return make().eval()

@@ -137,6 +137,13 @@ def test_shares_of_the_notebooks_are_alike_in_time_and_leave_none_out(tmp_path):
     assert run_nbval.shares([a], 2) == [[a], []]
 
 
+@pytest.mark.parametrize(("wheel", "missing"), [("no-such-model==0.1", True), ("pytest==1", False)])
+def test_a_notebook_whose_wheel_is_not_here_is_skipped(tmp_path, wheel, missing):
+    notebook = tmp_path / "a.ipynb"
+    notebook.write_text(f'"    %pip install -q --no-deps {wheel}\\n"')
+    assert run_nbval.lacking(notebook) == (wheel if missing else None)
+
+
 @pytest.mark.parametrize("share", ["0/2", "3/2", "2", "1/0", "a/b"])
 def test_a_share_that_there_is_not_is_refused(share):
     assert run_nbval.shard("2/2") == (2, 2)
