@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from kdft_lib import experiments
-from kdft_lib.data import Splits, TensorData
+from kdft_lib.data import Splits, TensorData, TextSplits
 from kdft_lib.datasets import bbc_news
 from kdft_lib.experiments import Candidate, Classical, Comparison, Given, NamedBy, OnFeatures, Recipe, Trained, grid
 from kdft_lib.models import SentenceEncoder, sentence_encoder
@@ -38,11 +38,16 @@ def stories() -> dict[str, int]:
     return {text: number for number, text in enumerate(text for part in bbc_news(None) for text in part.texts)}
 
 
+def numbered(parts: TextSplits) -> Splits:
+    """In the place of each story its number."""
+    known = stories()
+    return parts.with_inputs(lambda texts: torch.tensor([known.setdefault(text, len(known)) for text in texts]))
+
+
 @functools.cache
 def within(labels: int | None, seed: int) -> Splits:
     """So many labelled stories, a fifth of them to choose by; an input is the number of a story."""
-    known, parts = stories(), bbc_news(labels, validation="within", seed=seed)
-    return parts.with_inputs(lambda texts: torch.tensor([known.setdefault(text, len(known)) for text in texts]))
+    return numbered(bbc_news(labels, validation="within", seed=seed))
 
 
 @functools.cache

@@ -70,6 +70,14 @@ def test_rates_rise_by_the_same_factor_and_it_ends_where_the_loss_is_four_times_
     assert found.losses[-1] > 4 * min(found.losses)
 
 
+def test_a_test_that_ends_after_fewer_steps_than_it_smooths_over_suggests_one_of_its_rates():
+    sgd = functools.partial(torch.optim.SGD)
+    options = {"optimizer": sgd, "lowest": 1.0, "highest": 1e4, "steps": 400}
+    found = find_lr(nn.Linear(16, 3), problem(scale=100.0), objective=Supervised(), strategy=STRATEGY, **options)
+    assert len(found.rates) == len(found.losses) == len(found.smoothed) < 40
+    assert found.suggestion in [max(rate / 10, 1.0) for rate in found.rates]
+
+
 def test_the_first_rate_is_the_least_that_it_suggests():
     data = problem(scale=1e4)
     sgd = functools.partial(torch.optim.SGD)

@@ -151,5 +151,5 @@ def find_lr(
 
 def _smoothed(losses: Any, width: int) -> Any:
     """Means over as many values around each; near the ends over those that there are."""
-    kernel = numpy.ones(width)
+    kernel = numpy.ones(min(width, len(losses)))
     return numpy.convolve(losses, kernel, "same") / numpy.convolve(numpy.ones(len(losses)), kernel, "same")
