@@ -1,4 +1,4 @@
-"""A progress bar where a person watches, and none elsewhere."""
+"""Whether a person watches, and a progress bar where one does, and none elsewhere."""
 
 from __future__ import annotations
 
@@ -16,9 +16,25 @@ def progress_bar(
     from tqdm.auto import tqdm
 
     if wanted is None and _in_notebook():
-        wanted = os.environ.get("TQDM_DISABLE") != "1"
+        wanted = watched()
     disable = None if wanted is None else not wanted
     return tqdm(total=total, initial=initial, unit=unit, desc=described, leave=False, disable=disable)
+
+
+def watched() -> bool:
+    """Whether a person may be watching: in a terminal, or in a notebook's kernel, unless the environment variable
+    ``TQDM_DISABLE=1`` says that nobody does. What must not be kept in a notebook, such as photographs that are not ours
+    to publish, is shown only then.
+
+    Example:
+        >>> from unittest import mock
+        >>> with mock.patch("sys.stderr", isatty=lambda: False):
+        ...     watched()
+        False
+    """
+    if _in_notebook():
+        return os.environ.get("TQDM_DISABLE") != "1"
+    return sys.stderr.isatty()
 
 
 def _in_notebook() -> bool:

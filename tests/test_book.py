@@ -319,6 +319,20 @@ def test_the_state_of_a_progress_bar_is_found(tmp_path):
     assert said.startswith("it stores the state of widgets")
 
 
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "text/html"])
+def test_stored_photographs_are_found(tmp_path, kind):
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.metadata["tags"] = ["photographs"]
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="10 photographs appear where you run this")]
+    nbformat.write(notebook, tmp_path / "copy.ipynb")
+    assert not [said for said in check_notebooks.problems(tmp_path / "copy.ipynb") if "photographs" in said]
+    cell.outputs += [nbformat.v4.new_output("display_data", {kind: "a cell"})]
+    nbformat.write(notebook, tmp_path / "copy.ipynb")
+    found = [said for said in check_notebooks.problems(tmp_path / "copy.ipynb") if "photographs" in said]
+    assert found == ["cell 1 stores photographs, which are not ours to publish; execute it with `make notebooks`"]
+
+
 def test_a_stored_error_without_its_tag_is_found(tmp_path):
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")

@@ -772,6 +772,9 @@ CASES = {
     "card that is no JSON": lambda: exported(
         print, inputs=torch.zeros(2, 4), reader=COLUMNS, card={"data": DATA}, classes=["a", "b"]
     ),
+    "card with a threshold": lambda: exported(
+        print, inputs=torch.zeros(2, 4), reader=COLUMNS, card={"threshold": "0.4"}, classes=["a", "b"]
+    ),
     "exported file that is not there": lambda: exported(lambda export, place: export.load(place / "student.onnx")),
     "folder without an exported file": lambda: exported(lambda export, place: export.load(place)),
     "exported file without a card": lambda: exported(

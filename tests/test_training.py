@@ -349,6 +349,17 @@ def test_no_progress_bar_where_nobody_watches(blobs, capsys):
     assert "step" in capsys.readouterr().err
 
 
+def test_a_notebook_is_watched_unless_it_is_said_that_nobody_does(monkeypatch):
+    from kdft_lib import progress
+
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    for value, wanted in (("1", False), ("0", True)):
+        monkeypatch.setenv("TQDM_DISABLE", value)
+        assert progress.watched() is wanted
+    monkeypatch.delenv("TQDM_DISABLE")
+    assert progress.watched()
+
+
 def test_tensorboard_has_every_step(blobs, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -47,6 +47,8 @@ def problems(path: Path) -> Iterator[str]:
             yield f"cell {number} is tagged raises-exception and stores no error"
         if any(output.get("name") == "stderr" for output in cell.outputs):
             yield f"cell {number} stores what was written to stderr"
+        if "photographs" in tags and any(_is_picture(output) for output in cell.outputs):
+            yield f"cell {number} stores photographs, which are not ours to publish; execute it with `make notebooks`"
         if shows_figure(cell) and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt"):
             yield f"cell {number} shows a figure without alt text (metadata mystnb.image.alt)"
         if len(cell.source.splitlines()) > 20:
@@ -139,9 +141,12 @@ def problems_of_lines(recipe: str, lines: str) -> Iterator[str]:
 
 
 def shows_figure(cell: Any) -> bool:
-    return any(
-        "image/png" in output.get("data", {}) or "image/svg+xml" in output.get("data", {}) for output in cell.outputs
-    )
+    return any({"image/png", "image/svg+xml"} & output.get("data", {}).keys() for output in cell.outputs)
+
+
+def _is_picture(output: Any) -> bool:
+    """Whatever could hold one: an image, or HTML with one in it."""
+    return any(kind.startswith("image/") or kind == "text/html" for kind in output.get("data", {}))
 
 
 def seconds(notebook: Any) -> float | None:

@@ -29,6 +29,8 @@ _GAP = 1e-3
 """How far a logit of the file may be from PyTorch's: rounding is some 1e-6 of what is added up."""
 _EXAMPLES = 64
 _NAMES = {"pictures": "pictures", "columns": "rows", "texts": "words"}
+_OWN = ("model", "arguments", "classes", "threshold", "reader")
+"""What a card says by itself, and is read by."""
 
 
 def to_onnx(
@@ -130,7 +132,8 @@ def write(
 
     Raises:
         ImportError: If onnx, onnxscript or onnxruntime is not installed.
-        ValueError: If the card is not JSON, or the file answers otherwise than PyTorch, for 1, 2 or more rows.
+        ValueError: If the card is not JSON or names what it says by itself, such as ``threshold``, or the file answers
+            otherwise than PyTorch, for 1, 2 or more rows.
         OSError: If a file cannot be written.
 
     Example:
@@ -144,6 +147,9 @@ def write(
         >>> shipped.card["checked"]["rows"]
         8
     """
+    for key in card or {}:
+        if key in _OWN:
+            raise ValueError(f"card holds {key!r}, which a file says by itself; give your note another name")
     given: Any = examples if isinstance(examples, Tensor | Mapping) else reader(examples)
     mapped = isinstance(given, Mapping)
     inputs = {
