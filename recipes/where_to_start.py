@@ -99,7 +99,7 @@ def family(
     return {name: swept, f"{name}, changed": changed}
 
 
-def in_steps(steps: int, **changes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def in_steps(steps: int, **changes: Any) -> dict[str, Mapping[str, Any]]:
     """What is changed of every method: the budget, and the beginning of the schedule."""
     budgets = {SHORT: {"steps": round(steps / 3)}, LONG: {"steps": 3 * steps}}
     return {**budgets, SUDDEN: {"schedule": NO_WARM_UP}, **changes}
@@ -119,7 +119,7 @@ def small() -> dict[str, Comparison]:
 
 def batches() -> dict[str, Comparison]:
     """The same with fewer labels and with more: rates, the range test, and sizes of a batch."""
-    made = {}
+    made: dict[str, Comparison] = {}
     for labels in (250, 6000):
         splits = functools.partial(labeled, labels)
         made |= family(f"{labels:,} labels", CNN, splits, RATES, SIZES)
@@ -153,7 +153,7 @@ def heads() -> dict[str, Comparison]:
         "Lite0, head": (HEAD.but(steps=300), HEAD.but(method=LOGISTIC), clothes),
         "MiniLM, head": (OnFeatures(read, minilm_features, language.MINILM), MINILM_HEAD, stories),
     }
-    made = {}
+    made: dict[str, Comparison] = {}
     for name, (head, exact, splits) in kinds.items():
         more: dict[str, Candidates] = {"logistic regression": grid(exact, C=(0.01, 0.1, 1.0, 10.0, 100.0))}
         made |= family(name, head, splits, HEAD_RATES, in_steps(300), more=more)
@@ -213,7 +213,7 @@ def softness() -> dict[str, Comparison]:
         "small CNN, 6,000 labels": (CNN, shown, functools.partial(labeled, 6000)),
         "bag of words, 50 labels": (language.BAG, heard, numbered),
     }
-    made = {}
+    made: dict[str, Comparison] = {}
     for name, (alone, taught, splits) in kinds.items():
 
         def soft(kd_weight: float, temperature: float, taught: Recipe = taught) -> Recipe:
