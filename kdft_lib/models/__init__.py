@@ -10,7 +10,7 @@ from kdft_lib.models.running import Inputs, evaluation_mode, logits
 from kdft_lib.models.sentences import SentenceEncoder, sentence_encoder
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 from kdft_lib.models.speculative import Speculated, speculative_sample
-from kdft_lib.models.speech import Whisper, whisper
+from kdft_lib.models.speech import Heard, Whisper, whisper
 from kdft_lib.models.vocabulary import cut_table, cut_tokenizer, spellings
 from kdft_lib.models.writing import sample
 
@@ -19,6 +19,7 @@ __all__ = [
     "MLP",
     "CharacterGRU",
     "ConvNet",
+    "Heard",
     "ImageTransform",
     "Inputs",
     "NGram",

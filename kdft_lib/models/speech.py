@@ -26,7 +26,12 @@ _RATE, _WIDTH, _FRAME = 16_000, 384, 320
 
 
 class Heard(NamedTuple):
-    """What Whisper makes of clips."""
+    """What Whisper makes of clips.
+
+    Example:
+        >>> Heard(torch.zeros(1, 384), ["alpha"]).words
+        ['alpha']
+    """
 
     features: Tensor
     """What its encoder gives for each clip, averaged over the frames that the clip fills, ``(N, 384)``."""
