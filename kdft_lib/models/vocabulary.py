@@ -139,8 +139,8 @@ def spellings(tokenizer: Any, smaller: Any) -> list[list[int]]:
         smaller: The one that was cut from it.
 
     Returns:
-        Of each of the whole's tokens, by its number, the numbers of its parts in the smaller one: one of a token that
-        was kept, none of a number that no token has.
+        Of each of the whole's tokens, by its number, the numbers of its parts in the smaller one. A token that was kept
+        has one, a number of no token none.
 
     Example:
         >>> from tokenizers import Tokenizer, models
