@@ -22,10 +22,6 @@ SHORT = {"00-ten-minutes": (900, 10)}
 """Chapters with fewer words, and at most so many cells of code."""
 PAGES = {"the-fields-bugs"}
 """Notebooks that are no chapters: nothing is to be learned step by step, exercised or taken home."""
-UNREAD = (
-    "10",
-)  # fmt: skip
-"""Chapters that are to be rewritten: they are long, assert in sight and do not show what trained a record."""
 SHOWN = re.compile(r"(?ms)^```python\n# recipes/(\w+\.py)\n(.*?)^```")
 RECORDED = re.compile(r"recorded\(f?\"([a-z0-9]+(?:-[a-z0-9]+)*)")
 EXERCISE = re.compile(r"^\*\*(\d+) \((?:easy|medium|open)\)\.\*\* ", re.M)
@@ -57,9 +53,8 @@ def problems(path: Path) -> Iterator[str]:
         yield "it stores the state of widgets, whose page asks other hosts; execute it with `make notebooks`"
     if path.stem not in SHORT.keys() | PAGES:
         yield from problems_of_exercises(notebook.cells)
-    if not path.stem.startswith(UNREAD):
-        most = (MOST_WORDS, None) if path.stem not in PAGES else (MOST_WORDS, MOST_CELLS)
-        yield from problems_of_reading(notebook, *SHORT.get(path.stem, most))
+    most = (MOST_WORDS, None) if path.stem not in PAGES else (MOST_WORDS, MOST_CELLS)
+    yield from problems_of_reading(notebook, *SHORT.get(path.stem, most))
     spent = seconds(notebook)
     if spent is None:
         yield "it stores no timings; execute it with `make notebooks`"
