@@ -23,6 +23,7 @@ from kdft_lib.experiments import (
     Measure,
     OnFeatures,
     Recipe,
+    Score,
     Source,
     Then,
     Trained,
@@ -141,14 +142,19 @@ def counted(run: Trained, splits: Splits, seed: int) -> Trained:
 
 
 def tuned(
-    methods: Mapping[str, list[Candidate]], splits: Callable[[int], Splits], *, seeds: Any = SEEDS, **options: Any
+    methods: Mapping[str, list[Candidate]],
+    splits: Callable[[int], Splits],
+    *,
+    seeds: Any = SEEDS,
+    score: Score = average_precision,
+    **options: Any,
 ) -> Tuned:
     @functools.lru_cache(maxsize=1)
     def without_test(seed: int) -> Splits:
         made = splits(seed)
         return made._replace(test=made.val)
 
-    by: dict[str, Any] = {"score": average_precision, "equal_budgets": False}
+    by: dict[str, Any] = {"score": score, "equal_budgets": False}
     tried = compare(methods, without_test, seeds=TUNED_ON, **by)
     best = {name: entries[tried.chosen[name][0]] for name, entries in methods.items()}
     final = {name: Candidate(Then(entry.method, counted), entry.setting) for name, entry in best.items()}

@@ -35,7 +35,7 @@ ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = {"train": 25, "transfer": 25, "val": 10, "test": 10}
 LARGE = (
     "language", "language_rivals", "retrieval", "full_fine_tuning", "ship_it", "few_bits_texts", "sequences",
-    "own_size", "where_to_start",
+    "own_size", "where_to_start", "does_it_carry",
 )  # fmt: skip
 """Recipes whose networks take long to read a row: they have fewer."""
 LETTERS, SIDE = 100, 32
@@ -44,7 +44,7 @@ RECORDED = (
     "background", "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers",
     "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "language_rivals",
     "retrieval", "speech", "speech_whisper", "sequences", "ship_it", "few_bits", "few_bits_texts", "outlook",
-    "solar_cells", "own_size", "where_to_start",
+    "solar_cells", "own_size", "where_to_start", "does_it_carry",
 )  # fmt: skip
 
 SHORT = {"width": 8, "layers": 2, "heads": 2, "keys": 1, "hidden": 12}
