@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from kdft_lib.data import Splits
 from kdft_lib.datasets import bbc_news, solar_cells, spoken_digits
-from kdft_lib.experiments import Comparison, Once, OnFeatures, Recipe, Then, Trained, compare, record_all
+from kdft_lib.experiments import Candidates, Comparison, Once, OnFeatures, Recipe, Then, Trained, compare, record_all
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import Supervised
@@ -73,7 +73,7 @@ def all_cells(splits: Splits, seed: int) -> Splits:
 
 
 def network(width: int) -> nn.Sequential:
-    """Of width 16, 23,482 parameters."""
+    """Of width 16, 23,538 parameters."""
     net = ConvNet(width, num_classes=2)
     return nn.Sequential(Shrunk(SEEN), net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
@@ -108,14 +108,15 @@ SOLAR = Field(
 def probing() -> Comparison:
     """The head alone, everything, and everything after the head, at two rates; nothing is chosen."""
     made = Then(SOLAR.teachers.source(FEW), as_it_is)
-    methods = {"head alone": PROBE}
+    methods: dict[str, Candidates] = {"head alone": PROBE}
     contrasts = []
     for lr in MOVES:
         alone, probed = f"everything, {lr:g}", f"free probe, then everything, {lr:g}"
         methods |= {alone: made if lr == MOVES[1] else MOVED.but(lr=lr), probed: MOVED.but(start=PROBE, lr=lr)}
         contrasts.append((probed, alone))
-    by = {"score": average_precision, "seeds": SEEDS}
-    return compare(methods, SOLAR.splits, contrasts=contrasts, equal_budgets=False, **by)
+    return compare(
+        methods, SOLAR.splits, seeds=SEEDS, contrasts=contrasts, score=average_precision, equal_budgets=False
+    )
 
 
 def solar() -> dict[str, Comparison]:
