@@ -1,33 +1,37 @@
 """What a student of the recipe of a language model of one's own size is worth as a draft: how much of what it proposes
-the teacher would accept, and how fast both write together.
+the teacher would accept, how fast both write together, and what to train it on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from own_size_parts import Body, Head, asked, bits, cut, rows, teacher, text, whole
+from own_size_counts import Counted
+from own_size_lessons import ON_ANSWERS, ON_LABELS, RATE, RATES, STEPS, TOP, in_full, in_short, taught
+from own_size_parts import Head, bits, cut, heard, rows, teacher, text, whole
 from torch import Tensor, nn
 
-from kdft_lib import losses, models
+from kdft_lib import experiments, losses, models
 from kdft_lib.data import Splits, TensorData
-from kdft_lib.experiments import Trained
+from kdft_lib.experiments import Comparison, Then, Trained, grid
+from kdft_lib.objectives import GKD
 
 DRAFTED = (2, 4, 8)
-"""Tokens a round, of which the fastest is taken on the beginnings of validation."""
+"""Tokens a round, of which the fastest is taken on two beginnings of validation, each continued half as far."""
 BEGINNINGS, BEGUN, CONTINUED = 4, 32, 64
-"""So many texts of each part are begun with so many tokens, and continued by so many."""
+"""So many texts of the test are begun with so many tokens, and continued by so many."""
 
 
 @functools.cache
-def heard(seed: int = 0) -> Splits:
+def scored(seed: int = 0) -> Splits:
     """The text; where it is scored, with what goes into the teacher's last layer."""
-    val, test = (asked(Body(teacher()), rows(part), f"states-{part}") for part in ("val", "test"))
-    return text()._replace(val=val, test=test)
+    return text()._replace(val=heard("val"), test=heard("test"))
 
 
 @functools.lru_cache(maxsize=1)
@@ -91,11 +95,12 @@ def paces(draft: nn.Module, who: str, temperature: float) -> dict[str, float]:
     def chance() -> dict[str, Any]:
         return {"temperature": temperature, "generator": torch.Generator().manual_seed(0)}
 
-    def together(prompt: Tensor, most: int) -> tuple[models.Speculated, float]:
+    def together(prompt: Tensor, most: int, length: int = CONTINUED) -> tuple[models.Speculated, float]:
         write = models.speculative_sample
-        return timed(write, model, draft, prompt, CONTINUED, draft_tokens=most, spelled=spelled, **chance())
+        return timed(write, model, draft, prompt, length, draft_tokens=most, spelled=spelled, **chance())
 
-    spent = {most: sum(together(prompt, most)[1] for prompt in beginnings("val", who)) for most in DRAFTED}
+    few = beginnings("val", who)[:2]
+    spent = {most: sum(together(prompt, most, CONTINUED // 2)[1] for prompt in few) for most in DRAFTED}
     most = min(spent, key=spent.__getitem__)
     pairs = [
         (*timed(models.sample, model, prompt, CONTINUED, **chance()), *together(prompt, most))
@@ -115,7 +120,7 @@ def paces(draft: nn.Module, who: str, temperature: float) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=1)
 def written(draft: nn.Module) -> dict[str, float]:
-    """What both writers need, drawing and greedily."""
+    """What the teacher needs, drawing, and SmolLM2, greedily."""
     found = {how: paces(draft, who, temperature) for how, (who, temperature) in WRITING.items()}
     return {f"{name}, {how}": value for how, values in found.items() for name, value in values.items()}
 
@@ -124,15 +129,59 @@ def of_writing(name: str, trained: Trained, splits: Splits) -> float:
     return written(trained.model)[name]
 
 
-WRITING = {
-    f"{who}{manner}": (who, temperature)
-    for who in ("teacher", "SmolLM2")
-    for temperature, manner in ((1.0, ""), (0.0, ", greedily"))
-}
+WRITING = {"teacher": ("teacher", 1.0), "SmolLM2, greedily": ("SmolLM2", 0.0)}
 OF_WRITING = ("tokens a second", "tokens a second alone", "accepted", "tokens a call", "tokens drafted")
 """What is accepted is of the tokens that came up for a decision. Greedily, it must be the same text."""
-MEASURES = {"agreement": agreement, "bits per byte": bits_per_byte} | {
+ON_TEXT = {"agreement": agreement, "bits per byte": bits_per_byte}
+MEASURES = ON_TEXT | {
     f"{name}, {how}": functools.partial(of_writing, f"{name}, {how}")
     for how, (_, temperature) in WRITING.items()
     for name in (*OF_WRITING, *(() if temperature else ("the same text",)))
 }
+
+
+# What to train it on ----------------------------------------------------------------------------------
+
+
+REVERSE, VARIATION = (
+    TOP.but(objective=functools.partial(GKD, None, divergence=kind, on_policy=0.0))
+    for kind in ("reverse_kl", "total_variation")
+)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Total variation is what counts, and teaches little where a student finds improbable what its teacher finds
+    probable, as it does at first; so here it comes after forward KL, each for half of the steps."""
+
+    lr: float = RATE
+    steps: int = STEPS
+
+    def but(self, **changes: Any) -> InTurn:
+        return dataclasses.replace(self, **changes)
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        half: dict[str, Any] = {"lr": self.lr, "steps": self.steps // 2}
+        return VARIATION.but(start=TOP.but(**half), **half).train(splits, seed)
+
+
+def drafts() -> dict[str, Comparison]:
+    """The same student as a draft for its teacher: what it learns from, at equal steps, and what that is worth. Beside
+    it an n-gram, which has no chance in it."""
+    arms: dict[str, Any] = {
+        "reverse KL": Then(REVERSE, taught),
+        "total variation": Then(VARIATION, taught),
+        "forward KL, then total variation": Then(InTurn(), taught),
+        "labels": ON_LABELS,
+        "forward KL": ON_ANSWERS,
+    }
+    how: dict[str, Any] = {"reference": "forward KL", "score": expected_acceptance, "equal_budgets": False}
+    contrasts = [(name, "forward KL") for name in arms if name != "forward KL"]
+    short = in_short(arms, {name: {"lr": RATES} for name in arms}, scored, **how)
+    found = in_full(short, arms, scored, contrasts=contrasts, measures=MEASURES, **how)
+    counts = {"n-gram": grid(Counted, order=(2, 3, 4), discount=(0.75, 0.9))}
+    counted = experiments.compare(counts, scored, seeds=range(2), score=expected_acceptance, measures=ON_TEXT)
+    return {"settings": short, "a million tokens": found, "counted": counted}
+
+
+RECORDS = {"own-size-draft": drafts}

@@ -8,15 +8,15 @@ import copy
 import functools
 import gzip
 import lzma
+import shutil
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_model
+from own_size_files import FOLDER, alone, kept
 from torch import Tensor, nn
 
 from kdft_lib import metrics, models
@@ -24,7 +24,6 @@ from kdft_lib.answers import Rest
 from kdft_lib.data import Splits, TensorData, TextData, packed, padded
 from kdft_lib.datasets import novels, own_prose
 from kdft_lib.experiments import Trained
-from kdft_lib.files import written_whole
 from kdft_lib.objectives import Objective, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import cache
@@ -35,11 +34,7 @@ WORDS, LENGTH = 8_192, 256
 """Tokens that are kept, and those of a row."""
 ROWS = {"train": 4_096, "val": 64, "test": 96, "prose": 64}
 """1,048,576 tokens to learn from; 16,384 to choose by, 24,576 and 16,384 to be tested on, from all over the texts."""
-FOLDER: Path | None = Path("_build/own-size")
-"""Where what took the teacher an hour stays: start again, and it goes on. None keeps it in memory."""
-
-
-TUNED = 100
+TUNED, TUNED_RATE = 100, 1e-4
 """Steps in which the teacher gets used to its fewer tokens, on eight rows each: 204,800 tokens, once."""
 
 
@@ -61,19 +56,20 @@ def cut() -> Teacher:
 @functools.cache
 def teacher() -> Any:
     """The same, tuned: words that were one token are several now, which it has never read so."""
-    model = copy.deepcopy(cut().model)
-    path = None if FOLDER is None else FOLDER / "teacher.safetensors"
-    if path is not None and path.exists():
-        model.load_state_dict(load_file(path), strict=False)  # The last layer is the table.
-        return model.eval()
-    chosen = torch.linspace(0, len(rows("train")) - 1, min(8 * TUNED, len(rows("train")))).long()
-    fit(
-        model, rows("train")[chosen], objective=Supervised(), strategy=FullFineTuning(lr=1e-4), steps=TUNED,
-        batch_size=8, clip_norm=1.0, checkpoint_dir=None if FOLDER is None else FOLDER / "teacher", checkpoint_every=25,
-    )  # fmt: skip
-    if path is not None:
-        with written_whole(path) as temporary:
-            save_model(model, str(temporary))
+    model, begun = copy.deepcopy(cut().model), None if FOLDER is None else FOLDER / "teacher-begun"
+    chosen = rows("train")[torch.linspace(0, len(rows("train")) - 1, min(8 * TUNED, len(rows("train")))).long()]
+
+    def tuned() -> dict[str, Tensor]:
+        fit(
+            model, chosen, objective=Supervised(), strategy=FullFineTuning(lr=TUNED_RATE), steps=TUNED, batch_size=8,
+            clip_norm=1.0, checkpoint_dir=begun, checkpoint_every=25,
+        )  # fmt: skip
+        return {name: weight.detach() for name, weight in model.named_parameters()}  # The last layer is the table.
+
+    weights = kept("teacher", tuned, texts=chosen.fingerprint(), steps=TUNED, rate=TUNED_RATE)
+    model.load_state_dict(weights, strict=False)
+    if begun is not None:
+        shutil.rmtree(begun, ignore_errors=True)
     return model.eval()
 
 
@@ -117,15 +113,21 @@ class Head(nn.Module):
 
 
 def asked(model: nn.Module, data: TensorData, name: str, **how: Any) -> TensorData:
-    """What a model says, kept in a folder of that name."""
-    to = None if FOLDER is None else FOLDER / name
-    return cache(model, data, to=to, dtype=torch.float16, batch_size=8, **how)
+    """What a model says, kept in a folder of that name, which says of whom it is and about what."""
+    with alone(name):
+        to = None if FOLDER is None else FOLDER / name
+        return cache(model, data, to=to, dtype=torch.float16, batch_size=8, **how)
 
 
 @functools.cache
+def heard(part: str) -> TensorData:
+    """Some rows with what goes into the teacher's last layer, in 16 bits: it reads them once, and never again."""
+    return asked(Body(teacher()), rows(part), f"states-{part}")
+
+
 def states() -> Any:
-    """Of each place what goes into the teacher's last layer, in 16 bits: it reads the text once, and never again."""
-    return asked(Body(teacher()), rows("train"), "states").teacher_logits
+    """That of the text."""
+    return heard("train").teacher_logits
 
 
 @functools.cache

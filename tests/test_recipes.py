@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kdft_lib import experiments, metrics, models
+from kdft_lib import experiments, losses, metrics, models
 from kdft_lib.data import TensorData, TextData, TextSplits
 from kdft_lib.datasets import bbc, solar, spelling_alphabet, splitting, spoken_digits
 from kdft_lib.experiments import Candidate
 from kdft_lib.models import pretrained, sentence_encoder
 from kdft_lib.strategies import Phases
-from kdft_lib.training import Settings
+from kdft_lib.training import Ledger, Settings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -56,7 +56,7 @@ FEWER = {
     "own_size": {
         "WORDS": 280, "LENGTH": 12, "ROWS": dict.fromkeys(("train", "val", "test", "prose"), 8), "FOLDER": None,
         "CALIBRATION": 4, "SIZES": SHORT, "TWICE": SHORT, "LAYERS": 2, "TEXTS": 6, "PROMPT": 4, "TOGETHER": 4,
-        "KEPT": 4, "DRAFTED": (2,), "BEGINNINGS": 2, "BEGUN": 4, "CONTINUED": 6,
+        "KEPT": 4, "DRAFTED": (2,), "BEGINNINGS": 2, "BEGUN": 4, "CONTINUED": 6, "HELD": 2, "FEW": 4,
         "novels": lambda: few_texts(), "own_prose": lambda: few_texts().val,
     },
 }  # fmt: skip
@@ -273,9 +273,8 @@ def own_size(small, monkeypatch):
     """The students of the recipe of that name, on few texts."""
     pytest.importorskip("transformers", minversion="5")
     made = importlib.import_module("own_size_students")
-    parts = importlib.import_module("own_size_parts")
-    for constant, value in FEWER["own_size"].items():
-        for part in (made, parts):
+    for part in (part for name, part in sys.modules.items() if name.startswith("own_size")):
+        for constant, value in FEWER["own_size"].items():
             if hasattr(part, constant):
                 monkeypatch.setattr(part, constant, value)
     return made
@@ -305,6 +304,70 @@ def test_the_n_gram_of_many_tokens_is_that_of_few(own_size):
     dense = models.NGram(order=3, discount=0.75, num_classes=5).count(TensorData(tokens[:, :-1], tokens[:, 1:]))
     new = torch.randint(5, (4, 30))
     torch.testing.assert_close(sparse(new), dense(new))
+
+
+def test_what_took_hours_is_made_once_and_says_of_what(own_size, monkeypatch, tmp_path):
+    files, parts = (importlib.import_module(f"own_size_{name}") for name in ("files", "parts"))
+    for part in (files, parts):
+        monkeypatch.setattr(part, "FOLDER", tmp_path)
+
+    def said():
+        return parts.said(4, "bucket").teacher_logits["values"].index_select(0, torch.arange(3))
+
+    answers = said()
+    for remembered in (parts.teacher, parts.heard, parts.said):
+        remembered.cache_clear()
+    with monkeypatch.context() as changed:
+        changed.setattr(parts, "fit", None)
+        assert torch.equal(said(), answers)
+    monkeypatch.setattr(parts, "TUNED", 50)
+    parts.teacher.cache_clear()
+    with pytest.raises(ValueError, match="steps was 100 and is now 50"):
+        parts.teacher()
+
+
+class Counting:
+    """A method that counts how often it is trained."""
+
+    trained = 0
+
+    def __repr__(self):
+        return "Counting"
+
+    def train(self, splits, seed):
+        type(self).trained += 1
+        return experiments.Trained(nn.Linear(1, seed + 1), Ledger())
+
+
+def test_a_run_that_two_records_have_is_trained_once(own_size, monkeypatch, tmp_path):
+    files = importlib.import_module("own_size_files")
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    splits = few_texts()._replace(train=TensorData(torch.ones(2, 1)))
+    sizes = [files.Shared(Counting()).train(splits, seed).model.out_features for seed in (0, 1, 0)]
+    assert (sizes, Counting.trained) == ([1, 2, 1], 2)
+    assert files.OneRun(Counting()).train(splits, 5).model.out_features == 1
+    files.Shared(Counting()).train(splits._replace(train=TensorData(torch.zeros(2, 1))), 0)
+    assert Counting.trained == 3
+
+
+def test_one_token_says_on_average_what_all_say(own_size):
+    whose = importlib.import_module("own_size_whose")
+    ours, theirs = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0)).double()
+    (q, p), found = (logits.softmax(-1) for logits in (ours, theirs)), whose.noise(ours, theirs)
+    logits = ours.clone().requires_grad_()
+    (full,) = torch.autograd.grad(losses.reverse_kl_loss(logits, theirs, reduction="none").sum(), logits)
+    torch.testing.assert_close(found["kl"], (q * (q / p).log()).sum(-1))
+    torch.testing.assert_close(found["reward, mean"], full.square().sum(-1))
+    torch.testing.assert_close(found["k3, mean"], (q - p).square().sum(-1))  # The slope of forward KL.
+    apart, tokens = (q / p).log(), torch.eye(7).double()
+    for name, factor in (("reward", apart), ("k3", 1 - p / q)):
+        each = factor.unsqueeze(-1) * (tokens - q.unsqueeze(1))
+        mean = (q.unsqueeze(-1) * each).sum(1)
+        spread = (q * (each - mean.unsqueeze(1)).square().sum(-1)).sum(-1)
+        torch.testing.assert_close(found[f"{name}, noise"], spread)
+    torch.testing.assert_close(found["product"], (full * (q - p)).sum(-1))
+    values = p / q - 1 + apart
+    torch.testing.assert_close(found["k3, variance"], (q * values.square()).sum(-1) - found["kl"].square())
 
 
 def test_no_recipe_is_left_out(small):

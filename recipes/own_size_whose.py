@@ -1,0 +1,221 @@
+"""Whose text should a student of the recipe of a language model of one's own size read, and how much of each place must
+its teacher say? What one drawn token says of a divergence, and how loud its noise is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from own_size_draft import bits_per_byte, expected_acceptance, scored
+from own_size_files import Shared
+from own_size_lessons import BATCH, KEPT, ON_ANSWERS, RATES, TOP, in_short, taught
+from own_size_parts import LENGTH, Body, Head, asked, heard, rows, said, teacher
+from own_size_written import PROMPT, begun, behind_beginnings, in_rows, written
+from torch import Tensor, nn
+
+from kdft_lib import experiments, losses, models
+from kdft_lib.data import Batch, Splits, TensorData
+from kdft_lib.experiments import Comparison, Then, Trained
+from kdft_lib.objectives import GKD
+
+MORE, MORE_RATE = 32, 0.001
+"""Steps, on eight texts each, after a million tokens of forward KL; the rate is untried, and the same for all."""
+HELD, FEW = 48, 16
+"""Of the teacher's texts those that nobody learns from; and how many each student writes, to be measured on."""
+
+
+class Drawn(GKD):
+    """Reverse KL, in full or by one token drawn from the student at each place. Answers that come with the data are
+    what goes into the teacher's last layer.
+
+    With :math:`a = \\log q(x) - \\log p(x)` of the token drawn, k1 is a, and k3 is :math:`e^{-a} - 1 + a`; the mean of
+    both is the reverse KL. As a loss, k1 pulls nowhere on average; as a reward, which takes no gradient, towards where
+    the reverse KL does; k3 as a loss pulls to where the forward KL does.
+    """
+
+    def __init__(self, teacher: Any, by: str, **how: Any):
+        super().__init__(teacher, divergence="reverse_kl", end=None, **how)
+        self.by = by
+
+    def divergence(self, student_logits: Tensor, teacher_logits: Any, batch: Batch) -> Tensor:
+        if self.teacher is None:
+            teacher_logits = last(teacher_logits)
+        if self.by == "all":
+            return losses.reverse_kl_loss(student_logits, teacher_logits, reduction="none")
+        own, theirs = (logits.float().log_softmax(-1) for logits in (student_logits, teacher_logits))
+        token = torch.multinomial(own.detach().exp().flatten(0, -2), 1).view(*own.shape[:-1], 1)
+        own, theirs = own.gather(-1, token).squeeze(-1), theirs.gather(-1, token).squeeze(-1)
+        apart = own - theirs
+        return apart.detach() * own if self.by == "k1" else (-apart).exp() - 1 + apart
+
+
+def last(states: Tensor) -> Tensor:
+    """What the teacher says, from what goes into its last layer."""
+    with torch.no_grad():
+        return Head(teacher())(states)
+
+
+def from_data(by: str) -> Drawn:
+    return Drawn(None, by, on_policy=0.0)
+
+
+def on_own_text(by: str) -> Drawn:
+    """The student goes on with each beginning, and the teacher says what it would have."""
+    return Drawn(teacher(), by, on_policy=1.0)
+
+
+# Whose text -------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def which() -> tuple[Tensor, Tensor]:
+    """Of the beginnings that the teacher went on with, those to learn from, and those that are held back."""
+    order = torch.randperm(len(begun()), generator=torch.Generator().manual_seed(0))
+    held = min(HELD, len(order) // 2)
+    return order[held : held + MORE * BATCH], order[:held]
+
+
+@functools.cache
+def teachers(held: bool = False) -> TensorData:
+    """Texts that the teacher wrote, with what goes into its last layer."""
+    places = torch.cat(which())
+    data = asked(Body(teacher()), behind_beginnings(in_rows(written()[0][places])), "states-written")
+    return data[len(which()[0]) :] if held else data[: len(which()[0])]
+
+
+def given(splits: Splits) -> TensorData:
+    """What authors wrote behind the same beginnings, which has been read once."""
+    return behind_beginnings(heard("train")[begun()[which()[0]]])
+
+
+def given_top(splits: Splits) -> TensorData:
+    """The same with the answers that were learned from then."""
+    return behind_beginnings(said(KEPT, "bucket")[begun()[which()[0]]])
+
+
+def beginnings(splits: Splits) -> TensorData:
+    """The same, of which the student sees no more than the beginnings."""
+    return behind_beginnings(rows("train")[begun()[which()[0]]])
+
+
+def by_teacher(splits: Splits) -> TensorData:
+    return teachers()
+
+
+@functools.cache
+def read_by_drafts(seed: int = 0) -> Splits:
+    """The test is what a draft reads: what the teacher wrote."""
+    return scored(seed)._replace(val=heard("val")[:FEW], test=teachers(held=True))
+
+
+# What is measured -------------------------------------------------------------------------------------
+
+
+def noise(ours: Tensor, theirs: Tensor) -> dict[str, Tensor]:
+    """Of each place, from both whole distributions ``(N, C)`` and without drawing: the KL from student to teacher; the
+    variance of one token's k1 and k3; and of the slopes that one token gives the student's logits, how large the mean
+    is and how large the deviations from it are, both squared.
+    """
+    own, other = (logits.double().log_softmax(-1) for logits in (ours, theirs))
+    q, apart = own.exp(), own - other
+    kl, ratio = (q * apart).sum(-1, keepdim=True), (-apart).exp()
+    found = {"kl": kl.squeeze(-1)}
+    for name, value in (("k1", apart), ("k3", ratio - 1 + apart)):
+        found[f"{name}, variance"] = (q * (value - kl).square()).sum(-1)
+    squares = 1 - 2 * q + q.square().sum(-1, keepdim=True)  # Of a token's slope, which is 1 there less q.
+    slopes = {}
+    for name, factor in (("reward", apart), ("reward less KL", apart - kl), ("k3", 1 - ratio)):
+        slopes[name] = q * (factor - (q * factor).sum(-1, keepdim=True))
+        found[f"{name}, mean"] = slopes[name].square().sum(-1)
+        found[f"{name}, noise"] = (q * factor.square() * squares).sum(-1) - found[f"{name}, mean"]
+    found["product"] = (slopes["reward"] * slopes["k3"]).sum(-1)
+    return found
+
+
+def places(model: nn.Module, data: TensorData) -> Iterator[tuple[Tensor, Tensor]]:
+    """What student and teacher say at the places that count, of a few rows at a time."""
+    with models.evaluation_mode(model):
+        for batch in data.batches(4):
+            states = batch.get("teacher_logits")
+            theirs = models.logits(teacher(), batch["inputs"]) if states is None else last(states)
+            yield models.logits(model, batch["inputs"])[batch["mask"]], theirs[batch["mask"]]
+
+
+def own_texts(model: nn.Module, seed: int) -> TensorData:
+    """Test novels' beginnings, continued by the student."""
+    prompts = rows("test").inputs["input_ids"][:FEW, :PROMPT]
+    chance = torch.Generator().manual_seed(seed)
+    return behind_beginnings(in_rows(models.sample(model, prompts, LENGTH + 1 - PROMPT, generator=chance)))
+
+
+@functools.lru_cache(maxsize=1)
+def measured(model: nn.Module, seed: int) -> dict[str, float]:
+    """How far it is from its teacher on each kind of text, and what one token would tell of that on its own."""
+    texts = {"real text": heard("test")[::4], "teacher's text": teachers(held=True), "own text": own_texts(model, seed)}
+    found = {}
+    for where, data in texts.items():
+        parts: dict[str, list[Tensor]] = {}
+        for ours, theirs in places(model, data):
+            row = {"overlap": 1 - losses.total_variation_loss(ours, theirs, reduction="none")}
+            row["reverse KL"] = losses.reverse_kl_loss(ours, theirs, reduction="none")
+            if where == "own text":
+                pieces = [noise(*some) for some in zip(ours.split(256), theirs.split(256), strict=True)]
+                row |= {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+            for name, values in row.items():
+                parts.setdefault(name, []).append(values.double())
+        mean = {name: torch.cat(values).mean().item() for name, values in parts.items()}
+        found |= {f"{name}, {where}": mean[name] for name in ("overlap", "reverse KL")}
+    found |= {f"{name}, deviation": mean[f"{name}, variance"] ** 0.5 / mean["kl"] for name in ("k1", "k3")}
+    for name in ("reward", "reward less KL", "k3"):
+        found[f"{name}, noise"] = (mean[f"{name}, noise"] / mean[f"{name}, mean"]) ** 0.5
+    return found | {"k3 along reverse KL": mean["product"] / (mean["reward, mean"] * mean["k3, mean"]) ** 0.5}
+
+
+def measure(name: str, trained: Trained, splits: Splits) -> float:
+    assert trained.seed is not None
+    return measured(trained.model, trained.seed)[name]
+
+
+MEASURED = (
+    "overlap, real text", "overlap, own text", "reverse KL, real text", "reverse KL, teacher's text",
+    "reverse KL, own text", "k1, deviation", "k3, deviation", "reward, noise", "reward less KL, noise", "k3, noise",
+    "k3 along reverse KL",
+)  # fmt: skip
+
+
+def on_novels(trained: Trained, splits: Splits) -> float:
+    return bits_per_byte(trained, scored())
+
+
+def whose() -> dict[str, Comparison]:
+    """A few steps more, on whose text, and by how much of what the teacher says."""
+    chosen = in_short({"forward KL": ON_ANSWERS}, {"forward KL": {"lr": RATES}}, scored, score=expected_acceptance)
+    before = Shared(TOP.but(**chosen.setting("forward KL")))
+    more = TOP.but(start=before, steps=MORE, lr=MORE_RATE)
+    reverse = more.but(objective=functools.partial(from_data, "all"))
+    own = {
+        by: more.but(objective=functools.partial(on_own_text, by), train_data=beginnings) for by in ("all", "k1", "k3")
+    }
+    arms: dict[str, Any] = {
+        "before": before,
+        "given text, forward KL": more.but(train_data=given_top),
+        "given text": reverse.but(train_data=given),
+        "teacher's text": reverse.but(train_data=by_teacher),
+        "own text": own["all"],
+        "own text, one token": own["k1"],
+        "own text, k3": own["k3"],
+    }
+    contrasts = [("teacher's text", "given text"), ("own text", "given text")]
+    contrasts += [("own text, one token", "own text"), ("own text, k3", "own text")]
+    measures = {"bits per byte": on_novels} | {name: functools.partial(measure, name) for name in MEASURED}
+    made = experiments.compare(
+        {name: Then(arm, taught) for name, arm in arms.items()}, read_by_drafts, reference="before",
+        contrasts=contrasts, score=expected_acceptance, measures=measures, equal_budgets=False,
+    )  # fmt: skip
+    return {f"{MORE} steps more": made}
+
+
+RECORDS = {"own-size-whose": whose}
