@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from own_size_counts import Counted
+from own_size_files import kept_numbers
 from own_size_lessons import ON_ANSWERS, ON_LABELS, RATE, RATES, STEPS, TOP, in_full, in_short, taught
 from own_size_parts import Head, bits, cut, heard, rows, teacher, text, whole
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from kdft_lib import experiments, losses, models
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments import Comparison, Then, Trained, grid
 from kdft_lib.objectives import GKD
+from kdft_lib.teachers import Teacher
 
 DRAFTED = (2, 4, 8)
 """Tokens a round, of which the fastest is taken on two beginnings of validation, each continued half as far."""
@@ -121,8 +123,13 @@ def paces(draft: nn.Module, who: str, temperature: float) -> dict[str, float]:
 @functools.lru_cache(maxsize=1)
 def written(draft: nn.Module) -> dict[str, float]:
     """What the teacher needs, drawing, and SmolLM2, greedily."""
-    found = {how: paces(draft, who, temperature) for how, (who, temperature) in WRITING.items()}
-    return {f"{name}, {how}": value for how, values in found.items() for name, value in values.items()}
+
+    def measured() -> dict[str, float]:
+        found = {how: paces(draft, who, temperature) for how, (who, temperature) in WRITING.items()}
+        return {f"{name}, {how}": value for how, values in found.items() for name, value in values.items()}
+
+    mark = Teacher(draft).fingerprint()[:20]
+    return kept_numbers(f"paces/{mark}", measured, how=(WRITING, DRAFTED, BEGINNINGS, BEGUN, CONTINUED))
 
 
 def of_writing(name: str, trained: Trained, splits: Splits) -> float:

@@ -65,6 +65,15 @@ def kept(name: str, make: Callable[[], dict[str, Tensor]], **made_of: object) ->
     return load_file(path)
 
 
+def kept_numbers(name: str, make: Callable[[], dict[str, float]], **made_of: object) -> dict[str, float]:
+    """The same of numbers, that what was measured need not be measured again."""
+
+    def tensors() -> dict[str, Tensor]:
+        return {key: torch.tensor(value, dtype=torch.float64) for key, value in make().items()}
+
+    return {key: value.item() for key, value in kept(name, tensors, **made_of).items()}
+
+
 @dataclass(frozen=True)
 class Shared(Wrapped):
     """A method whose runs stay in a file each: another record, or this one begun again, need not train them anew."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from own_size_draft import bits_per_byte, expected_acceptance, scored
-from own_size_files import Shared
+from own_size_files import Shared, kept_numbers
 from own_size_lessons import BATCH, KEPT, ON_ANSWERS, RATES, TOP, in_short, taught
 from own_size_parts import LENGTH, Body, Head, asked, heard, rows, said, teacher
 from own_size_written import PROMPT, begun, behind_beginnings, in_rows, written
@@ -20,6 +20,7 @@ from kdft_lib import experiments, losses, models
 from kdft_lib.data import Batch, Splits, TensorData
 from kdft_lib.experiments import Comparison, Then, Trained
 from kdft_lib.objectives import GKD
+from kdft_lib.teachers import Teacher
 
 MORE, MORE_RATE = 32, 0.001
 """Steps, on eight texts each, after a million tokens of forward KL; the rate is untried, and the same for all."""
@@ -154,6 +155,12 @@ def own_texts(model: nn.Module, seed: int) -> TensorData:
 @functools.lru_cache(maxsize=1)
 def measured(model: nn.Module, seed: int) -> dict[str, float]:
     """How far it is from its teacher on each kind of text, and what one token would tell of that on its own."""
+    mark = Teacher(model).fingerprint()[:20]
+    return kept_numbers(f"distances/{mark}", functools.partial(distances, model, seed), how=(FEW, HELD, seed))
+
+
+def distances(model: nn.Module, seed: int) -> dict[str, float]:
+    """The same, computed."""
     texts = {"real text": heard("test")[::4], "teacher's text": teachers(held=True), "own text": own_texts(model, seed)}
     found = {}
     for where, data in texts.items():
