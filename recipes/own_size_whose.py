@@ -162,7 +162,7 @@ def measured(model: nn.Module, seed: int) -> dict[str, float]:
 def distances(model: nn.Module, seed: int) -> dict[str, float]:
     """The same, computed."""
     texts = {"real text": heard("test")[::4], "teacher's text": teachers(held=True), "own text": own_texts(model, seed)}
-    found = {}
+    found: dict[str, float] = {}
     for where, data in texts.items():
         parts: dict[str, list[Tensor]] = {}
         for ours, theirs in places(model, data):
