@@ -81,6 +81,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/vision.py
 	$(BIN)/python recipes/language.py
 	$(BIN)/python recipes/language_rivals.py
+	$(BIN)/python recipes/language_labels.py
 	$(BIN)/python recipes/retrieval.py
 	$(BIN)/python recipes/speech.py
 	$(BIN)/python recipes/speech_whisper.py

@@ -35,7 +35,7 @@ ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = {"train": 25, "transfer": 25, "val": 10, "test": 10}
 LARGE = (
     "language", "language_rivals", "retrieval", "full_fine_tuning", "ship_it", "few_bits_texts", "sequences",
-    "own_size", "where_to_start", "does_it_carry",
+    "own_size", "where_to_start", "does_it_carry", "language_labels",
 )  # fmt: skip
 """Recipes whose networks take long to read a row: they have fewer."""
 LETTERS, SIDE = 100, 32
@@ -44,7 +44,7 @@ RECORDED = (
     "background", "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers",
     "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "language_rivals",
     "retrieval", "speech", "speech_whisper", "sequences", "ship_it", "few_bits", "few_bits_texts", "outlook",
-    "solar_cells", "own_size", "where_to_start", "does_it_carry",
+    "solar_cells", "own_size", "where_to_start", "does_it_carry", "language_labels",
 )  # fmt: skip
 
 SHORT = {"width": 8, "layers": 2, "heads": 2, "keys": 1, "hidden": 12}
@@ -53,6 +53,10 @@ FEWER = {
     "speech": {"elsewhere": lambda who: digits()},
     "speech_whisper": {"ears": lambda: Listener(), "asterisk_alphabet": lambda: voices_in_the_place_of_people()},
     "language_rivals": {"PIECES": 300},
+    "language_labels": {
+        "FOLDER": None, "EXAMPLES": (1,), "names": lambda: torch.arange(66, 71),
+        "topics": lambda: torch.arange(3000) % 5,
+    },
     "own_size": {
         "WORDS": 280, "LENGTH": 12, "ROWS": dict.fromkeys(("train", "val", "test", "prose"), 8), "FOLDER": None,
         "CALIBRATION": 4, "SIZES": SHORT, "TWICE": SHORT, "LAYERS": 2, "TEXTS": 6, "PROMPT": 4, "TOGETHER": 4,
@@ -236,7 +240,7 @@ def voices_in_the_place_of_people():
 def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small, monkeypatch):
     if recipe == "ship_it":
         pytest.importorskip("onnx", reason="the extra that exports is left out, as beside the oldest torch")
-    if recipe == "own_size":
+    if recipe in ("own_size", "language_labels"):
         transformers = pytest.importorskip("transformers", minversion="5")
         assert transformers
     module = importlib.import_module(recipe)
@@ -368,6 +372,24 @@ def test_one_token_says_on_average_what_all_say(own_size):
     torch.testing.assert_close(found["product"], (full * (q - p)).sum(-1))
     values = p / q - 1 + apart
     torch.testing.assert_close(found["k3, variance"], (q * values.square()).sum(-1) - found["kl"].square())
+
+
+def test_a_title_is_named_alike_alone_and_among_others(small, monkeypatch):
+    pytest.importorskip("transformers", minversion="5")
+    parts = importlib.import_module("language_labels_parts")
+    monkeypatch.setattr(parts, "names", FEWER["language_labels"]["names"])
+    labeled = TensorData(torch.arange(40), torch.arange(5).repeat(8))
+    few, more = (parts.drawn(labeled, each, seed=3).inputs.tolist() for each in (1, 3))
+    assert len(more) == 15
+    assert [row for row in more if row in few] == few
+    prompt = parts.written(parts.PROMPTS["a list"], parts.TITLE, parts.drawn(labeled, 1, seed=3))
+    titles = ["Hat found", "Old hat lost", "New hat sold", "The table of the tall house"]
+    among = parts.likelihoods(prompt, titles)
+    for row, title in enumerate(titles):
+        tokens = torch.tensor([parts.tokens(prompt, title)])
+        with torch.no_grad():
+            said = parts.whole()[0](input_ids=tokens).logits[0, -1].log_softmax(-1)
+        torch.testing.assert_close(among[row], said[parts.names()], rtol=1e-4, atol=1e-4)
 
 
 def test_no_recipe_is_left_out(small):
