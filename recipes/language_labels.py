@@ -31,7 +31,7 @@ SENTENCES = (SENTENCE, "{}", "This headline is about {}.")
 """What MiniLM compares a title with, the chapter's sentence first."""
 ZERO, FEW, RAW, SOFT = "zero-shot", "few-shot", "nothing taken off", "probabilities"
 NOBODY, ITSELF, ALL = "50 labels", "itself", "all labels"
-ALONE, HALF = "no labels", "surest half"
+ALONE, HALF = "alone", "surest half"
 BY_TITLE = "right, title by title"
 """Not seed by seed: the share of the seeds in which a title of the test is named rightly."""
 

@@ -81,23 +81,29 @@ def tokens(prompt: str, title: str) -> list[int]:
 def likelihoods(prompt: str, titles: list[str]) -> Tensor:
     """How likely the name of each topic comes next: log-probabilities among all tokens, ``(N, 5)``.
 
-    What all begin with is read once; those of one length are read together, so nothing is padded.
+    What all begin with is read once. Titles stand behind it in one row, each blind for the others.
     """
-    model, rows = whole()[0], [tokens(prompt, title) for title in titles]
+    model, rows, found = whole()[0], [tokens(prompt, title) for title in titles], []
     columns = zip(*(row[:-1] for row in rows), strict=False)
     shared = [column[0] for column in itertools.takewhile(lambda column: len({*column}) == 1, columns)]
-    found, length = torch.empty(len(rows), TOPICS), [len(row) for row in rows]
     with torch.no_grad():
         begun = model(input_ids=torch.tensor([shared])).past_key_values if shared else None
-        for _, alike in itertools.groupby(sorted(range(len(rows)), key=length.__getitem__), length.__getitem__):
-            for some in torch.tensor([*alike]).split(TOGETHER):
-                state = copy.deepcopy(begun)
-                if state is not None:
-                    state.batch_repeat_interleave(len(some))
-                rest = torch.tensor([rows[place][len(shared) :] for place in some.tolist()])
-                logits = model(input_ids=rest, past_key_values=state, logits_to_keep=1).logits[:, -1]
-                found[some] = logits.log_softmax(-1)[:, names()]
-    return found
+        for start in range(0, len(rows), TOGETHER):
+            some = [torch.tensor(row[len(shared) :]) for row in rows[start : start + TOGETHER]]
+            length = torch.tensor([len(row) for row in some])
+            title = torch.arange(len(some)).repeat_interleave(length)
+            place = torch.cat([torch.arange(count) for count in length.tolist()])
+            own = (title[:, None] == title) & (place[:, None] >= place)
+            seen = torch.cat([torch.ones(len(title), len(shared), dtype=torch.bool), own], dim=1)
+            logits = model(
+                input_ids=torch.cat(some)[None],
+                position_ids=len(shared) + place[None],
+                attention_mask=torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None],
+                past_key_values=copy.deepcopy(begun),
+                logits_to_keep=length.cumsum(0) - 1,
+            ).logits[0]
+            found.append(logits.log_softmax(-1)[:, names()])
+    return torch.cat(found)
 
 
 class Asked:

@@ -382,14 +382,15 @@ def test_a_title_is_named_alike_alone_and_among_others(small, monkeypatch):
     few, more = (parts.drawn(labeled, each, seed=3).inputs.tolist() for each in (1, 3))
     assert len(more) == 15
     assert [row for row in more if row in few] == few
-    prompt = parts.written(parts.PROMPTS["a list"], parts.TITLE, parts.drawn(labeled, 1, seed=3))
     titles = ["Hat found", "Old hat lost", "New hat sold", "The table of the tall house"]
-    among = parts.likelihoods(prompt, titles)
-    for row, title in enumerate(titles):
-        tokens = torch.tensor([parts.tokens(prompt, title)])
-        with torch.no_grad():
-            said = parts.whole()[0](input_ids=tokens).logits[0, -1].log_softmax(-1)
-        torch.testing.assert_close(among[row], said[parts.names()], rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(parts, "TOGETHER", 3)
+    for name, each in (("a list", 1), ("a sentence", 0)):  # With a beginning that is read once, and without one.
+        prompt = parts.written(parts.PROMPTS[name], parts.TITLE, parts.drawn(labeled, each, seed=3))
+        among = parts.likelihoods(prompt, titles)
+        for row, title in enumerate(titles):
+            with torch.no_grad():
+                said = parts.whole()[0](input_ids=torch.tensor([parts.tokens(prompt, title)])).logits[0, -1]
+            torch.testing.assert_close(among[row], said.log_softmax(-1)[parts.names()], rtol=1e-4, atol=1e-4)
 
 
 def test_no_recipe_is_left_out(small):
