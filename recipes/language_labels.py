@@ -27,6 +27,8 @@ from kdft_lib.training import Ledger
 EXAMPLES = (1, 3, 8)
 """Labelled titles of each topic in a prompt; 8 are all that there are to learn from."""
 SPLITS = functools.partial(within, 50)
+LESS = ("titles", "no content", "nothing")
+"""What may be taken off."""
 SENTENCES = (SENTENCE, "{}", "This headline is about {}.")
 """What MiniLM compares a title with, the chapter's sentence first."""
 ZERO, FEW, RAW, SOFT = "zero-shot", "few-shot", "nothing taken off", "probabilities"
@@ -134,7 +136,7 @@ def by_names(read: str) -> Any:
 
 
 def zero_shots() -> list[Candidate]:
-    return grid(SmolLM2(PROMPTS["a sentence"]), prompt=PROMPTS, less=("titles", "no content", "nothing"))
+    return grid(SmolLM2(PROMPTS["a sentence"]), prompt=PROMPTS, less=LESS)
 
 
 @functools.cache
@@ -146,10 +148,10 @@ def zero_shot() -> SmolLM2:
 
 @functools.cache
 def labellers() -> Comparison:
-    """Who names titles. Few-shot keeps the prompt of zero-shot and what is taken off, and chooses how many examples."""
-    few = grid(zero_shot(), examples=EXAMPLES)
-    examples = experiments.compare({FEW: few}, SPLITS).setting(FEW)["examples"]
+    """Who names titles. Few-shot keeps the prompt of zero-shot, and chooses how many examples it has."""
     bare = zero_shot().but(less="nothing")
+    few = grid(bare, examples=EXAMPLES, less=LESS)
+    examples = experiments.compare({FEW: few}, SPLITS).setting(FEW)["examples"]
     methods: dict[str, experiments.Candidates] = {
         HEAD: heads(TITLE),
         BY_NAME: grid(by_names(TITLE), sentence=SENTENCES),
