@@ -119,11 +119,17 @@ class Nearest:
         return Trained(nearest, Ledger())
 
 
+def right(run: Trained, test: TensorData) -> Tensor:
+    """Of each title whether it was named rightly."""
+    assert test.targets is not None
+    return run.decide(test) == test.targets
+
+
 def by_title(made: Comparison) -> Comparison:
     """With how often each title of the test is named rightly."""
     for method, runs in made.trained.items():
         tests = [SPLITS(seed).test for seed in made.seeds]
-        hits = [run.decide(test) == test.targets for run, test in zip(runs, tests, strict=True)]
+        hits = list(map(right, runs, tests))
         made.measured.setdefault(BY_TITLE, {})[method] = torch.stack(hits).double().mean(0).tolist()
     return made
 

@@ -139,6 +139,8 @@ asked = functools.cache(Asked)
 class Names(nn.Module):
     """Of the numbers of stories, how likely each topic's name is, less how likely it is anyway."""
 
+    anyway: Tensor
+
     def __init__(self, prompt: str, read: str, anyway: Tensor):
         super().__init__()
         self.prompt, self.read = prompt, read
