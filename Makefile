@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf links repository test lint unit nbval test-site lighthouse colab notebooks results teacher student figures printed play bench costs course mutants serve clean
+.PHONY: help setup book pdf links repository test lint unit nbval test-site lighthouse colab notebooks results teacher student figures printed play bench peers costs course mutants serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,10 @@ bench: setup ## measure what is fast, against what, into benchmarks/results (abo
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench torchdistill==1.1.5
 	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/flat.py
+
+peers: setup ## the same of language models beside TRL and Liger, which are installed for this alone (half an hour)
+	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench trl==1.16.0 liger-kernel==0.8.5
+	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/language_peers.py
 
 costs: setup ## measure what each objective and strategy costs, and what the formulas of costs miss, for the pages that say so
 	$(BIN)/python benchmarks/costs.py

@@ -35,7 +35,7 @@ ROWS = {"train": 200, "transfer": 200, "val": 50, "test": 50}
 FEW = {"train": 25, "transfer": 25, "val": 10, "test": 10}
 LARGE = (
     "language", "language_rivals", "retrieval", "full_fine_tuning", "ship_it", "few_bits_texts", "sequences",
-    "own_size", "where_to_start", "does_it_carry", "language_labels",
+    "own_size", "where_to_start", "does_it_carry", "language_labels", "between_tokens",
 )  # fmt: skip
 """Recipes whose networks take long to read a row: they have fewer."""
 LETTERS, SIDE = 100, 32
@@ -44,7 +44,7 @@ RECORDED = (
     "background", "concepts", "hard_targets", "soft_targets", "patience", "beyond_logits", "good_teachers",
     "frozen_backbone", "full_fine_tuning", "staying_close", "both_together", "vision", "language", "language_rivals",
     "retrieval", "speech", "speech_whisper", "sequences", "ship_it", "few_bits", "few_bits_texts", "outlook",
-    "solar_cells", "own_size", "where_to_start", "does_it_carry", "language_labels",
+    "solar_cells", "own_size", "where_to_start", "does_it_carry", "language_labels", "between_tokens",
 )  # fmt: skip
 
 SHORT = {"width": 8, "layers": 2, "heads": 2, "keys": 1, "hidden": 12}
@@ -53,6 +53,9 @@ FEWER = {
     "speech": {"elsewhere": lambda who: digits()},
     "speech_whisper": {"ears": lambda: Listener(), "asterisk_alphabet": lambda: voices_in_the_place_of_people()},
     "language_rivals": {"PIECES": 300},
+    "between_tokens": {
+        "WORDS": 280, "LIKELIEST": 4, "LONGEST": 6, "BEFORE": 20, "STEPS": 2, "novels": lambda: few_texts(),
+    },
     "language_labels": {
         "FOLDER": None, "EXAMPLES": (1,), "names": lambda: torch.arange(66, 71),
         "topics": lambda: torch.arange(3000) % 5,
@@ -240,7 +243,7 @@ def voices_in_the_place_of_people():
 def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small, monkeypatch):
     if recipe == "ship_it":
         pytest.importorskip("onnx", reason="the extra that exports is left out, as beside the oldest torch")
-    if recipe in ("own_size", "language_labels"):
+    if recipe in ("own_size", "language_labels", "between_tokens"):
         transformers = pytest.importorskip("transformers", minversion="5")
         assert transformers
     module = importlib.import_module(recipe)
