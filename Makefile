@@ -117,7 +117,7 @@ bench: setup ## measure what is fast, against what, into benchmarks/results (abo
 	PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/flat.py
 
-peers: setup ## the same of language models beside TRL and Liger, which are installed for this alone (half an hour)
+peers: setup ## the same of language models beside TRL and Liger, which are installed for this alone (some forty minutes)
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/bench trl==1.16.0 liger-kernel==0.8.5
 	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/bench $(BIN)/python benchmarks/language_peers.py
 

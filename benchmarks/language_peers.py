@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import itertools
 import json
 import math
 import platform
@@ -43,7 +44,7 @@ INSTALL = (
     "The peers are not installed, or in other versions: run `python -m pip install --no-deps --target .venv/bench"
     " trl==1.16.0 liger-kernel==0.8.5`, and this with PYTHONPATH=.venv/bench."
 )
-TURNS = 7
+TURNS = 5
 PLACES, CLASSES, WIDTH = 1024, 49_152, 576
 CHUNKS = (64, 1024)
 """Rows that Liger takes at once; the larger is its default."""
@@ -58,7 +59,7 @@ def main() -> None:
         raise SystemExit(INSTALL)
     torch.set_num_threads(1)
     rows = []
-    for row in (*of_losses(), *of_steps()):
+    for row in itertools.chain(of_losses(), of_steps()):
         print(shown(row), flush=True)
         rows.append(row)
     versions = {name: metadata.version(name) for name in ("torch", "transformers", *PEERS)}
@@ -67,10 +68,8 @@ def main() -> None:
 
 
 def measured(runs: dict[str, Callable[[], Any]], turns: int) -> dict[str, dict[str, float]]:
-    """Of each the median seconds and the peak in MiB, after a run that does not count. In each turn their order is
-    drawn: one pays for the memory that the one before it gave back."""
-    for run in runs.values():
-        run()
+    """Of each the median seconds and the peak in MiB. In each turn their order is drawn: one pays for the memory that
+    the one before it gave back."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     order = random.Random(0)
     for _ in range(turns):
@@ -87,7 +86,9 @@ def shown(row: dict[str, Any]) -> str:
         f"  {what} {value:.3g}, goal {most:g} {'met' if value <= most else 'missed'}"
         for what, (value, most) in row["goals"].items()
     ]
-    return "\n".join([f"{row['work']}; losses differ by up to {row['differ']:.1e}", *found, *goals])
+    shares = [f"{name} {share:.2f}" for name, share in row.get("of which the loss", {}).items()]
+    told = [f"  of which the loss: {', '.join(shares)}"] if shares else []
+    return "\n".join([f"{row['work']}; losses differ by up to {row['differ']:.1e}", *found, *told, *goals])
 
 
 def apart(values: Iterable[Tensor]) -> float:
@@ -214,6 +215,8 @@ def trainer(model: Any, teacher: Any, tokenizer: Any, beta: float, folder: str) 
     from datasets import Dataset
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     said = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}]
     settings = GKDConfig(
         output_dir=folder,
@@ -231,7 +234,6 @@ def trainer(model: Any, teacher: Any, tokenizer: Any, beta: float, folder: str) 
 
 def of_steps() -> Iterable[dict[str, Any]]:
     teacher, tokenizer = models.language_model()
-    teacher.requires_grad_(False)
     model = student(teacher)
 
     def back(loss: Tensor) -> Tensor:
@@ -260,7 +262,9 @@ def of_steps() -> Iterable[dict[str, Any]]:
             }
             runs["TRL's GKDTrainer"] = lambda peer=peer, theirs=theirs: back(peer.compute_loss(model, theirs))
             differ = apart(run() for run in runs.values())
-            found = measured(runs | {"without the loss": functools.partial(bodies, batch)}, TURNS)
+            bare = functools.partial(bodies, batch)
+            bare()
+            found = measured(runs | {"without the loss": bare}, TURNS)
             own, other, rest = (found[name] for name in ("ours", "TRL's GKDTrainer", "without the loss"))
             goals = {
                 "loss apart": (differ, 1e-4),

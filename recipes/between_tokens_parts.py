@@ -161,7 +161,7 @@ class Tree:
         """All runs of the teacher's tokens within the tree that begin with one of some, and where they end."""
         fitting = {begun: self.of_teacher(begun) for begun in self.rows}
         found: dict[Tokens, Tokens] = {(): ()}
-        new = [((token,), end) for token, end in fitting[()] if token in first]
+        new: list[tuple[Tokens, Tokens]] = [((token,), end) for token, end in fitting[()] if token in first]
         while new:
             found.update(new)
             new = [((*node, token), further) for node, end in new for token, further in fitting[end]]

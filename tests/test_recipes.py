@@ -455,6 +455,29 @@ def test_what_the_formulas_of_costs_miss_is_measured(small, tmp_path, monkeypatc
         assert re.findall(names, made, flags=re.M) == re.findall(names, was, flags=re.M) != []
 
 
+def test_language_is_measured_beside_its_peers(small, tmp_path, monkeypatch):
+    for peer in ("trl", "liger_kernel"):
+        pytest.importorskip(peer, reason="peers are installed for the benchmark alone")
+    recipe = importlib.import_module("language_peers")
+    for name, value in {
+        "PATH": tmp_path / "language.json", "TURNS": 1, "PLACES": 32, "CLASSES": 97, "WIDTH": 16, "CHUNKS": (8, 32),
+        "LAYERS": 2, "ROWS": {"few": (2, 12, 5)}, "novels": few_texts,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(recipe, name, value)
+    monkeypatch.setattr(recipe.torch, "set_num_threads", lambda count: None)
+    recipe.main()
+    rows = json.loads((tmp_path / "language.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) == 4
+    assert all(row["differ"] < 1e-3 for row in rows), "Two small networks hardly differ: their loss is rounding, in part."
+
+
+def test_peers_that_are_not_there_are_named(small, monkeypatch):
+    recipe = importlib.import_module("language_peers")
+    monkeypatch.setattr(recipe.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install .* trl==1\.16\.0 liger-kernel==0\.8\.5"):
+        recipe.main()
+
+
 def test_what_the_figures_to_play_with_store_is_measured(small, tmp_path, monkeypatch):
     recipe = importlib.import_module("play")
     monkeypatch.setattr(recipe, "FOLDER", tmp_path)
