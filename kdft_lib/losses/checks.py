@@ -41,7 +41,7 @@ def logit_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         )
     if student.dim() == 0 or student.numel() == 0:
         raise ValueError(f"student_logits has shape {tuple(student.shape)}; it needs at least one sample and one class")
-    return student, teacher.detach()
+    return student, teacher.detach() if teacher.requires_grad else teacher
 
 
 def wide_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,6 +49,11 @@ def wide_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     student, teacher = logit_pair(student, teacher)
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(dtype), teacher.to(dtype)
+
+
+def wider(tensor: Tensor) -> Tensor:
+    """In float64, where the device has it."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
 
 
 def transformed(tensor: Tensor) -> bool:

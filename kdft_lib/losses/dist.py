@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdft_lib.losses.checks import check_weights, positive, readable, wide_pair
+from kdft_lib.losses.checks import check_weights, positive, readable, wide_pair, wider
 
 
 def dist_loss(
@@ -51,9 +51,7 @@ def dist_loss(
         )
     if positive("temperature", temperature) != 1:
         student, teacher = student * (1 / temperature), teacher * (1 / temperature)
-    value = None
-    if student.dtype == torch.float32 and readable(student):
-        value = _from_sums(student.softmax(1), teacher.softmax(1), inter_weight, intra_weight)
+    value = _from_sums(student, teacher, inter_weight, intra_weight) if readable(student) else None
     if value is None:
         q, p = (wider(logits).softmax(1) for logits in (student, teacher))
         inter, intra = (_correlations(q, p, dim).mean() for dim in (1, 0))
@@ -61,8 +59,9 @@ def dist_loss(
     return value if temperature == 1 else value * temperature**2
 
 
-def _from_sums(q: Tensor, p: Tensor, inter_weight: float, intra_weight: float) -> Tensor | None:
+def _from_sums(student: Tensor, teacher: Tensor, inter_weight: float, intra_weight: float) -> Tensor | None:
     """The loss from sums of squares and products, ``None`` where a row or a column hardly varies."""
+    q, p = student.softmax(1), teacher.softmax(1)
     samples, classes = q.shape
     squares_q, squares_p, products, sums_q, sums_p = q.square(), p.square(), q * p, q.sum(0), p.sum(0)
     across_q, across_p, down_q, down_p = squares_q.sum(1), squares_p.sum(1), squares_q.sum(0), squares_p.sum(0)
@@ -87,12 +86,5 @@ def _correlations(q: Tensor, p: Tensor, dim: int) -> Tensor:
     squares_x, squares_y = x.square().sum(dim), y.square().sum(dim)
     rounding = (4 * torch.finfo(q.dtype).eps) ** 2
     still_x, still_y = squares_x <= rounding * q.square().sum(dim), squares_y <= rounding * p.square().sum(dim)
-    x_scale, y_scale = (
-        s.masked_fill(still, torch.inf).rsqrt() for s, still in ((squares_x, still_x), (squares_y, still_y))
-    )
-    return ((x * y).sum(dim) * x_scale * y_scale).masked_fill(still_x & still_y, 1.0)
-
-
-def wider(tensor: Tensor) -> Tensor:
-    """In float64, where the device has it."""
-    return tensor if tensor.device.type == "mps" else tensor.double()
+    squares = (squares_x * squares_y).masked_fill(still_x | still_y, torch.inf)
+    return ((x * y).sum(dim) * squares.rsqrt()).masked_fill(still_x & still_y, 1.0)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.losses.checks import logit_pair, transformed
+from kdft_lib.losses.checks import logit_pair, readable, transformed
 
+Pair: TypeAlias = tuple[Tensor, Tensor]
 LARGE = 1 << 16
 """The number of logits up to which a formula is taken: ``benchmarks/results/crossover.svg`` shows both."""
 _ROOM = 1 << 18
@@ -29,9 +30,9 @@ class Divergence(NamedTuple):
 
     formula: Callable[..., Tensor]
     """From logits at temperature 1, the dimension of the classes, and what else it needs, the value of each row."""
-    kernel: Callable[..., tuple[Tensor, Tensor]]
-    """From rows of the student's and the teacher's logits, as many to write slopes into, ``room`` times as many to work
-    in, and log₂e / T, two columns: of each row the value in bits, and what its slope is to be divided by."""
+    kernel: Callable[..., Pair]
+    """From rows of logits, log₂e / T and 1 + ``room`` tensors like them two columns, the values in bits and what the
+    slopes, which the first of the tensors gets, are to be divided by."""
     room: int = 2
 
 
@@ -41,35 +42,25 @@ def rowwise(
 ) -> Tensor:  # fmt: skip
     """A divergence of each row of logits times T², from ``(..., C)`` to ``(...)``; the teacher is a constant. Where the
     ``mask`` is false, the logits may hold anything, and the value is 0."""
-    pair = isinstance(student, Tensor) and isinstance(teacher, Tensor) and student.shape == teacher.shape
-    if not (pair and student.is_floating_point() and teacher.is_floating_point() and student.numel() and student.dim()):
-        logit_pair(student, teacher)  # Says what is wrong.
-    shape = student.shape
-    if teacher.requires_grad:
-        teacher = teacher.detach()
+    student, teacher = logit_pair(student, teacher)
+    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     if student.numel() > large and not (transformed(student) or transformed(teacher)):
-        columns = (each.reshape(-1, 1) if isinstance(each, Tensor) else each for each in (mask, *more))
-        rows = student.reshape(-1, shape[-1]), teacher.reshape(-1, shape[-1])
-        return _Blocks.apply(divergence, temperature, *rows, *columns).reshape(shape[:-1])
-    dtype = wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    if temperature > 8 and student.device.type != "mps":
-        # In float32 a row's normaliser is rounded by some 1e-7, and its value by T² times that: from here on by 1e-5.
-        wide = torch.float64
+        return _Blocks.apply(student, teacher, divergence, temperature, dtype, mask, *more)
+    # In float32 a row's normaliser is rounded by some 1e-7, and its value by T² times that: beyond T = 8 by 1e-5.
+    wide = torch.float64 if temperature > 8 and student.device.type != "mps" else dtype
     if mask is not None:
         student, teacher = (logits.masked_fill(~mask.unsqueeze(-1), 0.0) for logits in (student, teacher))
     if student.dtype is not wide or teacher.dtype is not wide:
         student, teacher = student.to(wide), teacher.to(wide)
     dim = -1
-    if shape[-1] < 16 and len(shape) > 1:
+    if student.shape[-1] < 16 and student.dim() > 1:
         # A vector of the processor holds 16 numbers, and fewer classes leave it in part empty: rows fill it.
         student, teacher, dim = student.movedim(-1, 0), teacher.movedim(-1, 0), 0
-    if temperature == 1:
-        values = divergence.formula(student, teacher, dim, *more)
-    else:
+    if temperature != 1:
         student, teacher = student * (1 / temperature), teacher * (1 / temperature)
-        values = divergence.formula(student, teacher, dim, *more) * temperature**2
-    if mask is not None:
-        values = values.masked_fill(~mask, 0.0)
+    values = divergence.formula(student, teacher, dim, *more)
+    values = values if temperature == 1 else values * temperature**2
+    values = values if mask is None else values.masked_fill(~mask, 0.0)
     return values if wide is dtype else values.to(dtype)
 
 
@@ -78,85 +69,57 @@ class _Blocks(torch.autograd.Function):
     second derivative, go through the formula."""
 
     @staticmethod
-    def forward(
-        ctx: Any, divergence: Divergence, temperature: float, student: Tensor, teacher: Tensor, mask: Tensor | None,
-        *more: Any,
-    ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(student, teacher, mask)
-        ctx.how = divergence, temperature, more
-        values, *ctx.found = _in_blocks(divergence, math.log2(math.e) / temperature, student, teacher, mask, *more)
-        return values.mul_(math.log(2) * temperature**2).squeeze(1)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, *how: Any) -> Tensor:
+        ctx.save_for_backward(student, teacher)
+        divergence, temperature, dtype, mask, *more = ctx.how = how
+        ctx.slopes, classes = student.new_empty(student.shape), student.shape[-1]
+        rows = [each.reshape(-1, classes) for each in (student, teacher, ctx.slopes)]
+        height = max((_ROOM // classes if student.is_cpu else len(rows[0]) // 8) // divergence.room, 1)
+        room, scale = student.new_empty(divergence.room, height, classes, dtype=dtype), math.log2(math.e) / temperature
+        found = []
+        for block in (slice(start, start + height) for start in range(0, len(rows[0]), height)):
+            ours, theirs, slope = (each[block].to(dtype) for each in rows)
+            columns = (each.reshape(-1)[block] if isinstance(each, Tensor) else each for each in more)
+            found.append(divergence.kernel(ours, theirs, scale, [slope, *room[:, : len(ours)]], *columns))
+            rows[2][block] = slope  # Where the precision is the same, it stands there already.
+        values, ctx.divisors = (torch.cat(column).reshape(student.shape[:-1]) for column in zip(*found, strict=True))
+        if mask is not None:
+            values, ctx.divisors = values.masked_fill(~mask, 0.0), ctx.divisors.masked_fill(~mask, 1.0)
+            ctx.slopes.masked_fill_(~mask.unsqueeze(-1), 0.0)
+        return values.mul_(math.log(2) * temperature**2)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        divergence, temperature, more = ctx.how
-        twice, found, ctx.found = torch.is_grad_enabled(), ctx.found, None
-        if twice or found is None:
-            student, teacher, *columns = ctx.saved_tensors
-            mask, *more = (each.squeeze(1) if isinstance(each, Tensor) else each for each in (*columns, *more))
+        divergence, temperature, _, mask, *more = ctx.how
+        twice, slopes, ctx.slopes = torch.is_grad_enabled(), ctx.slopes, None
+        if twice or slopes is None:
+            student, teacher = ctx.saved_tensors
             with torch.enable_grad():
                 values = rowwise(divergence, student, teacher, temperature, *more, mask=mask, large=student.numel())
             slopes = torch.autograd.grad(values, student, upstream[0], create_graph=twice)[0]
         else:
-            slopes = found[0].mul_(upstream[0].unsqueeze(1).mul(temperature).div_(found[1]))
-        return None, None, slopes, None, None, *[None] * len(more)
+            slopes.mul_(upstream[0].mul(temperature).div_(ctx.divisors).unsqueeze(-1))
+        return slopes, None, *[None] * len(ctx.how)
 
 
-def _in_blocks(
-    divergence: Divergence, scale: float, student: Tensor, teacher: Tensor, mask: Tensor | None, *more: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all rows the values, the slopes and the slopes' divisors."""
-    rows, classes = student.shape
-    height = _ROOM // (divergence.room * classes) if student.is_cpu else rows // (8 * divergence.room)
-    height = min(max(height, 1), rows)
-    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    slopes, room = torch.empty_like(student), student.new_empty(divergence.room, height, classes, dtype=dtype)
-    found = []
-    for start in range(0, rows, height):
-        block = slice(start, start + height)
-        ours, theirs, slope = student[block].to(dtype), teacher[block].to(dtype), slopes[block]
-        if mask is not None:
-            ours, theirs = (logits.masked_fill(~mask[block], 0.0) for logits in (ours, theirs))
-        out = slope if slope.dtype == dtype else torch.empty_like(ours)
-        columns = (each[block] if isinstance(each, Tensor) else each for each in more)
-        found.append(divergence.kernel(ours, theirs, out, room[:, : len(ours)], scale, *columns))
-        if out is not slope:
-            slope.copy_(out)
-    values, divisors = (torch.cat(column) for column in zip(*found, strict=True))
-    if mask is not None:
-        values.masked_fill_(~mask, 0.0)
-        slopes.masked_fill_(~mask, 0.0)
-    return values, slopes, divisors
-
-
-def _hide(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def _hide(first: Tensor, second: Tensor) -> Pair:
     """Classes that the first masks with −∞ get a logit so low that their probability is 0 and 0 · log 0 is 0; in the
     second those that both mask. Where the values can be looked at, the sum tells whether there are any."""
-    if (
-        first.is_cpu
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(first)
-        and math.isfinite(first.sum().item())
-    ):
+    if readable(first) and math.isfinite(first.sum().item()):
         return first, second
     masked = first == -torch.inf
     return first.masked_fill(masked, -1e30), second.masked_fill(masked & (second == -torch.inf), -1e30)
 
 
-def _bits(logits: Tensor, scale: float, out: Tensor) -> Tensor:
-    """Logits in bits, the highest of each row 0: exp2 costs a third of exp."""
-    return torch.sub(logits, logits.amax(1, True), out=out).mul_(scale)
-
-
-def _kl_bits(x: Tensor, y: Tensor, room: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """KL(p ‖ q) = Σ p (y − x) + log Σe/Σf with q = e / Σe and p = f / Σf; then Σe, Σe/Σf, e and f."""
-    f = torch.exp2(y, out=room)
-    total_p = f.sum(1, True)
-    mean = y.sub_(x).mul_(f).sum(1, True).div_(total_p)
-    e = x.exp2_()
+def _ratios(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) -> tuple[Tensor, ...]:
+    """With q = e / Σe and p = f / Σf of each row log₂ f/e, and log₂ Σe/Σf, which makes it log₂ p/q; e, Σe, f and Σf."""
+    for logits, out in zip((student, teacher), room[:2], strict=True):
+        torch.sub(logits, logits.amax(1, True), out=out).mul_(scale)  # In bits, for exp2 costs a third of exp.
+    f = torch.exp2(room[1], out=room[2])
+    total_p, ratios = f.sum(1, True), room[1].sub_(room[0])
+    e = room[0].exp2_()
     total_q = e.sum(1, True)
-    ratio = total_q / total_p
-    return mean.add_(ratio.log2()), total_q, ratio, e, f
+    return ratios, (total_q / total_p).log2_(), e, total_q, f, total_p
 
 
 def _forward_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
@@ -166,34 +129,21 @@ def _forward_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     return ((log_p - log_q) * log_p.exp()).sum(dim)
 
 
-def _forward_kl_block(
-    student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+def _forward_kl_block(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) -> Pair:
     """Its slope is q − p."""
-    teacher, student = _hide(teacher, student)
-    values, total_q, ratio, e, f = _kl_bits(_bits(student, scale, slope), _bits(teacher, scale, room[0]), room[1])
-    torch.addcmul(e, f, ratio, value=-1, out=slope)
+    ratios, shift, e, total_q, f, total_p = _ratios(*reversed(_hide(teacher, student)), scale, room)
+    values = ratios.mul_(f).sum(1, True).div_(total_p).add_(shift)
+    torch.addcmul(e, f, total_q / total_p, value=-1, out=room[0])
     return values, total_q
 
 
-def _reverse_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
-    """KL(q ‖ p): the same, each in the other's place."""
-    return _forward_kl(teacher, student, dim)
-
-
-def _reverse_kl_block(
-    student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Its slope is q (log q/p − KL)."""
-    student, teacher = _hide(student, teacher)
-    x, y = _bits(student, scale, slope), _bits(teacher, scale, room[0])
-    total_p = torch.exp2(y, out=room[1]).sum(1, True)
-    products = torch.sub(x, y, out=y)
-    e = x.exp2_()
-    total_q = e.sum(1, True)
-    mean = products.mul_(e).sum(1, True).div_(total_q)
-    torch.addcmul(products, e, mean, value=-1, out=slope)
-    return mean + (total_p / total_q).log2_(), total_q / math.log(2)
+def _reverse_kl_block(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) -> Pair:
+    """KL(q ‖ p), of which the formula is the same with exchanged roles; its slope is q (log q/p − KL)."""
+    ratios, shift, e, total_q, *_ = _ratios(*_hide(student, teacher), scale, room)
+    terms = ratios.mul_(e)
+    mean = terms.sum(1, True).div_(total_q)
+    torch.addcmul(terms, e, mean, value=-1, out=room[0])
+    return mean.add_(shift).neg_(), total_q / -math.log(2)
 
 
 def _jensen_shannon(student: Tensor, teacher: Tensor, dim: int, beta: float) -> Tensor:
@@ -205,63 +155,56 @@ def _jensen_shannon(student: Tensor, teacher: Tensor, dim: int, beta: float) -> 
     return (p * (log_p - log_m) + q * (log_q - log_m)).sum(dim)
 
 
-def _jensen_shannon_block(
-    student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float, beta: float
-) -> tuple[Tensor, Tensor]:
+def _jensen_shannon_block(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor], beta: float) -> Pair:
     """Its slope is (1 − β) q (log q/m − KL(q ‖ m)); Σe m is (1 − β) e + β f Σe/Σf."""
-    student, teacher = _hide(*reversed(_hide(teacher, student)))
-    x, y = _bits(student, scale, slope), _bits(teacher, scale, room[0])
-    e, f = torch.exp2(x, out=room[1]), torch.exp2(y, out=room[2])
-    total_q, total_p = e.sum(1, True), f.sum(1, True)
-    ratio = total_q / total_p
-    m = torch.mul(e, 1 - beta, out=room[3]).addcmul_(f, ratio, value=beta).add_(torch.finfo(e.dtype).tiny)
-    log_m = m.log2_()
-    from_teacher = y.sub_(log_m).mul_(f).sum(1, True).div_(total_p).add_(ratio.log2())
-    products = torch.mul(e, x.sub_(log_m), out=y)
-    from_student = products.sum(1, True).div_(total_q)
-    torch.addcmul(products, e, from_student, value=-1, out=slope)
-    return from_teacher.mul_(beta).add_(from_student, alpha=1 - beta), total_q / ((1 - beta) * math.log(2))
+    hidden = _hide(*reversed(_hide(teacher, student)))
+    x, y = (torch.sub(z, z.amax(1, True), out=out).mul_(scale) for z, out in zip(hidden, room[:2], strict=True))
+    e, f = torch.exp2(x, out=room[2]), torch.exp2(y, out=room[3])
+    total = e.sum(1, True)
+    ratio = total / f.sum(1, True)
+    log_m = torch.lerp(e, f.mul_(ratio), beta, out=room[4]).add_(torch.finfo(e.dtype).tiny).log2_()
+    from_teacher = y.sub_(log_m).mul_(f).sum(1, True) / total + ratio.log2()
+    terms = x.sub_(log_m).mul_(e)
+    from_student = terms.sum(1, True) / total
+    torch.addcmul(terms, e, from_student, value=-1, out=room[0])
+    return from_student.mul_(1 - beta).add_(from_teacher, alpha=beta), total / ((1 - beta) * math.log(2))
 
 
 def _decoupled(student: Tensor, teacher: Tensor, dim: int, targets: Tensor, alpha: float, beta: float) -> Tensor:
     """α KL(b_t ‖ b_s) + β KL(p̂ ‖ q̂): b are the pairs (target, all others), the hats distributions over the others."""
-    sides = []
+    at, sides = targets.unsqueeze(dim), []
     for logits in reversed(_hide(teacher, student)):
-        others = logits.scatter(dim, targets.unsqueeze(dim), -1e30)
+        others = logits.scatter(dim, at, -1e30)
         highest = others.detach().amax(dim, keepdim=True)
-        x = others - highest
-        e = x.exp()
-        margin = (logits.gather(dim, targets.unsqueeze(dim)) - highest).squeeze(dim)
-        sides.append((x, e, e.sum(dim), margin))
-    (x, _, total_q, margin_s), (y, f, total_p, margin_t) = sides
-    others_kl = ((y - x) * f).sum(dim) / total_p + (total_q / total_p).log()
-    return alpha * _binary_kl(margin_s - total_q.log(), margin_t - total_p.log()) + beta * others_kl
+        sides.append((others - highest, (logits.gather(dim, at) - highest).squeeze(dim)))
+    (x, lead_s), (y, lead_t) = sides
+    e, f = x.exp(), y.exp()
+    total_q, total_p = e.sum(dim), f.sum(dim)
+    margin_s, margin_t = lead_s - total_q.log(), lead_t - total_p.log()
+    b = margin_t.sigmoid()
+    cross, own = (F.binary_cross_entropy_with_logits(margin, b, reduction="none") for margin in (margin_s, margin_t))
+    return alpha * (cross - own) + beta * (((y - x) * f).sum(dim) / total_p + (total_q / total_p).log())
 
 
 def _decoupled_block(
-    student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float, at: Tensor, alpha: float, beta: float
-) -> tuple[Tensor, Tensor]:
+    student: Tensor, teacher: Tensor, scale: float, room: list[Tensor], targets: Tensor, alpha: float, beta: float
+) -> Pair:
     """Its slope is α (b_s − b_t) (1_y − q̂) + β (q̂ − p̂)."""
-    sides = []
-    for logits, out in zip(reversed(_hide(teacher, student)), (slope, room[0]), strict=True):
-        others = out.copy_(logits).scatter_(1, at, -1e30)
-        sides.append(logits.gather(1, at).sub_(others.amax(1, True)).mul_(scale))
-        _bits(others, scale, out)
-    values, total_q, ratio, e, f = _kl_bits(slope, room[0], room[1])
-    margin_s, margin_t = ((sides[i] - total.log2()) * math.log(2) for i, total in enumerate((total_q, total_q / ratio)))
-    pull = (margin_s.sigmoid() - margin_t.sigmoid()).mul_(alpha)
-    torch.mul(e, beta - pull, out=slope).addcmul_(f, ratio, value=-beta).scatter_(1, at, pull * total_q)
-    return values.mul_(beta).add_(_binary_kl(margin_s, margin_t), alpha=alpha / math.log(2)), total_q
-
-
-def _binary_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL between (σ(t), σ(−t)) and (σ(s), σ(−s))."""
-    p = teacher.sigmoid()
-    cross, own = (F.binary_cross_entropy_with_logits(logits, p, reduction="none") for logits in (student, teacher))
-    return cross - own
+    at, leads = targets.unsqueeze(1), []
+    for logits, others in zip(reversed(_hide(teacher, student)), room[:2], strict=True):
+        others.copy_(logits).scatter_(1, at, -1e30)
+        leads.append((logits.gather(1, at) - others.amax(1, True)) * (scale * math.log(2)))
+    ratios, shift, e, total_q, f, total_p = _ratios(room[0], room[1], scale, room)
+    others_kl = ratios.mul_(f).sum(1, True).div_(total_p).add_(shift)
+    margin_s, margin_t = leads[0] - total_q.log(), leads[1] - total_p.log()
+    b = margin_t.sigmoid()
+    pull = (margin_s.sigmoid() - b).mul_(alpha)
+    torch.mul(e, beta - pull, out=room[0]).addcmul_(f, total_q / total_p, value=-beta).scatter_(1, at, pull * total_q)
+    cross, own = (F.binary_cross_entropy_with_logits(margin, b, reduction="none") for margin in (margin_s, margin_t))
+    return others_kl.mul_(beta).add_(cross - own, alpha=alpha / math.log(2)), total_q
 
 
 FORWARD_KL = Divergence(_forward_kl, _forward_kl_block)
-REVERSE_KL = Divergence(_reverse_kl, _reverse_kl_block)
+REVERSE_KL = Divergence(lambda student, teacher, dim: _forward_kl(teacher, student, dim), _reverse_kl_block)
 JENSEN_SHANNON = Divergence(_jensen_shannon, _jensen_shannon_block, room=4)
 DECOUPLED = Divergence(_decoupled, _decoupled_block)

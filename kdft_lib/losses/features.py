@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.losses.checks import Reduction, positive, reduced
-from kdft_lib.losses.dist import wider
+from kdft_lib.losses.checks import Reduction, positive, reduced, wider
 
 
 def hint_loss(student_features: Tensor, teacher_features: Tensor, *, reduction: Reduction = "mean") -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdft_lib.losses.divergences import Divergence
+from kdft_lib.losses.divergences import Divergence, Pair
 
 
 def _total_variation(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
@@ -15,16 +15,14 @@ def _total_variation(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     return (student.softmax(dim) - teacher.softmax(dim)).abs().sum(dim) / 2
 
 
-def _total_variation_block(
-    student: Tensor, teacher: Tensor, slope: Tensor, room: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+def _total_variation_block(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) -> Pair:
     """Its slope is ½ q (s − Σ s q) with s the sign of q − p."""
-    q, p = _softmax(student, scale, slope), _softmax(teacher, scale, room[0])
+    q, p = _softmax(student, scale, room[0]), _softmax(teacher, scale, room[1])
     gap = torch.sub(q, p, out=p)
-    values = torch.abs(gap, out=room[1]).sum(1, True).div_(2 * math.log(2))
+    values = torch.abs(gap, out=room[2]).sum(1, True).div_(2 * math.log(2))
     sign = gap.sign_()
-    mean = torch.mul(sign, q, out=room[1]).sum(1, True)
-    torch.mul(q, sign.sub_(mean), out=slope)
+    mean = torch.mul(sign, q, out=room[2]).sum(1, True)
+    torch.mul(q, sign.sub_(mean), out=room[0])
     return values, torch.full_like(values, 2.0)
 
 
