@@ -131,7 +131,7 @@ def _forward_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
 
 def _forward_kl_block(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) -> Pair:
     """Its slope is q − p."""
-    ratios, shift, e, total_q, f, total_p = _ratios(*reversed(_hide(teacher, student)), scale, room)
+    ratios, shift, e, total_q, f, total_p = _ratios(*_hide(teacher, student)[::-1], scale, room)
     values = ratios.mul_(f).sum(1, True).div_(total_p).add_(shift)
     torch.addcmul(e, f, total_q / total_p, value=-1, out=room[0])
     return values, total_q
