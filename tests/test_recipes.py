@@ -468,7 +468,7 @@ def test_language_is_measured_beside_its_peers(small, tmp_path, monkeypatch):
     recipe.main()
     rows = json.loads((tmp_path / "language.json").read_text(encoding="utf-8"))["rows"]
     assert len(rows) == 4
-    assert all(row["differ"] < 1e-3 for row in rows), "Two small networks hardly differ: their loss is rounding, in part."
+    assert all(row["differ"] < 1e-3 for row in rows)  # Small networks hardly differ, and their loss is rounded.
 
 
 def test_peers_that_are_not_there_are_named(small, monkeypatch):
