@@ -86,7 +86,7 @@ def with_head(probe: Trained, splits: Splits, seed: int) -> Trained:
 
 
 STUDENT = ALONE.but(model=network, width=16, steps=1200, augment=VIEWS)
-MOVED = FINE_TUNED.but(image_size=SIZE, steps=120, augment=VIEWS)
+MOVED = FINE_TUNED.but(strategy=FullFineTuning(lr=1e-3), image_size=SIZE, steps=120, augment=VIEWS)
 HEAD = MOVED.but(model=functools.partial(nn.Linear, 1280, 2), augment=None, lr=0.01)
 PROBE = Once(Then(OnFeatures(HEAD, Remembered(lite0(SIZE), LITE0_HEAD), IMAGENET), with_head))
 """It takes no step of the budget of what starts from it, as in chapter 08."""

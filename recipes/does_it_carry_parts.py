@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from few_bits import rounded
 from patience import OfItsClass
-from solar_parts import SEEDS, TUNED_ON, Tuned, said, tuned
+from solar_parts import SEEDS, TUNED_ON, Tuned, tuned
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits, TensorData
@@ -204,7 +204,7 @@ def in_eight_bits(channels: bool, run: Trained, splits: Splits, seed: int) -> Tr
 def agreeing(network: Source, trained: Trained, splits: Splits) -> float:
     """The share of test inputs on which it decides as the network in float."""
     whole = found(network, splits, trained.seed or 0)
-    return agreement(said(trained, splits.test)[0], said(whole, splits.test)[0])
+    return agreement(trained.logits(splits.test), whole.logits(splits.test))
 
 
 def shortened(network: Source, field: Field) -> Comparison:
