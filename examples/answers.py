@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from kdft_lib import export, models
-from kdft_lib.data import TextReader, read_rows, text_file
+from kdft_lib.data import TensorData, TextReader, read_rows, text_file
 from kdft_lib.experiments import Arm, as_text, is_first, output_folder, report
 from kdft_lib.metrics import confidence_threshold
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
@@ -43,18 +43,20 @@ def arguments() -> argparse.Namespace:
 def answers_by_id(path: Path, ids: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
     """What was said of each text: a name, or probabilities by name."""
     found: dict[str, Any] = {}
-    known = {*ids}
+    known, one = {*ids}, TensorData(torch.zeros(1, 1))
     for number, row in enumerate(read_rows(path, ["id"]).to_dict("records"), 1):
-        name, said = str(row["id"]), row.get("probabilities")
-        said = said if isinstance(said, dict) and said else row.get("answer")
+        name, said, answer = str(row["id"]), row.get("probabilities"), row.get("answer")
+        if not isinstance(said, dict) or not said:
+            said = "" if answer is None or answer != answer else str(answer).strip()
         if name not in known or name in found:
             wrong = "twice" if name in found else "and no text has it"
             raise ValueError(f"line {number} of {path} has the id {name!r} {wrong}; each line answers one text")
-        if not isinstance(said, str | dict):
+        if not said:
             raise ValueError(f"line {number} of {path} has neither an answer nor probabilities; leave the line out")
-        for each in [said] if isinstance(said, str) else said:
-            if each not in classes:
-                raise ValueError(f"line {number} of {path} names {each!r}, no class; there are {', '.join(classes)}")
+        try:  # Here, where its line is known.
+            named_answers(one, [said], classes, source=path.name)
+        except ValueError as error:
+            raise ValueError(str(error).replace("answer 0", f"line {number} of {path}")) from None
         found[name] = said
     return found
 
@@ -77,13 +79,10 @@ def main(args: argparse.Namespace) -> None:
         rows = train.with_rows(transfer[kept]) if kept else train
         answered = learned + [of[1][place] for place in kept]
         taught = named_answers(rows, answered, own.classes, source=args.source)
-        soft = any(isinstance(answer, dict) for answer in answered)
+        by_teacher = SoftTargets(temperature=1.0) if any(isinstance(said, dict) for said in answered) else HardTargets()
 
         made, fitted = [], []
-        for data, objective in (
-            (taught, SoftTargets(temperature=1.0) if soft else HardTargets()),
-            (train, Supervised()),
-        ):
+        for data, objective in ((taught, by_teacher), (train, Supervised())):
             torch.manual_seed(args.seed)
             made.append(models.WordBag(reader.size, len(own.classes)))
             course = {"strategy": FullFineTuning(lr=0.03), "steps": args.steps, "batch_size": 64, "seed": args.seed}

@@ -66,16 +66,16 @@ def main(args: argparse.Namespace) -> None:
         )  # fmt: skip
         train, transfer, val, test = own.splits
         views = RandomShiftFlip(padding=args.size // 16)
+        names = (args.teacher, args.student, args.student)  # All before the first is trained: one may be mistyped.
+        large, student, alone = (network(name, own.classes, args) for name in names)
 
         # What a practitioner would try first, and the student on the labels alone.
         svm = make_pipeline(StandardScaler(), SVC(C=5)).fit(pixels(train.inputs), train.targets)
-        alone, student = (network(args.student, own.classes, args) for _ in range(2))
         lr = 0.03 if args.student == "convnet" else 1e-3
         course = {"strategy": FullFineTuning(lr=lr, weight_decay=0.05), "steps": args.steps, "seed": args.seed}
         by_labels = fit(alone, train, objective=Supervised(), augment=views, **course)
 
         # The teacher: fine-tuned on the same labels, unless it knows these classes already.
-        large = network(args.teacher, own.classes, args)
         taught = Ledger(pretraining=large.origin)
         if not args.teacher.endswith(".safetensors"):
             steps = min(1000, max(120, len(train) // 4))
@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> None:
             "student on labels alone": Arm.of(alone, test, by_labels.ledger),
             "teacher": Arm.of(large, test, taught),
             "SVM on pixels": Arm.of(svm, pixels(test.inputs).numpy(), Ledger(labels=len(train))),
-            "most frequent class": Arm(train.targets.mode().values.expand(len(test)), Ledger(labels=len(train))),
+            "most frequent class": Arm(val.targets.mode().values.expand(len(test)), Ledger(choosing=len(val))),
         }
         found = report(
             out, arms, test.targets, classes=own.classes, threshold=threshold, counts=own.counts, settings=vars(args)

@@ -47,6 +47,11 @@ def main(args: argparse.Namespace) -> None:
         train, transfer, val, test = own.splits
         inputs, targets = train.inputs.numpy(), train.targets.flatten().numpy()
         known = Ledger(labels=len(train))
+        if len(train) < 40:
+            raise ValueError(
+                f"{args.data} has {len(train)} rows to learn from; 40 or more are needed, since a leaf of the forest's"
+                " trees has 20: give more, or take LogisticRegression or Ridge alone"
+            )
 
         # The teacher, and what a practitioner would try first.
         if args.regression:

@@ -81,13 +81,13 @@ def main(args: argparse.Namespace) -> None:
         alone = copy.deepcopy(student)
         train, transfer, val, test = own.splits.with_inputs(reader)
 
-        # What a practitioner would try first, and the student on the labels alone.
+        # What the teacher says of all texts, what a practitioner would try first, and the student on the labels alone.
+        said, taught, weighs = (minilm if args.teacher == "minilm" else from_folder)(args.teacher, own, args.seed)
         svm = make_pipeline(TfidfVectorizer(sublinear_tf=True), LinearSVC()).fit(own.splits.train.texts, train.targets)
         course = {"strategy": FullFineTuning(lr=lr), "steps": args.steps, "batch_size": 64, "seed": args.seed}
         by_labels = fit(alone, train, objective=Supervised(), **course)
 
-        # The teacher answers all texts, and the student learns from what it said.
-        said, taught, weighs = (minilm if args.teacher == "minilm" else from_folder)(args.teacher, own, args.seed)
+        # The student learns from what the teacher said.
         answered = answers(train.with_rows(transfer), logits=said[0], source=args.teacher)
         by_teacher = fit(student, answered, objective=SoftTargets(temperature=2.0), **course).ledger
         known: dict[str, Any] = {"teacher_labels": taught.labels or None, "pretraining": taught.pretraining}
@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> None:
             "student on labels alone": Arm.of(alone, test, by_labels.ledger),
             "teacher": Arm(said[1], taught, weighs),
             "SVM on TF-IDF": Arm.of(svm, own.splits.test.texts, Ledger(labels=len(train))),
-            "most frequent class": Arm(train.targets.mode().values.expand(len(test))),
+            "most frequent class": Arm(val.targets.mode().values.expand(len(test)), Ledger(choosing=len(val))),
         }
         found = report(
             out, arms, test.targets, classes=own.classes, threshold=threshold, counts=own.counts, settings=vars(args)

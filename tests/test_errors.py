@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -369,7 +370,7 @@ def full_folder(place):
 
 
 COLUMNS = Columns({"age": {"gap": 0.0, "mean": 0.0, "std": 1.0, "had_gaps": False}}, {"port": ["Oslo"]})
-PICTURES = "file,kind\n" + "".join(f"{kind}/{number}.png,{kind}\n" for kind, number in [("cat", 0), ("dog", 1)] * 5)
+PICTURES = "file,kind\n" + "".join(f"{kind}/{number}.png,{kind}\n" for number, kind in enumerate(["cat", "dog"] * 5))
 PEOPLE = b"name,kind\n" + b"".join(f"person {n},{'ab'[n % 2]}\n".encode() for n in range(200))
 NAMED = {"path_column": "file", "label_column": "kind"}
 
@@ -525,13 +526,16 @@ CASES = {
     # Data of one's own
     "folder of pictures that is not there": lambda: folder("nowhere"),
     "folder without folders": lambda: in_folder(folder),
+    "folder of parts": lambda: in_folder(lambda place: [(place / "train").mkdir(), folder(place)]),
     "class without a picture": lambda: photos(("zebra/none", b"")),
     "class of one picture": lambda: photos(("zebra/0.png", b"\x89PNG")),
     "file that is no picture": lambda: photos(("cat/notes.txt", b"three cats")),
+    "picture of floating-point numbers": lambda: PictureReader(8)([np.zeros((9, 9), dtype=np.float32)]),
     "column without a table": lambda: photos(label_column="kind"),
     "table without its columns": lambda: photos(csv=PICTURES),
     "column that a table lacks": lambda: photos(csv=PICTURES, path_column="name", label_column="kind"),
     "picture that a table names": lambda: photos(csv=PICTURES + "cat/77.png,cat\n", **NAMED),
+    "picture that a table names twice": lambda: photos(csv=PICTURES + "cat/4.png,cat\n", **NAMED),
     "pictures without labels that are not there": lambda: photos(unlabeled="nowhere"),
     "more labels than pictures": lambda: photos(labeled=40),
     "small pictures": lambda: PictureReader(size=4),
@@ -543,14 +547,26 @@ CASES = {
     "table that is not there": lambda: read_rows("rows.csv"),
     "table without rows": lambda: file_of(b"text,label\n", "rows.csv", read_rows),
     "table that is not in UTF-8": lambda: file_of(b"text,label\n\xff,\xfe\n", "rows.csv", read_rows),
-    "line that is no JSON": lambda: file_of(b"{text: 1}\n", "rows.jsonl", read_rows),
+    "line that is no JSON": lambda: file_of(b'{"text": 1}\n{text: 1}\n', "rows.jsonl", read_rows),
+    "line that is no object": lambda: file_of(b'{"text": 1}\n["a"]\n', "rows.jsonl", read_rows),
     "one class": lambda: file_of(b"text,label\na,x\nb,x\n", "r.csv", lambda path: text_file(path, "text", "label")),
     "no text": lambda: file_of(b"text,label\na,x\n,y\n", "r.csv", lambda path: text_file(path, "text", "label")),
+    "row without a group": lambda: file_of(
+        b"text,label,by\na,x,me\nb,y,\n", "r.csv", lambda path: text_file(path, "text", "label", group_column="by")
+    ),
     "texts without a word twice": lambda: TextReader.of_words(["one", "two"]),
     "one text": lambda: TextReader.of_words(["one one"])("one"),
     "tokenizer that is not there": lambda: TextReader.from_file("tokenizer.json"),
     "word for a number": lambda: file_of(
         b"age,size\n1,2\n1,tall\n", "rows.csv", lambda path: table(path, "size", regression=True)
+    ),
+    "column of other numbers than classes": lambda: file_of(
+        b"age,size\n" + b"1,2\n1,3\n" * 9 + b"1,3.5\n", "rows.csv", lambda path: table(path, "size")
+    ),
+    "word among numbers": lambda: file_of(
+        b"age,kind\n" + b"?,b\n" * 30 + b"".join(b"%d,a\n" % n for n in range(300)),
+        "rows.csv",
+        lambda path: table(path, "kind"),
     ),
     "column of names": lambda: file_of(PEOPLE, "rows.csv", lambda path: table(path, "kind")),
     "target alone": lambda: file_of(b"kind\n" + b"a\nb\n" * 9, "rows.csv", lambda path: table(path, "kind")),

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.distributed.run import main as torchrun
 
 from kdft_lib import models
-from kdft_lib.data import TextReader
+from kdft_lib.data import TextReader, text_file
 from kdft_lib.datasets import BBC_TOPICS, bbc_news, fashion_mnist
 from kdft_lib.files import package_folder
 
@@ -63,7 +63,8 @@ def photos(tmp_path_factory):
         for number, row in enumerate((train.targets == label).nonzero().flatten()[:40].tolist()):
             pixels = ((train.inputs[row, 0] - lowest) / (highest - lowest) * 255).to(torch.uint8)
             Image.fromarray(pixels.numpy()).save(place / name / f"{number}.png")
-            rows.append((f"{name}/{number}.png", name, f"{name} {number // 4}"))
+            if number < 28 or name == "trousers":  # Of the table's pictures, most are of trousers.
+                rows.append((f"{name}/{number}.png", name, f"{name} {number // 4}"))
     with (place.parent / f"{place.name}.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "kind", "shelf"), *rows])
     return place
@@ -138,8 +139,9 @@ def test_photographs_that_a_table_names_and_weights_of_unstated_licence(photos, 
     module = script("images")
     monkeypatch.setattr(module, "min", lambda *_: 3, raising=False)
     monkeypatch.setitem(globals(), "script", lambda _: module)
-    found = run("images", tmp_path / "out", data=photos, csv=f"{photos}.csv", **columns, size=28, steps=3)
-    assert found["counts"]["train"] + found["counts"]["val"] + found["counts"]["test"] == 120
+    found = run("images", tmp_path / "out", data=photos, csv=f"{photos}.csv", **columns, labels=30, size=28, steps=3)
+    assert sum(found["counts"].values()) == 96
+    assert found["test"]["most frequent class"]["accuracy"] > 1 / 3, "of the labels, ten are of each class"
     assert "whose licence is not stated" in (tmp_path / "out/student.md").read_text()
     assert "whose licence is not stated" in found["ledger"]["student"]["pretraining"]
 
@@ -220,7 +222,18 @@ def test_answers_from_elsewhere(stories, tmp_path):
     assert made["decided"] == made["few"], "what does not depend on the answers is the same each time"
 
 
-def test_bad_input_is_one_sentence_and_nothing_is_written(stories, penguins, tmp_path):
+def test_classes_may_be_numbers(tmp_path):
+    texts = [{"id": n, "text": "a b c"} | ({"label": n % 3} if n % 4 else {}) for n in range(40)]
+    for name, rows in (("texts", texts), ("said", [{"id": n, "answer": n % 3} for n in range(40)])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ids = [*map(str, range(40))]
+    assert script("answers").answers_by_id(tmp_path / "said.jsonl", ids, ("0", "1", "2"))["4"] == "1"
+    assert text_file(tmp_path / "texts.jsonl", "text", "label").classes == ("0", "1", "2")
+
+
+def test_bad_input_is_one_sentence_and_nothing_is_written(photos, stories, penguins, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdft_lib.training.fit", None)  # Nothing is trained before it is told.
+
     def refused(name, message, **options):
         with pytest.raises((ValueError, OSError)) as caught:
             run(name, tmp_path / "out", **options)
@@ -231,9 +244,13 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(stories, penguins, tmp
             .replace(str(tmp_path), "…")
         )
         assert said == message
-        assert [path.name for path in tmp_path.iterdir()] in ([], ["other.jsonl"])
+        assert [path.name for path in tmp_path.iterdir()] in ([], ["other.jsonl"], ["few.csv"])
 
     refused("images", "nowhere does not exist, or is no folder; name one with a folder for each class", data="nowhere")
+    refused(
+        "images", "name is 'frobnicate', which is no network here; choose efficientnet_lite0, or what"
+        " torchvision.models.list_models() names", data=photos, size=28, teacher="frobnicate",
+    )  # fmt: skip
     refused("texts", "…/news.csv has no column 'text'; its columns are 'story', 'topic'", data=stories / "news.csv")
     refused(
         "texts", "nowhere has no config.json; name a folder that save_pretrained wrote, with its tokenizer",
@@ -248,6 +265,16 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(stories, penguins, tmp
         "table", "column 'island' holds 'Torgersen' in row 1, which is no number; mend it, or leave it empty",
         data=penguins, target="island", regression=True,
     )  # fmt: skip
+    refused(
+        "texts", "nowhere has no config.json; name a folder that save_pretrained wrote, with its tokenizer",
+        data=stories / "news.csv", text_column="story", label_column="topic", teacher="nowhere",
+    )  # fmt: skip
+    (tmp_path / "few.csv").write_text("age,came\n" + "1,yes\n2,no\n" * 30)
+    refused(
+        "table", "…/few.csv has 36 rows to learn from; 40 or more are needed, since a leaf of the forest's trees has"
+        " 20: give more, or take LogisticRegression or Ridge alone", data=tmp_path / "few.csv", target="came",
+    )  # fmt: skip
+    (tmp_path / "few.csv").unlink()
     (tmp_path / "other.jsonl").write_text('{"id": 1, "answer": "sport"}\n{"id": 777, "answer": "sport"}\n')
     refused(
         "answers", "line 2 of …/other.jsonl has the id '777' and no text has it; each line answers one text",
@@ -255,8 +282,14 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(stories, penguins, tmp
     )  # fmt: skip
     (tmp_path / "other.jsonl").write_text('{"id": 1, "answer": "weather"}\n')
     refused(
-        "answers", "line 1 of …/other.jsonl names 'weather', no class; there are business, entertainment, politics,"
-        " sport, tech", data=stories / "news.jsonl", answers=tmp_path / "other.jsonl",
+        "answers", "line 1 of …/other.jsonl names 'weather', which is no class; there are business, entertainment,"
+        " politics, sport, tech", data=stories / "news.jsonl", answers=tmp_path / "other.jsonl",
+    )  # fmt: skip
+    said = {"id": 1, "probabilities": {"sport": 0.8, "tech": 0.7}}
+    (tmp_path / "other.jsonl").write_text(f'{{"id": 0, "answer": "tech"}}\n{json.dumps(said)}\n')
+    refused(
+        "answers", "line 2 of …/other.jsonl has probabilities whose sum is 1.5; it must be above 0, and 1 at most",
+        data=stories / "news.jsonl", answers=tmp_path / "other.jsonl",
     )  # fmt: skip
 
 

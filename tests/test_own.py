@@ -100,9 +100,11 @@ def test_pictures_are_read_as_a_person_sees_them(tmp_path):
     turned.save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(np.full((9, 9), 51400, dtype=np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(upright).convert("P").save(tmp_path / "palette.png")
-    plain, rotated, deep, palette = PictureReader(16)(
-        [tmp_path / f"{n}.png" for n in ("plain", "turned", "deep", "palette")]
+    Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    plain, rotated, deep, palette, clear = PictureReader(16)(
+        [tmp_path / f"{n}.png" for n in ("plain", "turned", "deep", "palette", "clear")]
     )
+    assert (clear == 255).all(), "behind what is transparent there is paper"
     assert (plain[:, :7] == 200).all()
     assert (plain[:, 9:] == 0).all()
     assert (rotated.int() - plain.int()).abs().max() <= 1
@@ -113,9 +115,11 @@ def test_pictures_are_read_as_a_person_sees_them(tmp_path):
 def test_tables_are_read_whatever_wrote_them(tmp_path):
     (tmp_path / "bom.csv").write_bytes('﻿text,label\n"a, b",NA\n'.encode())
     assert read_rows(tmp_path / "bom.csv", ["text", "label"]).to_dict("records") == [{"text": "a, b", "label": "NA"}]
-    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": 3}\n{"text": "b"}\n')
+    lines = [{"text": "a\u2028b", "label": 3}, {"text": "c"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     rows = read_rows(tmp_path / "rows.jsonl", ["label"])
-    assert rows["label"].tolist()[0] == 3
+    assert rows["text"].tolist() == ["a\u2028b", "c"]
+    assert str(rows["label"][0]) == "3", "not 3.0 because another row has none"
     (tmp_path / "codes.csv").write_text("a,code\n" + "1,7\n2,\n3,8\n" * 9)
     own = table(tmp_path / "codes.csv", "code")
     assert own.classes == ("7", "8")
@@ -275,3 +279,51 @@ def test_what_file_managers_leave_is_no_picture(tmp_path):
     for name in ("a/.DS_Store", "b/deeper/Thumbs.db"):
         (tmp_path / name).write_bytes(b"litter")
     assert folder(tmp_path, size=8).counts == {"train": 12, "transfer": 0, "val": 4, "test": 4}
+
+
+def test_pictures_that_have_a_label_are_not_also_those_without(tmp_path):
+    for number in range(20):
+        Image.new("L", (9, 9), 10 * number).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(10))
+    (tmp_path / ".rows.csv").write_text(f"path,kind\n{rows}")
+    columns = {"csv": tmp_path / ".rows.csv", "path_column": "path", "label_column": "kind"}
+    own = folder(tmp_path, **columns, unlabeled=tmp_path, size=8)
+    assert own.counts == {"train": 6, "transfer": 10, "val": 2, "test": 2}
+
+
+@pytest.mark.parametrize("kind", ["pictures", "words", "tokens", "rows", "numbers"])
+def test_a_card_says_how_its_file_is_asked_without_pytorch(kind, tmp_path, monkeypatch, capsys):
+    export, classes = _export(), ["no", "yes"]
+    draw = np.random.default_rng(0)
+    if kind == "pictures":
+        made, reader, raw = PictureClassifier("convnet", 2, 8, width=4), PictureReader(8), [tmp_path / "photo.jpg"] * 2
+        Image.fromarray(draw.integers(0, 256, (50, 40, 3), dtype=np.uint8)).save(raw[0])
+    elif kind in ("words", "tokens"):
+        reader, raw = TextReader.of_words(["a text", "a text"]), ["a text"] * 2
+        made = models.WordBag(reader.size, 2)
+        if kind == "tokens":
+            reader, made = TextReader(reader.tokenizer), _Masked(made)
+    else:
+        rows = pandas.DataFrame({"age": [1.0, None, 6.0], "port": ["Rome", "Oslo", None]})
+        reader, raw = Columns.of(rows), [{"age": 2.0, "port": "Oslo"}, {}]
+        made, classes = models.MLP(5, 2 if kind == "rows" else 1), classes if kind == "rows" else []
+    shipped = export.write(made, tmp_path, reader=reader, examples=reader(raw), classes=classes)
+    (told,) = shipped.predict(raw[:1], threshold=0.0)
+    alone = (tmp_path / "student.md").read_text().split("Without PyTorch")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(alone.replace("row, inputs = {}", f"row, inputs = {raw[0]}"), {})
+    said = capsys.readouterr().out.split()
+    if classes:
+        assert said[0] == told.label
+    assert float(said[-1]) == pytest.approx(told.probability if classes else told, abs=1e-5)
+
+
+class _Masked(nn.Module):
+    """A network as those of Hugging Face are called."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.words = words
+
+    def forward(self, input_ids, attention_mask):
+        return self.words(input_ids * attention_mask)

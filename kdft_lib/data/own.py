@@ -118,8 +118,8 @@ def draw_parts(
     least = 1 if numbers else len(kinds[known].unique())
     if labeled is not None and labeled not in range(least, len(pool) + 1):
         raise ValueError(
-            f"labeled is {labeled}; with these {len(known):,} labelled {unit}, of which two fifths are kept to choose"
-            f" and to test by, it must be from {least:,} to {len(pool):,}, or None for all"
+            f"labeled is {labeled}; with these {len(known):,} labelled {unit}, of which {len(known) - len(pool):,} are"
+            f" kept to choose and to test by, it must be from {least:,} to {len(pool):,}, or left out for all"
         )
     count = len(pool) if labeled is None else labeled
     train, rest = draw_balanced(kinds, pool, count, seed)
@@ -195,16 +195,14 @@ def read_rows(path: str | Path, columns: Sequence[str] = (), *, gaps: bool = Fal
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, or is no file; name a table of rows")
     as_text: dict[str, Any] = {} if gaps else {"dtype": str, "keep_default_na": False}
+    as_given: dict[str, Any] = {} if gaps else {"dtype": object}
     try:
         if path.suffix in (".csv", ".tsv"):
             separator = "," if path.suffix == ".csv" else "\t"
             rows = pandas.read_csv(path, sep=separator, encoding="utf-8-sig", **as_text)
         else:
             text = path.read_text(encoding="utf-8-sig")
-            lines = [line for line in text.splitlines() if line.strip()]
-            rows = pandas.DataFrame(
-                [json.loads(line) for line in lines] if path.suffix == ".jsonl" else json.loads(text)
-            )
+            rows = pandas.DataFrame(_objects(text) if path.suffix == ".jsonl" else json.loads(text), **as_given)
     except (ValueError, pandas.errors.ParserError) as error:
         raise ValueError(f"{path} cannot be read as a {path.suffix[1:]} file in UTF-8 ({error})") from None
     if not len(rows):
@@ -215,6 +213,39 @@ def read_rows(path: str | Path, columns: Sequence[str] = (), *, gaps: bool = Fal
                 f"{path} has no column {column!r}; its columns are {', '.join(map(repr, map(str, rows.columns)))}"
             )
     return rows
+
+
+def _objects(lines: str) -> list[dict[str, Any]]:
+    """The objects of JSON lines; what is wrong names its line."""
+    found = []
+    for number, line in enumerate(lines.split("\n"), 1):  # Texts may hold what else ends a line, such as U+2028.
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}, character {error.colno}: {error.msg}") from None
+            if not isinstance(found[-1], dict):
+                raise ValueError(f'line {number} is no object, such as {{"text": "a goal"}}')
+    return found
+
+
+def grouped(rows: pandas.DataFrame, column: str | None) -> list[str] | None:
+    """What each row belongs to, by name; nothing where no column says it.
+
+    Example:
+        >>> import pandas
+        >>> grouped(pandas.DataFrame({"room": [7, 7, 8]}), "room")
+        ['7', '7', '8']
+    """
+    if column is None:
+        return None
+    groups = ["" if group is None or group != group else str(group).strip() for group in rows[column]]
+    if "" in groups:
+        raise ValueError(
+            f"row {groups.index('') + 1} has no group in column {column!r}; say what it belongs to, and where that is"
+            " nothing, give it a name of its own"
+        )
+    return groups
 
 
 def numbered(labels: Sequence[Any]) -> tuple[Tensor, tuple[str, ...]]:

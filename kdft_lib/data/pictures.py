@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdft_lib.data.own import Own, draw_parts, numbered, read_rows
+from kdft_lib.data.own import Own, draw_parts, grouped, numbered, read_rows
 from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
 from kdft_lib.progress import progress_bar
@@ -20,12 +20,16 @@ from kdft_lib.progress import progress_bar
 _LITTER = ("thumbs.db", "desktop.ini")
 """What file managers leave in folders of pictures, beside names that begin with a dot."""
 
+_PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+"""How folders are called that hold classes, and are none."""
+
 
 class PictureReader:
     """Reads photographs as a network takes them: colours from 0 to 255, brought to one size.
 
-    A picture is turned upright as its camera says, grey is repeated for the three colours, 16 bits are cut to 8, and
-    its height and width become ``size``, whatever their ratio was, so that nothing of it is lost.
+    A picture is turned upright as its camera says, grey is repeated for the three colours, 16 bits are cut to 8, white
+    shines through what is transparent, and its height and width become ``size``, whatever their ratio was, so that
+    nothing of it is lost.
 
     Args:
         size: The height and width, in pixels.
@@ -82,8 +86,14 @@ class PictureReader:
                 ) from None
         else:
             picture = Image.fromarray(given) if isinstance(given, np.ndarray) else given
+        if picture.mode == "F":
+            what = given if isinstance(given, str | os.PathLike) else "a picture"
+            raise ValueError(f"{what} holds floating-point numbers, and which is white is not known; give 8 or 16 bits")
         if picture.mode.startswith("I"):
             picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        if picture.has_transparency_data:
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture.convert("RGBA"))
         if picture.size != (self.size, self.size):
             picture = picture.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
@@ -114,7 +124,7 @@ def folder(
         label_column: The column of classes.
         group_column: A column of what pictures belong together, such as a module, a patient or a place; by default
             each picture is by itself.
-        unlabeled: A folder of more pictures without labels.
+        unlabeled: A folder of more pictures without labels; those of ``root`` that are named already are left out.
         labeled: How many pictures keep their labels to learn from; by default all that are not to choose or test by.
         size: The height and width that pictures are brought to, in pixels. One takes 3 · size² bytes.
         seed: The seed of the draw of labelled pictures.
@@ -145,8 +155,8 @@ def folder(
         raise FileNotFoundError(f"{root} does not exist, or is no folder; name one with a folder for each class")
     groups = None
     if csv is None:
-        named = {"path_column": path_column, "label_column": label_column, "group_column": group_column}
-        for name, column in named.items():
+        columns = {"path_column": path_column, "label_column": label_column, "group_column": group_column}
+        for name, column in columns.items():
             if column is not None:
                 raise ValueError(f"{name} is {column!r}, and no csv is given that has it; give csv, the table, too")
         places = sorted(place for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
@@ -156,6 +166,11 @@ def folder(
             raise ValueError(
                 f"{root} has no folders, and {len(loose)} files; make one folder for each class, or give csv, a table"
                 " that names the pictures' classes"
+            )
+        if {place.name.lower() for place in places} <= _PARTS:
+            raise ValueError(
+                f"{root} has the folders {', '.join(place.name for place in places)}, which are parts and no classes;"
+                " parts are drawn here, so name a folder with one for each class"
             )
         empty = [place.name for place in places if not any(True for _ in _files(place))]
         if empty:
@@ -168,17 +183,24 @@ def folder(
             )
         rows = read_rows(csv, [path_column, label_column, *([group_column] if group_column else [])])
         files, labels = [root / str(path) for path in rows[path_column]], list(rows[label_column])
-        groups = None if group_column is None else list(rows[group_column])
+        groups = grouped(rows, group_column)
+        seen: dict[Path, int] = {}
         for number, path in enumerate(files):
             if not path.is_file():
                 raise ValueError(f"row {number + 1} of {csv} names {path}, which does not exist; mend the table")
+            if (first := seen.setdefault(path, number)) < number:
+                raise ValueError(
+                    f"row {number + 1} of {csv} names {path}, as row {first + 1} does; leave one out, since each"
+                    " picture is in one part"
+                )
     targets, classes = numbered(labels)
     parts = draw_parts(targets, labeled=labeled, groups=groups, seed=seed, classes=classes, unit="pictures")
     more: list[Path] = []
     if unlabeled is not None:
         if not Path(unlabeled).is_dir():
             raise FileNotFoundError(f"{unlabeled} does not exist, or is no folder; name one of pictures without labels")
-        more = [*_files(Path(unlabeled))]
+        named = {path.resolve() for path in files}
+        more = [path for path in _files(Path(unlabeled)) if path.resolve() not in named]
     pictures = reader([*files, *more], progress=progress)
     whole = TensorData(pictures[: len(files)], targets)
     transfer = TensorData(torch.cat([pictures[: len(files)][parts[1]], pictures[len(files) :]]))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdft_lib.data.own import Own, draw_parts, numbered, read_rows
+from kdft_lib.data.batches import UNLABELED
+from kdft_lib.data.own import Own, draw_parts, grouped, numbered, read_rows
 from kdft_lib.data.splits import Splits
 from kdft_lib.data.tensors import TensorData
 
@@ -80,6 +81,11 @@ class Columns:
             else:
                 words[name] = sorted({_word(value) for value in column})
                 if len(words[name]) > _MOST_WORDS:
+                    odd = [word for word in words[name] if word and not _is_number(word)]
+                    if 2 * len(odd) < len(words[name]):
+                        raise ValueError(
+                            f"column {name!r} holds {odd[0]!r} among its numbers; mend it, or leave it empty"
+                        )
                     raise ValueError(
                         f"column {name!r} has {len(words[name])} different values in {len(rows)} rows, as a name or a"
                         f" text has; {_MOST_WORDS} are taken at most: leave the column out, or put values together"
@@ -168,7 +174,14 @@ def table(
         targets = torch.from_numpy(_as_numbers(rows[target], target)).float()
     else:
         targets, classes = numbered(_labels(rows[target]))
-    groups = None if group_column is None else list(rows[group_column])
+        counts = targets[targets != UNLABELED].bincount()
+        if rows[target].dtype.kind in "if" and counts.min() < 3:
+            raise ValueError(
+                f"column {target!r} holds {len(classes)} different numbers, {classes[counts.argmin()]} in"
+                f" {counts.min()} of the rows, and a class needs three: for numbers to come near to, ask for a"
+                " regression; of classes, leave such rows out"
+            )
+    groups = grouped(rows, group_column)
     parts = draw_parts(targets, labeled=labeled, groups=groups, seed=seed, classes=classes)
     columns = Columns.of(rows.iloc[parts[0].numpy()], leave_out=[target, *([group_column] if group_column else [])])
     whole = TensorData(columns(rows), targets.unsqueeze(1) if regression else targets)
@@ -187,6 +200,14 @@ def _labels(column: Any) -> list[Any]:
 
 def _word(value: Any) -> str:
     return "" if value is None or value != value or str(type(value).__name__) == "NAType" else str(value)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _by_column(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[Any]]:

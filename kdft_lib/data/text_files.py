@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdft_lib.data.own import Own, draw_parts, numbered, read_rows
+from kdft_lib.data.own import Own, draw_parts, grouped, numbered, read_rows
 from kdft_lib.data.splits import TextSplits
 from kdft_lib.data.texts import TextData
 
@@ -145,7 +145,7 @@ def text_file(
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"row {number + 1} of {path} has no text in {text_column!r}; leave the row out")
     targets, classes = numbered(list(rows[label_column]))
-    groups = None if group_column is None else list(rows[group_column])
+    groups = grouped(rows, group_column)
     parts = draw_parts(targets, labeled=labeled, groups=groups, seed=seed, classes=classes, unit="texts")
     whole = TextData(texts, targets)
     train, transfer, val, test = (whole[part] for part in parts)

@@ -11,6 +11,41 @@ _HOW = {
     "columns": "student.predict([{…}])  # a mapping from columns to values for each row, or a DataFrame",
 }
 
+_ALONE = {
+    "pictures": """\
+from PIL import Image, ImageOps
+
+picture = Image.open("photo.jpg")  # of 8 bits, and nothing of it transparent
+picture.draft("RGB", (2 * SIZE, 2 * SIZE))
+picture = ImageOps.exif_transpose(picture).convert("RGB")
+picture = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+given = {"pictures": numpy.asarray(picture).transpose(2, 0, 1)[None]}""",
+    "texts": """\
+from tokenizers import Tokenizer
+
+found = Tokenizer.from_file("tokenizer.json").encode("a text")
+given = {"words": numpy.array([found.ids])}""",
+    "columns": """\
+row, inputs = {}, []  # from columns to values
+with open("columns.json", encoding="utf-8") as columns:
+    known = json.load(columns)
+for name, of in known["numbers"].items():
+    gap = row.get(name) is None
+    inputs.append(((of["gap"] if gap else row[name]) - of["mean"]) / of["std"])
+    inputs += [gap] * of["had_gaps"]
+for name, values in known["words"].items():
+    word = "" if row.get(name) is None else str(row[name])
+    inputs += [word == value for value in values]
+given = {"rows": numpy.array([inputs], dtype=numpy.float32)}""",
+}
+_ASKS = """\
+session = onnxruntime.InferenceSession("FILE")
+(logits,) = session.run(None, given)"""
+_SAYS = """\
+shares = numpy.exp(logits[0] - logits[0].max())
+card = json.loads(session.get_modelmeta().custom_metadata_map["card"])
+print(card["classes"][shares.argmax()], shares.max() / shares.sum())"""
+
 
 def as_markdown(card: Mapping[str, Any], file: str) -> str:
     """A card of :func:`kdft_lib.export.write` in Markdown: what it is for, how it is asked, and what it is made of."""
@@ -22,10 +57,21 @@ def as_markdown(card: Mapping[str, Any], file: str) -> str:
     lines += [_HOW[kind], "```", ""]
     if classes:
         lines += [_sure(float(card.get("threshold") or 0)), ""]
+    lines += ["Without PyTorch, in this folder:", "", "```python", _alone(card, file), "```", ""]
     for name, value in card.items():
         if name not in ("classes", "reader", "model", "arguments", "threshold"):
             lines += [f"## {name[:1].upper()}{name[1:]}", "", *_shown(value), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _alone(card: Mapping[str, Any], file: str) -> str:
+    """What asks the file with onnxruntime alone, and gives what ``predict`` does."""
+    reader = card["reader"]
+    reads = _ALONE[reader["kind"]].replace("SIZE", str(reader.get("size")))
+    if reader.get("named"):
+        reads = reads.replace('{"words"', '{"attention_mask": numpy.array([found.attention_mask]), "input_ids"')
+    says = _SAYS if card.get("classes") else "print(logits[0, 0])"
+    return f"import json\n\nimport numpy\nimport onnxruntime\n{reads}\n{_ASKS.replace('FILE', file)}\n{says}"
 
 
 def _sure(threshold: float) -> str:

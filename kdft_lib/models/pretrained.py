@@ -200,7 +200,7 @@ def _torchvision(name: str, pretrained: bool = True) -> tuple[nn.Module, int, An
 
     known = models.list_models(module=models)
     if name not in known:
-        near = get_close_matches(name, ["efficientnet_lite0", *known], n=4)
+        near = get_close_matches(name, known, n=4) or ["what torchvision.models.list_models() names"]
         raise ValueError(f"name is {name!r}, which is no network here; choose efficientnet_lite0, or {', '.join(near)}")
     weights = models.get_model_weights(name).DEFAULT
     try:
