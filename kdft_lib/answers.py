@@ -195,7 +195,9 @@ def named_answers(
             if name not in number:
                 raise ValueError(f"answer {row} names {name!r}, which is no class; there are {', '.join(classes)}")
             if not isinstance(probability, int | float) or not 0 <= probability <= 1:
-                raise ValueError(f"answer {row} gives {name!r} the probability {probability!r}; it must be from 0 to 1")
+                raise ValueError(
+                    f"answer {row} gives {name!r} the probability {probability!r}; it must be a number from 0 to 1"
+                )
         total = sum(named.values())
         if not 0 < total <= 1.001:
             raise ValueError(
