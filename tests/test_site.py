@@ -396,6 +396,10 @@ def test_paper_is_light_and_shows_the_answers(visit):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     expect(page.get_by_role("heading", level=1).filter(visible=True)).to_have_count(1)
     expect(page.locator(".bd-article details:not(.hide) > p").first).to_be_visible()
+    ledger = page.locator(".tag_hide-cell:not(.tag_solution) > details.hide > .cell_output table").first
+    expect(ledger).to_be_visible()
+    folded = ".tag_hide-cell > details.hide > .cell_input, details.hide > summary"
+    expect(page.locator(folded).filter(visible=True)).to_have_count(0)
     expect(page.locator("#pst-primary-sidebar")).to_be_hidden()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
