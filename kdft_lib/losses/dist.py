@@ -9,12 +9,9 @@ from kdft_lib.losses.checks import check_weights, positive, readable, wide_pair,
 
 
 def dist_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    inter_weight: float = 1.0,
-    intra_weight: float = 1.0,
+    student_logits: Tensor, teacher_logits: Tensor, inter_weight: float = 1.0, intra_weight: float = 1.0,
     temperature: float = 1.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Match relations instead of values: DIST, Pearson correlation of probabilities (Huang et al., 2022, eq. 7–9).
 
     .. math:: T^2 \Big(w_\mathrm{inter} \big(1 - \overline{\rho(p_{i\cdot}, q_{i\cdot})}\big)

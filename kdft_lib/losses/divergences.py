@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.losses.checks import logit_pair, readable, transformed
+from kdft_lib.losses.checks import logit_pair, transformed
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
+_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 LARGE = 1 << 16
 """The number of logits up to which a formula is taken: ``benchmarks/results/crossover.svg`` shows both."""
 _ROOM = 1 << 18
@@ -42,7 +43,10 @@ def rowwise(
 ) -> Tensor:  # fmt: skip
     """A divergence of each row of logits times T², from ``(..., C)`` to ``(...)``; the teacher is a constant. Where the
     ``mask`` is false, the logits may hold anything, and the value is 0."""
-    student, teacher = logit_pair(student, teacher)
+    pair = isinstance(student, Tensor) and isinstance(teacher, Tensor) and student.shape == teacher.shape
+    if not (pair and student.is_floating_point() and teacher.is_floating_point() and student.numel() and student.dim()):
+        logit_pair(student, teacher)  # Says what is wrong.
+    teacher = teacher.detach() if teacher.requires_grad else teacher
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     if student.numel() > large and not (transformed(student) or transformed(teacher)):
         return _Blocks.apply(student, teacher, divergence, temperature, dtype, mask, *more)
@@ -50,8 +54,7 @@ def rowwise(
     wide = torch.float64 if temperature > 8 and student.device.type != "mps" else dtype
     if mask is not None:
         student, teacher = (logits.masked_fill(~mask.unsqueeze(-1), 0.0) for logits in (student, teacher))
-    if student.dtype is not wide or teacher.dtype is not wide:
-        student, teacher = student.to(wide), teacher.to(wide)
+    student, teacher = student.to(wide), teacher.to(wide)
     dim = -1
     if student.shape[-1] < 16 and student.dim() > 1:
         # A vector of the processor holds 16 numbers, and fewer classes leave it in part empty: rows fill it.
@@ -105,7 +108,7 @@ class _Blocks(torch.autograd.Function):
 def _hide(first: Tensor, second: Tensor) -> Pair:
     """Classes that the first masks with −∞ get a logit so low that their probability is 0 and 0 · log 0 is 0; in the
     second those that both mask. Where the values can be looked at, the sum tells whether there are any."""
-    if readable(first) and math.isfinite(first.sum().item()):
+    if first.is_cpu and not (torch.compiler.is_compiling() or _wrapped(first)) and math.isfinite(first.sum().item()):
         return first, second
     masked = first == -torch.inf
     return first.masked_fill(masked, -1e30), second.masked_fill(masked & (second == -torch.inf), -1e30)
