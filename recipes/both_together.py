@@ -17,13 +17,26 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from shared import IMAGENET, LOGISTIC, SVM, SVMS, all_labels, lite0, lite0_features, new_head, student, views, within
+from shared import (
+    IMAGENET,
+    LOGISTIC,
+    SVM,
+    SVMS,
+    Answered,
+    all_labels,
+    lite0,
+    lite0_features,
+    new_head,
+    student,
+    views,
+    within,
+)
 from torch import Tensor, nn
 
 from kdft_lib import experiments
 from kdft_lib.data import UNLABELED, Batch, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION
-from kdft_lib.experiments import Comparison, Given, Once, OnFeatures, Recipe, Then, Trained, found, grid
+from kdft_lib.experiments import Comparison, Given, Once, OnFeatures, Recipe, Then, Trained, grid
 from kdft_lib.models import ConvNet, imagenet_backbone
 from kdft_lib.objectives import HardTargets, Objective, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -51,24 +64,6 @@ shop = functools.partial(within, 500)
 def as_chosen() -> Recipe:
     """Lite0, fine-tuned for 120 steps on pictures as they are: what the records of chapters 12 and 16 learned from."""
     return FINE_TUNED.but(lr=3e-3, steps=120, augment=None)
-
-
-class Answered:
-    """A seed's splits with a teacher's answers, made once for all that learn from it."""
-
-    def __init__(self, teacher: experiments.Source):
-        self.teacher = teacher
-        self._last: tuple[Splits, Splits] | None = None
-
-    def __repr__(self) -> str:
-        return f"Answered({self.teacher!r})"
-
-    def __call__(self, splits: Splits, seed: int) -> Splits:
-        if self._last is None or self._last[0] is not splits:
-            ask = functools.partial(cache, found(self.teacher, splits, seed).model, augment=VIEWS, batch_size=64)
-            train, transfer = ask(splits.train, views="all"), ask(splits.transfer, views=KEPT)
-            self._last = splits, splits._replace(train=train, transfer=transfer)
-        return self._last[1]
 
 
 def strong(images: Tensor) -> Tensor:
@@ -164,7 +159,9 @@ def as_made(name: str) -> Then:
 
 @functools.cache
 def answers_of(teacher: str) -> Answered:
-    return Answered(teachers().source(teacher))
+    ask = functools.partial(cache, augment=VIEWS, batch_size=64)
+    with_labels, without = functools.partial(ask, views="all"), functools.partial(ask, views=KEPT)
+    return Answered(teachers().source(teacher), with_labels, without)
 
 
 def pupil(teacher: str, objective: Any, images: str, **changes: Any) -> Given:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from patience import Answered, the_same_view
-from shared import shop, student, views
+from patience import the_same_view
+from shared import Answered, shop, student, views
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import update_bn

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from patience import AUGMENTED, DECAYS, TEACHER, Answered, fixed_answers, independent_views, the_same_view
-from shared import all_labels, labeled, shop, student, views
+from patience import AUGMENTED, DECAYS, TEACHER, fixed_answers, independent_views, the_same_view
+from shared import Answered, all_labels, labeled, shop, student, views
 from torch import nn
 
 from kdft_lib import experiments

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from shared import SVM, FixedAnswers, all_labels, shifted, shop, student, views
+from shared import Answered as Answered  # chapter 05's recipe takes it from here
 from torch import Tensor, nn
 
 from kdft_lib import experiments
-from kdft_lib.data import Batch, Splits, TensorData
-from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, Source, compare, found, grid, per_seed
+from kdft_lib.data import Batch, TensorData
+from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, Source, compare, grid, per_seed
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -61,23 +62,6 @@ def independent_views(teacher: nn.Module, data: TensorData) -> ViewData:
 
 def fixed_answers(teacher: nn.Module, data: TensorData) -> TensorData:
     return FixedAnswers(fixed(teacher, data), views(1))
-
-
-class Answered:
-    """A seed's splits with a teacher's answers to what is trained on, made once for all settings."""
-
-    def __init__(self, teacher: Source, look: Callable[[nn.Module, TensorData], TensorData]):
-        self.teacher, self.look = teacher, look
-        self._last: tuple[Splits, Splits] | None = None
-
-    def __repr__(self) -> str:
-        return f"Answered({self.teacher!r}, {self.look!r})" if callable(self.teacher) else f"Answered({self.look!r})"
-
-    def __call__(self, splits: Splits, seed: int) -> Splits:
-        if self._last is None or self._last[0] is not splits:
-            answers = self.look(found(self.teacher, splits, seed).model, splits.train)
-            self._last = splits, splits._replace(train=answers)
-        return self._last[1]
 
 
 def taught(

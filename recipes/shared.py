@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -15,7 +15,7 @@ from torch import nn
 
 from kdft_lib.data import Batch, RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Given, Once, Recipe, grid
+from kdft_lib.experiments import Classical, Given, Once, Recipe, Source, found, grid
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet, imagenet_backbone
 
@@ -23,6 +23,8 @@ LITE0_HEAD = "1.classifier"
 LOGISTIC, SVM = Classical(LogisticRegression(max_iter=1000)), Classical(SVC())
 SVMS = grid(SVM, C=(1.0, 5.0, 20.0))
 IMAGENET = "ImageNet, 1.3 million labels"
+Look: TypeAlias = Callable[[nn.Module, TensorData], TensorData]
+"""What a teacher answers to data, kept with it."""
 
 
 def student() -> ConvNet:
@@ -102,6 +104,30 @@ class FixedAnswers(TensorData):
 
     def rows(self, indices: torch.Tensor | slice) -> Batch:
         return super().rows(indices) | {"inputs": self.augment(self.inputs[indices])}
+
+
+class Answered:
+    """A seed's splits with a teacher's answers, made once for all that learn from them.
+
+    Args:
+        teacher: Who is asked.
+        look: What makes, of the teacher and the data with labels, what is learned from.
+        unlabeled: The same of the data without; by default that stays as it is.
+    """
+
+    def __init__(self, teacher: Source, look: Look, unlabeled: Look | None = None):
+        self.teacher, self.look, self.unlabeled = teacher, look, unlabeled
+        self._last: tuple[Splits, Splits] | None = None
+
+    def __repr__(self) -> str:
+        return f"Answered({self.teacher!r}, {self.look!r}, {self.unlabeled!r})"
+
+    def __call__(self, splits: Splits, seed: int) -> Splits:
+        if self._last is None or self._last[0] is not splits:
+            model = found(self.teacher, splits, seed).model
+            rest = splits.transfer if self.unlabeled is None else self.unlabeled(model, splits.transfer)
+            self._last = splits, splits._replace(train=self.look(model, splits.train), transfer=rest)
+        return self._last[1]
 
 
 def pixels(images: torch.Tensor) -> torch.Tensor:

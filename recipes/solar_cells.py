@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from shared import IMAGENET, LOGISTIC, FixedAnswers
+from shared import IMAGENET, LOGISTIC, Answered, FixedAnswers
 from solar_parts import (
     ALONE,
     AUGMENTED,
@@ -103,25 +103,6 @@ def teachers() -> Tuned:
     return tuned(methods, other_modules, reference=FROZEN, contrasts=asked)
 
 
-class Answered:
-    """A seed's splits with a teacher's answers to some views of each cell, made once for all that learn from it."""
-
-    def __init__(self, teacher: str):
-        self.teacher = teacher
-        self._last: tuple[Splits, Splits] | None = None
-
-    def __repr__(self) -> str:
-        return f"Answered({self.teacher!r})"
-
-    def __call__(self, splits: Splits, seed: int) -> Splits:
-        if self._last is None or self._last[0] is not splits:
-            model = found(teachers().source(self.teacher), splits, seed).model
-            ask = functools.partial(cache, model, augment=VIEWS, batch_size=64)
-            train, transfer = ask(splits.train, views=KEPT), ask(splits.transfer, views=KEPT_UNLABELED)
-            self._last = splits, splits._replace(train=train, transfer=transfer)
-        return self._last[1]
-
-
 def by_head(splits: Splits, seed: int) -> Splits:
     """With what logistic regression on Lite0's features says of each cell as it is; the student sees views."""
     head = found(teachers().source(FROZEN), splits, seed)
@@ -139,7 +120,8 @@ def students() -> dict[str, Comparison]:
     """The same student, of one size, for as many steps of as many pictures: on the labels, and on what others say of
     all cells, or of the labelled ones alone.
     """
-    answered = {name: Answered(name) for name in (LARGE, AUGMENTED)}
+    looks = [functools.partial(cache, augment=VIEWS, batch_size=64, views=count) for count in (KEPT, KEPT_UNLABELED)]
+    answered = {name: Answered(teachers().source(name), *looks) for name in (LARGE, AUGMENTED)}
     half = ALONE.but(batch_size=ALONE.settings.batch_size // 2)  # And as many without labels.
 
     def taught(
