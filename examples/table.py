@@ -35,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--target", required=True, help="its column to predict")
     parser.add_argument("--regression", action="store_true", help="the target is a number to come near to, no class")
     parser.add_argument("--group-column", help="its column of what belongs together, which no split parts")
+    parser.add_argument("--leave-out", nargs="+", default=[], help="its columns not to learn from, such as an ID")
     parser.add_argument("--steps", type=int, default=1000, help="the network's steps (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet")
     parser.add_argument("--seed", type=int, default=0, help="decides weights and order (default: %(default)s)")
@@ -43,7 +44,8 @@ def arguments() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     with output_folder(args.out) as out:
-        own = table(args.data, args.target, regression=args.regression, group_column=args.group_column, seed=args.seed)
+        columns = {"group_column": args.group_column, "leave_out": args.leave_out}
+        own = table(args.data, args.target, regression=args.regression, **columns, seed=args.seed)
         train, transfer, val, test = own.splits
         inputs, targets = train.inputs.numpy(), train.targets.flatten().numpy()
         known = Ledger(labels=len(train))

@@ -175,7 +175,8 @@ def test_texts_with_folders_of_hugging_face(stories, tmp_path):
 
 
 def test_a_table_with_words_and_gaps(penguins, tmp_path):
-    found = run("table", tmp_path / "out", data=penguins, target="body_mass_g", regression=True, steps=200)
+    given = {"data": penguins, "target": "body_mass_g", "leave_out": "year"}
+    found = run("table", tmp_path / "out", **given, regression=True, steps=200)
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"errors.png", "columns.json"}
     assert found["counts"]["transfer"] == 2, "two were not weighed"
     assert found["test"]["student"]["bytes"] < found["test"]["teacher"]["bytes"] / 4
@@ -183,6 +184,7 @@ def test_a_table_with_words_and_gaps(penguins, tmp_path):
     shipped = export.load(tmp_path / "out")
     (answer,) = shipped.predict([of_nowhere(shipped)])
     assert 2500 < answer < 6500
+    assert "year" not in shipped.reader.numbers
 
 
 def of_nowhere(shipped):

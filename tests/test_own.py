@@ -128,6 +128,20 @@ def test_tables_are_read_whatever_wrote_them(tmp_path):
 
 def test_a_text_of_no_known_word_has_an_answer():
     reader = TextReader.of_words(["a goal", "a goal"])
+def test_a_column_is_left_out_by_name(tmp_path):
+    (tmp_path / "people.csv").write_text(
+        "id,name,age,came\n" + "".join(f"{n},N. {n},{n % 7},{'yes' if n % 2 else 'no'}\n" for n in range(400))
+    )
+    with pytest.raises(ValueError, match="column 'name' has 240 different values in 240 rows"):
+        table(tmp_path / "people.csv", "came", leave_out=["id"])
+    own = table(tmp_path / "people.csv", "came", leave_out=["id", "name"])
+    assert own.reader.inputs == ["age"]
+    assert own.splits.train.inputs.shape == (240, 1)
+    assert len(own.reader(read_rows(tmp_path / "people.csv", gaps=True))) == 400, "later rows may have them"
+    with pytest.raises(ValueError, match=r"people\.csv has no column 'ids'; its columns are 'id', 'name'"):
+        table(tmp_path / "people.csv", "came", leave_out=["ids"])
+
+
     assert reader([""]).tolist() == [[0]]
     assert reader(["zebra"]).tolist() == [[1]]
     assert models.WordBag(reader.size, 2)(reader(["", "zebra"])).isfinite().all()

@@ -88,7 +88,8 @@ class Columns:
                         )
                     raise ValueError(
                         f"column {name!r} has {len(words[name])} different values in {len(rows)} rows, as a name or a"
-                        f" text has; {_MOST_WORDS} are taken at most: leave the column out, or put values together"
+                        f" text has; {_MOST_WORDS} are taken at most: leave it out, as leave_out=[{name!r}] or"
+                        f" --leave-out {name!r} does, or put values together"
                     )
         if not numbers and not words:
             raise ValueError("the table has no column beside its target; there is nothing to learn from")
@@ -138,6 +139,7 @@ def table(
     *,
     regression: bool = False,
     group_column: str | None = None,
+    leave_out: Sequence[str] = (),
     labeled: int | None = None,
     seed: int = 0,
 ) -> Own:
@@ -148,6 +150,7 @@ def table(
         target: The column to predict.
         regression: Whether it holds numbers to come near to, rather than classes.
         group_column: A column of what rows belong together, which is no input; by default each row is by itself.
+        leave_out: Further columns that are no input, such as a number of the row.
         labeled: How many rows keep their labels to learn from; by default all that are not to choose or test by.
         seed: The seed of the draw of labelled rows.
 
@@ -168,7 +171,8 @@ def table(
         >>> own.classes, own.counts["train"], own.splits.test
         (('no', 'yes'), 12, TensorData(inputs (4, 4), targets (4,)))
     """
-    rows = read_rows(path, [target, *([group_column] if group_column else [])], gaps=True)
+    no_input = [target, *([group_column] if group_column else []), *leave_out]
+    rows = read_rows(path, no_input, gaps=True)
     classes: tuple[str, ...] = ()
     if regression:
         targets = torch.from_numpy(_as_numbers(rows[target], target)).float()
@@ -183,7 +187,7 @@ def table(
             )
     groups = grouped(rows, group_column)
     parts = draw_parts(targets, labeled=labeled, groups=groups, seed=seed, classes=classes)
-    columns = Columns.of(rows.iloc[parts[0].numpy()], leave_out=[target, *([group_column] if group_column else [])])
+    columns = Columns.of(rows.iloc[parts[0].numpy()], leave_out=no_input)
     whole = TensorData(columns(rows), targets.unsqueeze(1) if regression else targets)
     made = [whole[part] for part in parts]
     names = tuple([str(row) for row in part.tolist()] for part in parts)
