@@ -62,6 +62,10 @@ def by_default(
 class Kept:
     """Trains what is not in a folder yet.
 
+    A run is told by its method, setting, seed, data and program. Of a method that learns from another comparison, what
+    it learns from is told by the settings that all seeds chose there, together: where one seed's choice changes these,
+    the runs of all seeds are others, and which seed chose which is not told.
+
     Args:
         folder: The folder with the finished runs; ``None`` or ``False`` keeps none.
     """
