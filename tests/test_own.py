@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 
 import numpy as np
 import pandas
@@ -126,8 +128,6 @@ def test_tables_are_read_whatever_wrote_them(tmp_path):
     assert own.counts["transfer"] == 9
 
 
-def test_a_text_of_no_known_word_has_an_answer():
-    reader = TextReader.of_words(["a goal", "a goal"])
 def test_a_column_is_left_out_by_name(tmp_path):
     (tmp_path / "people.csv").write_text(
         "id,name,age,came\n" + "".join(f"{n},N. {n},{n % 7},{'yes' if n % 2 else 'no'}\n" for n in range(400))
@@ -142,6 +142,8 @@ def test_a_column_is_left_out_by_name(tmp_path):
         table(tmp_path / "people.csv", "came", leave_out=["ids"])
 
 
+def test_a_text_of_no_known_word_has_an_answer():
+    reader = TextReader.of_words(["a goal", "a goal"])
     assert reader([""]).tolist() == [[0]]
     assert reader(["zebra"]).tolist() == [[1]]
     assert models.WordBag(reader.size, 2)(reader(["", "zebra"])).isfinite().all()
@@ -255,6 +257,33 @@ def test_a_file_tells_what_it_is_and_what_it_needs(tmp_path):
     (tmp_path / "out/columns.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"it was written beside student\.onnx, which needs it"):
         export.load(tmp_path / "out")
+
+
+def test_a_file_of_texts_is_asked_about_its_texts(tmp_path, monkeypatch, capsys):
+    export = _export()
+    reader = TextReader.of_words(["a goal", "a goal"])
+    net = models.WordBag(reader.size, 2)
+    export.write(net, tmp_path / "out", reader=reader, examples=reader(["a goal"] * 2), classes=["art", "sport"])
+    (tmp_path / "news.csv").write_text('id,text,story\n7,"a goal,\nlate",a\n8,NA,\n')
+    (tmp_path / "news.jsonl").write_text('{"story": "a"}\n')
+    (tmp_path / "news.txt").write_text("a goal\n\na song\n")
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+
+    def asked(*given):
+        monkeypatch.setattr(sys, "argv", ["kdft_lib.export", "out", *given])
+        importlib.import_module("kdft_lib.export.__main__").main()
+        return [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+
+    assert asked("news.csv") == ["a goal, late", "NA"]
+    assert asked("news.txt", "a goal", "no goal " * 99) == ["a goal", "a song", "a goal", ("no goal " * 99)[:60]]
+    assert asked("--text-column", "story", "news.jsonl") == ["a"]
+    with pytest.raises(ValueError, match=r"row 2 of news\.csv has no text in 'story'; leave the row out"):
+        asked("--text-column", "story", "news.csv")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv does not exist"):
+        asked("nowhere.csv")
+    with pytest.raises(ValueError, match=r"photo\.jpg is a file, and the network reads texts; give a table of them \("):
+        asked("photo.jpg")
 
 
 def test_weights_of_timm_are_named_or_random():

@@ -18,6 +18,9 @@ from kdft_lib.data.splits import TextSplits, draw_balanced
 if TYPE_CHECKING:
     import pandas
 
+TABLES = (".csv", ".tsv", ".jsonl", ".json")
+"""What the name of a table ends in."""
+
 _DRAWS = 200
 """How many draws of whole groups are looked at."""
 
@@ -190,7 +193,7 @@ def read_rows(path: str | Path, columns: Sequence[str] = (), *, gaps: bool = Fal
             "reading a table needs pandas, which is not installed; pip install 'kdft-lib[notebooks]' brings it"
         ) from None
     path = Path(path)
-    if path.suffix not in (".csv", ".tsv", ".jsonl", ".json"):
+    if path.suffix not in TABLES:
         raise ValueError(f"{path} is no table that is read here; its name must end in .csv, .tsv, .jsonl or .json")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, or is no file; name a table of rows")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from kdft_lib.data.own import Own, draw_parts, grouped, numbered, read_rows
 from kdft_lib.data.splits import TextSplits
 from kdft_lib.data.texts import TextData
+
+if TYPE_CHECKING:
+    import pandas
 
 _UNKNOWN, _PADDING = "[UNK]", "[PAD]"
 
@@ -140,10 +143,7 @@ def text_file(
         (('art', 'sport'), 12, TextData(4 texts, targets (4,)))
     """
     rows = read_rows(path, [text_column, label_column, *([group_column] if group_column else [])])
-    texts = list(rows[text_column])
-    for number, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"row {number + 1} of {path} has no text in {text_column!r}; leave the row out")
+    texts = texts_of(rows, text_column, path)
     targets, classes = numbered(list(rows[label_column]))
     groups = grouped(rows, group_column)
     parts = draw_parts(targets, labeled=labeled, groups=groups, seed=seed, classes=classes, unit="texts")
@@ -151,6 +151,15 @@ def text_file(
     train, transfer, val, test = (whole[part] for part in parts)
     names = tuple([str(row) for row in part.tolist()] for part in parts)
     return Own(TextSplits(train, transfer.without_labels(), val, test), classes, names)
+
+
+def texts_of(rows: pandas.DataFrame, column: str, path: str | Path) -> list[str]:
+    """The texts of a file's rows; each has one."""
+    texts = list(rows[column])
+    for number, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"row {number + 1} of {path} has no text in {column!r}; leave the row out")
+    return texts
 
 
 def _some(ids: Tensor, padding: int) -> Tensor:
