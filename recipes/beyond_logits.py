@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from patience import AUGMENTED, DECAYS, LABELS, TEACHER, Answered, taught, the_same_view
-from shared import shifted, shop, views
+from patience import AUGMENTED, DECAYS, LABELS, TEACHER, taught, the_same_view
+from shared import Answered, shifted, shop, views
 from torch import Tensor, nn
 
 from kdft_lib.data import Splits
