@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import multiprocessing
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
+
+WORKERS = Path(__file__).parent / "workers"
+sys.path.insert(0, str(WORKERS))
+
+import forked  # noqa: E402
 
 
 class NormalizedNet(nn.Module):
@@ -51,6 +61,30 @@ def chromium():
 
     with launched() as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Processes made from one that has loaded what training loads, early or late: as new as any, and quick to start."""
+    context = multiprocessing.get_context("forkserver")
+    loaded = ("accelerate", "peft", "safetensors.torch", "torch._dynamo", "torch.distributed.fsdp", "tqdm.auto")
+    context.set_forkserver_preload(["kdft_lib.training", *loaded])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture(scope="session")
+def fork(forks):
+    """Starts one of tests/workers in such a process."""
+
+    def start(worker, *arguments, **variables):
+        process = forks.Process(target=forked.run, args=(WORKERS / worker, arguments, variables))
+        process.start()
+        return process
+
+    return start
 
 
 def state_bytes(module):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import pickle
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -22,8 +20,6 @@ from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Answered, Teacher, ViewData, cache
 from kdft_lib.training import fit
-
-WORKER = Path(__file__).parent / "workers" / "caching.py"
 
 
 class Counting(nn.Module):
@@ -240,10 +236,6 @@ def test_shards_of_other_answers_and_damaged_ones_are_named(pictures, tmp_path):
     assert teacher.asked == [16]
 
 
-def environment(**more):
-    return os.environ | {"OMP_NUM_THREADS": "1"} | more
-
-
 def same_files(folder, other):
     """Whether all shards hold the same bits."""
     from safetensors.torch import load_file
@@ -256,14 +248,12 @@ def same_files(folder, other):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_killed_at_any_moment_it_goes_on(tmp_path):
+def test_killed_at_any_moment_it_goes_on(fork, tmp_path):
     for name, kills in (("whole", 0), ("cut", 12)):
-        done = subprocess.run(
-            [sys.executable, str(WORKER), str(tmp_path / name), str(kills)],
-            env=environment(), capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    killed, halves, whole = map(int, done.stdout.split())
+        process = fork("caching.py", tmp_path / name, kills)
+        process.join(timeout=300)
+        assert process.exitcode == 0
+    killed, halves, whole = map(int, (tmp_path / "cut.txt").read_text().split())
     print(f"\n{killed} kills, {halves} in the middle of a file; the last life began with {whole} of 63 shards")
     assert killed >= 10
     assert 0 < whole < 63
@@ -271,15 +261,10 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_share_the_shards_and_any_number_goes_on(tmp_path):
+def test_processes_share_the_shards_and_any_number_goes_on(fork, tmp_path):
     def together(folder, count, stop_after=None):
-        runs = [
-            subprocess.Popen(
-                [sys.executable, str(WORKER), str(folder), "0"],
-                env=environment(RANK=str(rank), WORLD_SIZE=str(count), ASKED=str(tmp_path / "asked")),
-            )
-            for rank in range(count)
-        ]
+        variables = {"WORLD_SIZE": str(count), "ASKED": str(tmp_path / "asked")}
+        runs = [fork("caching.py", folder, 0, RANK=str(rank), **variables) for rank in range(count)]
         if stop_after is not None:
             written = []
             while len(written) < stop_after or len({number % count for number in written}) < count:
@@ -287,7 +272,9 @@ def test_processes_share_the_shards_and_any_number_goes_on(tmp_path):
                 written = [int(path.stem.split("-")[1]) for path in folder.glob("shard-*")]
             for run in runs:
                 run.kill()
-        return [run.wait(timeout=200) for run in runs]
+        for run in runs:
+            run.join(timeout=200)
+        return [run.exitcode for run in runs]
 
     assert together(tmp_path / "one", 1) == [0]
     (tmp_path / "asked").unlink()
@@ -609,7 +596,7 @@ def test_an_augmentation_is_its_two_steps(augment):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what memory is a process's own")
 def test_training_from_disk_holds_a_batch_and_reads_as_fast_as_from_memory(tmp_path, monkeypatch):
     """60,000 answers over 1,000 classes are 120 MB. The bounds leave room for a machine that does other things."""
-    monkeypatch.syspath_prepend(str(WORKER.parents[2] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import kept_answers
     from memory import private
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+import resumable
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -25,10 +24,6 @@ from kdft_lib.training import fit
 WORKERS = Path(__file__).parent / "workers"
 KILLS = int(os.environ.get("KDFT_KILLS", "3"))
 """For each case; the weekly workflow asks for fifty."""
-
-sys.path.insert(0, str(WORKERS))
-
-import resumable  # noqa: E402
 
 
 class Interrupted(Exception):
@@ -181,18 +176,6 @@ def test_a_folder_that_cannot_be_made_is_named(net, blobs, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="nothing can be written there"):
         run(net, blobs, tmp_path / "file" / "folder")
-
-
-@pytest.fixture(scope="module")
-def forks():
-    """Processes made from one that has imported all that they need: as new as any, and quick to start."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resumable"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("PYTHONPATH", str(WORKERS), prepend=os.pathsep)
-        forkserver.ensure_running()
-    return context
 
 
 def start(forks, folder, case):

@@ -1,8 +1,8 @@
 """Asks a slow teacher into a folder, and is killed at random moments, each a few shards on, again and again.
 
-``caching.py folder kills`` kills so many lives before it lets one finish, and prints how many were killed, how many
-files were half written, and how many were whole when the last life began; with no kills it is the uninterrupted call,
-under whatever ``RANK`` and ``WORLD_SIZE`` say.
+``caching.py folder kills`` kills so many lives before it lets one finish, and writes into ``folder.txt`` how many were
+killed, how many files were half written, and how many were whole when the last life began; with no kills it is the
+uninterrupted call, under whatever ``RANK`` and ``WORLD_SIZE`` say.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-import safetensors.torch  # noqa: F401 (what a life would load first)
 import torch
-import tqdm.auto  # noqa: F401
 from torch import nn
 
 from kdft_lib.data import RandomShiftFlip, TensorData
@@ -63,5 +61,5 @@ if __name__ == "__main__":
         os.kill(child, signal.SIGKILL)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         halves += any(folder.glob(".*"))
-    print(killed, halves, shards(folder))
+    folder.with_suffix(".txt").write_text(f"{killed} {halves} {shards(folder)}")
     ask(folder)

@@ -1,7 +1,4 @@
-"""A run that may be killed at any moment.
-
-What training imports late is imported here, once for all processes made from one that has this module.
-"""
+"""A run that may be killed at any moment."""
 
 from __future__ import annotations
 
@@ -9,10 +6,7 @@ import hashlib
 import signal
 import sys
 
-import accelerate  # noqa: F401
-import peft  # noqa: F401
 import torch
-import torch._dynamo
 
 from kdft_lib.data import RandomShiftFlip, TensorData
 from kdft_lib.models import ConvNet
