@@ -44,6 +44,7 @@ from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Teacher
 from kdft_lib.training import Ledger, predict
 
+TURNS = 50
 LAYERS, STATIC, BAG = "two of its layers", "its pieces, averaged", "a bag"
 ALONE, AT_RANDOM = "no teacher", "cosine, a random layer between"
 BY_TITLE = "recall@1, title by title"
@@ -125,7 +126,7 @@ def in_its_index(trained: Trained, splits: Splits) -> float:
 
 
 def milliseconds(trained: Trained, splits: Splits) -> float:
-    """From a title to the ten best of the archive, whose index is made; the median of fifty turns."""
+    """From a title to the ten best of the archive, whose index is made; the median of some turns."""
     stored, title = archive(splits.test), parted(int(splits.test.inputs[0]))[0]
     ask: Callable[[], Any]
     if isinstance(trained.model, Embeds):
@@ -141,7 +142,7 @@ def milliseconds(trained: Trained, splits: Splits) -> float:
 
     times = []
     with torch.no_grad():
-        for _ in range(55):
+        for _ in range(5 + TURNS):
             started = time.perf_counter()
             ask()
             times.append(1000 * (time.perf_counter() - started))

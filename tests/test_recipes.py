@@ -53,6 +53,7 @@ FEWER = {
     "speech": {"elsewhere": lambda who: digits()},
     "speech_whisper": {"ears": lambda: Listener(), "asterisk_alphabet": lambda: voices_in_the_place_of_people()},
     "language_rivals": {"PIECES": 300},
+    "retrieval": {"TURNS": 2},
     "between_tokens": {
         "WORDS": 280, "LIKELIEST": 4, "LONGEST": 6, "BEFORE": 20, "STEPS": 2, "novels": lambda: few_texts(),
     },
