@@ -385,16 +385,17 @@ WRONG = {
                 "    for _ in range(steps):\n        teacher.train(student.training)\n",
             ),
             "choose": ("return test[means.index(max(means))]", "return max(test, key=sum)"),
-            "verdict": (re.compile(r"    ### BEGIN.*END SOLUTION", re.S), UNPAIRED),
+            "compare": ("SoftTargets(teacher)", "SoftTargets(teacher, temperature=1.0, kd_weight=0.5, ce_weight=0.5)"),
         },
-        EXPERIMENT | {"loss-temperature", "loop-teacher", "loop-modes", "choose-check", "verdict-check"},
+        {"compare-fair", "loss-temperature", "loop-teacher", "loop-modes", "choose-check"},
     ),
-    "turned_the_divergence_and_tuned_unequally": (
+    "turned_the_divergence_and_compared_unequals": (
         {
             "loss": ("log_p.exp() * (log_p - log_q)", "log_q.exp() * (log_q - log_p)"),
+            "verdict": (re.compile(r"    ### BEGIN.*END SOLUTION", re.S), UNPAIRED),
             "compare": (re.compile(r".*", re.S), UNEQUAL),
         },
-        EXPERIMENT | {"loss-value", "loss-temperature", "loss-shape"},
+        EXPERIMENT | {"loss-value", "loss-temperature", "loss-shape", "verdict-check"},
     ),
     "called_the_library_and_spoiled_the_svm": (
         {
@@ -403,13 +404,8 @@ WRONG = {
         },
         {"loss-value", "loss-temperature", "loss-shape", "loss-gradient", "compare-fair"},
     ),
-    "changed_the_weights": (
-        {"compare": ("SoftTargets(teacher)", "SoftTargets(teacher, temperature=1.0, kd_weight=0.5, ce_weight=0.5)")},
-        {"compare-fair"},
-    ),
 }
-"""What each changes in the right answer, and the checks that must fail: one part's answer moves no other part's checks.
-The experiment runs where it is changed."""
+"""What each changes in the right answer, and the checks that must fail: one part's answer moves no other's checks."""
 
 
 def answered(changes):
@@ -438,6 +434,8 @@ def graded(pack, tmp_path_factory):
     source = folder / "source/vowels/vowels.ipynb"
     shortened, places = re.subn(r"steps=100\b", "steps=20", source.read_text(encoding="utf-8"))
     assert places == 2, "the experiment's steps are given once and checked once"
+    shortened, places = re.subn(r"steps=300\b", "steps=100", shortened)
+    assert places == 1, "the teacher's steps are given"
     source.write_text(shortened, encoding="utf-8")
     page = (BOOK / "for-instructors.md").read_text(encoding="utf-8")
     first, *others = [line.split()[1:] for line in re.findall(r"^nbgrader .*$", page, flags=re.M)]
@@ -445,10 +443,9 @@ def graded(pack, tmp_path_factory):
         "generate_assignment", "autograde", "generate_feedback", "export"
     ]  # fmt: skip
     course_pack.nbgrader(*first, folder=folder)
-    left_out = {"compare": (re.compile(r".*", re.S), "raise NotImplementedError()")}
     submissions = {"right": answered({})}
     for name, (changes, _) in WRONG.items():
-        submissions[name] = answered(left_out | changes)
+        submissions[name] = answered(changes)
     for name, notebook in submissions.items():
         (folder / f"submitted/{name}/vowels").mkdir(parents=True)
         nbformat.write(notebook, folder / f"submitted/{name}/vowels/vowels.ipynb")
@@ -516,7 +513,7 @@ def test_feedback_says_what_was_wrong_and_quotes_no_hidden_test(graded):
         "AssertionError: it calls kdft_lib; write it with torch alone"
         in pages["called_the_library_and_spoiled_the_svm"]
     )
-    assert "AssertionError: soft targets: another objective" in pages["changed_the_weights"]
+    assert "AssertionError: soft targets: another objective" in pages["slipped_in_three_parts"]
     assert "SVM: other settings than the given ones" in pages["called_the_library_and_spoiled_the_svm"]
 
 
