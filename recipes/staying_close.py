@@ -22,7 +22,7 @@ from kdft_lib.teachers import Teacher
 from kdft_lib.training import Ledger, predict
 
 OLD, NEW = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
-RATES, SIX_RATES = (0.01, 0.03), (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03)
+RATES, DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03), (0.0, 0.01, 0.1)
 LOGISTIC_CS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 KNOWN = "classes 0 to 4, 27,500 labels"
 
@@ -67,7 +67,9 @@ FIRST = Recipe(functools.partial(ConvNet, width=16), Supervised, FullFineTuning(
 START = Once(FIRST.but(train_data=lambda splits: old_data()))
 """A network of ten outputs that learned the classes 0 to 4."""
 PLAIN = FIRST.but(start=START, steps=400, pretraining=KNOWN)
-TOWARD, KEEPING = PLAIN.taught_by(START, toward_start), PLAIN.taught_by(START, without_forgetting)
+TOWARD = PLAIN.taught_by(START, toward_start).but(weight_decay=0.0)
+"""L2-SP takes the place of a decay toward 0 (Li et al., 2018)."""
+KEEPING = PLAIN.taught_by(START, without_forgetting)
 KEPT = StatisticsKept(lr=RATES[0])
 
 
@@ -164,19 +166,22 @@ def on_pixels(classical: Classical) -> Then:
     return Then(scored, lambda trained, *_: trained.but(model=Scores(trained.model), decides=trained.decide))
 
 
+decayed = functools.partial(grid, lr=RATES, weight_decay=DECAYS)
 METHODS = {
     "the start": grid(Then(START, lambda start, *_: start.but(ledger=Ledger(pretraining=KNOWN)))),
-    "plain": grid(PLAIN, lr=SIX_RATES),
-    "plain, statistics kept": grid(PLAIN.but(strategy=KEPT), lr=SIX_RATES),
-    "head alone": grid(PLAIN.but(strategy=HeadOnly(lr=RATES[0], head="head")), lr=SIX_RATES),
+    "plain": decayed(PLAIN),
+    "plain, statistics kept": decayed(PLAIN.but(strategy=KEPT)),
+    "head alone": decayed(PLAIN.but(strategy=HeadOnly(lr=RATES[0], head="head"))),
     "toward the start": grid(TOWARD, lr=RATES, weight=(0.01, 0.03, 0.1)),
-    "toward the start, statistics kept": grid(TOWARD.but(strategy=KEPT), lr=RATES, weight=(0.01, 0.03, 0.1)),
+    "toward the start, statistics kept": grid(
+        TOWARD.but(strategy=StatisticsKept(lr=RATES[0], weight_decay=0.0)), lr=RATES, weight=(0.01, 0.03, 0.1)
+    ),
     "moving average": grid(PLAIN, lr=RATES, ema_decay=(0.9, 0.95, 0.99)),
     "interpolation": grid(Interpolated(PLAIN), lr=RATES, alpha=(0.3, 0.5, 0.7)),
     "without forgetting": grid(KEEPING, lr=RATES, weight=(1.0, 4.0, 16.0)),
     "without forgetting, joint": grid(KEEPING.but(joint=True), lr=RATES, weight=(1.0, 4.0, 16.0)),
     **{f"replay of {count}": grid(Replayed(count), lr=RATES, share=(0.1, 0.25, 0.5)) for count in (50, 500)},
-    "two networks": grid(Then(PLAIN, beside_start), lr=SIX_RATES),
+    "two networks": decayed(Then(PLAIN, beside_start)),
     "class means": grid(Then(START, class_means)),
     "logistic regression, 500 kept": grid(on_pixels(LOGISTIC), C=LOGISTIC_CS),
     "SVM, 500 kept": grid(on_pixels(SVM), C=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),
@@ -203,7 +208,9 @@ MEASURES = {
 
 
 def forgetting() -> dict[str, Comparison]:
-    """Learning the classes 5 to 9 after 0 to 4: six settings each, chosen among all ten and where the task is told."""
+    """Learning the classes 5 to 9 after 0 to 4: six rates each and three values of what a method brings along, weight
+    decay where it brings nothing, chosen among all ten and where the task is told.
+    """
     once = {name: [replace(each, method=Once(each.method)) for each in tried] for name, tried in METHODS.items()}
     also = {name: [replace(each, method=Then(each.method, told)) for each in tried] for name, tried in once.items()}
     against = functools.partial(compare, reference="plain", contrasts=CONTRASTS, measures=MEASURES, equal_budgets=False)
