@@ -49,7 +49,7 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/mypy
 
 unit: setup ## unit tests, doctests and the checks of the book
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
 
 nbval: setup ## every notebook, two at a time; SHARD=1/2 for one of two shares
 	$(BIN)/python tools/run_nbval.py --shard $(SHARD)
