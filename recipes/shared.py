@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -15,7 +16,8 @@ from torch import nn
 
 from kdft_lib.data import Batch, RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Given, Once, Recipe, Source, found, grid
+from kdft_lib.experiments import Classical, Given, Method, Once, Recipe, Source, Trained, found, grid
+from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet, imagenet_backbone
 
@@ -23,6 +25,8 @@ LITE0_HEAD = "1.classifier"
 LOGISTIC, SVM = Classical(LogisticRegression(max_iter=1000)), Classical(SVC())
 SVMS = grid(SVM, C=(1.0, 5.0, 20.0))
 IMAGENET = "ImageNet, 1.3 million labels"
+KEPT_VIEWS = 8
+"""Of a picture with a label, where what is made of it is computed once."""
 Look: TypeAlias = Callable[[nn.Module, TensorData], TensorData]
 """What a teacher answers to data, kept with it."""
 
@@ -40,6 +44,21 @@ def views(shift: int) -> RandomShiftFlip:
 def shifted(base: Recipe) -> Callable[..., Recipe]:
     """A recipe on views, by the size of their shifts."""
     return lambda shift, **settings: base.but(augment=views(shift), **settings)
+
+
+@dataclass(frozen=True)
+class OnViews(Wrapped):
+    """A method that learns from eight kept views of each labelled picture as from eight pictures. A seed's views are
+    the same for all methods, and a label counts once.
+    """
+
+    method: Method
+
+    def train(self, splits: Splits, seed: int) -> Trained:
+        many = splits.train[torch.arange(len(splits.train)).repeat(KEPT_VIEWS)]
+        drawn = views(1).draw(len(many), torch.Generator().manual_seed(seed))
+        seen = many.with_inputs(views(1).apply(many.inputs, drawn))
+        return self.method.train(splits._replace(train=seen), seed).but(labels=len(splits.train))
 
 
 _all_labels = functools.cache(functools.partial(fashion_mnist, labeled=None))
