@@ -36,8 +36,8 @@ from kdft_lib.metrics import agreement
 from kdft_lib.objectives import HardTargets, Hint, Objective, SoftTargets
 from kdft_lib.teachers import Teacher, cache
 
-RATES, WEIGHTS = (0.01, 0.03), (100.0, 1000.0)
-"""The one check of the rate, the same for each arm; and the weights of a hint, as in chapter 05."""
+RATES, WEIGHTS = (0.01, 0.03, 0.1), (100.0, 1000.0)
+"""The rates, the same for each arm; and the weights of a hint, as in chapter 05."""
 KEPT, KEPT_OF_ALL = 12, 4
 """Views of each labelled input that a teacher is asked about, and of each where those without labels are there too."""
 KNOWS, SMALL, FEW = "who knows more", "of the student's size", "of the few labels"
@@ -108,17 +108,18 @@ class Field:
     more: Callable[[Splits, int], Splits]
     """The same with the labels of these other inputs, for teachers who know more."""
     alone: Recipe
-    """The student on the labels, as its chapter trains it."""
+    """The student on the labels."""
     knows: Method
     """A network that is larger than the student, made of the labels of all."""
     small: Method
     """One of the student's size, of as many."""
     few: Method
-    """The best that the few labels make."""
+    """What the few labels make, when they are all that there is."""
     layers: tuple[str, str]
     """Of the student and of who knows more, for a hint: of the same resolution."""
     temperature: float
     classes: int
+    rates: tuple[float, ...] = RATES
     briefly: int | None = None
     """A quarter of the student's steps, where its inputs are seen in views."""
     score: Score = Trained.accuracy
@@ -139,7 +140,7 @@ class Field:
 
     @functools.cached_property
     def students(self) -> Tuned:
-        """Of one size, for as many steps of as many inputs; two rates each, and of the hint two weights."""
+        """Of one size, for as many steps of as many inputs; the same rates for each, and of the hint two weights."""
         knows, small, few = (self.teachers.source(name) for name in (KNOWS, SMALL, FEW))
         soft = functools.partial(SoftTargets, temperature=self.temperature)
 
@@ -148,11 +149,11 @@ class Field:
 
         def taught(answered: Answered, objective: Callable[..., Objective] = soft, **settings: Any) -> list[Candidate]:
             lesson = self.alone.but(augment=None).taught_by(answered.teacher, objective)
-            return grid(Given(lesson, answered), lr=RATES, **settings)
+            return grid(Given(lesson, answered), lr=self.rates, **settings)
 
         by_knowing, about_all = look(knows), look(few, everything)
         methods = {
-            LABELS: grid(self.alone, lr=RATES),
+            LABELS: grid(self.alone, lr=self.rates),
             TAUGHT: taught(by_knowing),
             HINTED: taught(by_knowing, self.hinted, weight=WEIGHTS),
             BY_SMALL: taught(look(small)),

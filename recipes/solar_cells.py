@@ -29,6 +29,7 @@ from solar_parts import (
     LARGE_RATES,
     MEASURES,
     SVM,
+    VIEWED,
     VIEWS,
     Tuned,
     begun_elsewhere,
@@ -40,6 +41,7 @@ from solar_parts import (
     other_modules,
     tried,
     tuned,
+    viewed,
 )
 from torch import Tensor, nn
 
@@ -93,13 +95,18 @@ def splits() -> dict[str, Comparison]:
 
 @functools.cache
 def teachers() -> Tuned:
-    """What 500 labels make of a large network; beside it what one would try first, and the student by itself."""
+    """What 500 labels make of a large network; beside it what one would try first, features of views, and the student by
+    itself.
+    """
+    frozen = OnFeatures(LOGISTIC, body(FROZEN), IMAGENET)
     methods = {
         LARGE: grid(FINE_TUNED, lr=LARGE_RATES),
         **classical(),
+        VIEWED: grid(Then(Given(frozen, viewed), once_each), C=(0.001, 0.01, 0.1)),
         AUGMENTED: tried(ALONE.but(augment=VIEWS)),
     }
-    asked = [(LARGE, FROZEN), (LARGE, AUGMENTED), (FROZEN, HOG), (FROZEN, SVM), (AUGMENTED, FROZEN), (AUGMENTED, SVM)]
+    asked = [(LARGE, other) for other in (VIEWED, FROZEN, AUGMENTED)] + [(VIEWED, FROZEN), (FROZEN, HOG), (FROZEN, SVM)]
+    asked += [(AUGMENTED, FROZEN), (AUGMENTED, SVM)]
     return tuned(methods, other_modules, reference=FROZEN, contrasts=asked)
 
 
@@ -199,7 +206,7 @@ def misplaced(splits: Splits, seed: int) -> Splits:
 
 
 def once_each(run: Trained, splits: Splits, seed: int) -> Trained:
-    """A cell that was learned from twice has one label."""
+    """A cell that was learned from more than once has one label."""
     return run.but(labels=len(splits.train))
 
 

@@ -41,10 +41,14 @@ from kdft_lib.strategies.base import keep_frozen_still
 SIZE, SEEN = 224, 64
 """Pixels of the pictures, and of what a student makes of them."""
 TUNED_ON, SEEDS = (100, 101), range(8)
+"""Settings are chosen on draws of the first two tests; the modules to choose by are all tested in another turn, six in
+the second and five in the third.
+"""
 KEPT, KEPT_UNLABELED = 4, 2
 """Views of a cell that a teacher is asked about: each is seen some fifteen times, with a label or without."""
 LARGE_RATES, RATES = (1e-3, 3e-3), (0.01, 0.03, 0.1)
 LARGE, AUGMENTED = "Lite0, fine-tuned", "labels + augmentation"
+VIEWED = "logistic regression on features of views"
 FROZEN, SVM, HOG = "logistic regression on Lite0's features", "SVM on pixels", "SVM on gradients"
 BLIND = "the module's name alone"
 
@@ -190,6 +194,13 @@ class Turned(RandomShiftFlip):
 
 
 VIEWS = Turned(padding=8)
+
+
+def viewed(splits: Splits, seed: int) -> Splits:
+    """The labelled cells in as many views as a student is shown of them, drawn once."""
+    many = splits.train[torch.arange(len(splits.train)).repeat(KEPT)]
+    drawn = VIEWS.draw(len(many), torch.Generator().manual_seed(seed))
+    return splits._replace(train=many.with_inputs(VIEWS.apply(many.inputs, drawn)))
 
 
 class Gradients(nn.Module):

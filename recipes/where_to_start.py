@@ -110,11 +110,13 @@ def in_steps(steps: int, **changes: Any) -> dict[str, Mapping[str, Any]]:
 CNN = Recipe(student, Supervised, FullFineTuning(lr=0.3, weight_decay=0.1), steps=400)
 SIZES = {"batches of 32": {"batch_size": 32, "steps": 1600}, "batches of 512": {"batch_size": 512, "steps": 100}}
 """A quarter of the pictures in four times the steps, and the other way round: as many pictures in all."""
+AT_400 = {f"batches of {size}, 400 steps": {"batch_size": size} for size in (32, 512)}
+"""A batch changes, and the steps do not; a third of the steps and three times as many have the same batch."""
 
 
 def small() -> dict[str, Comparison]:
     """1,000 labels, 400 steps of 128."""
-    return family("small CNN", CNN, functools.partial(labeled, 1000), RATES, in_steps(400, **SIZES))
+    return family("small CNN", CNN, functools.partial(labeled, 1000), RATES, in_steps(400, **SIZES, **AT_400))
 
 
 def batches() -> dict[str, Comparison]:
