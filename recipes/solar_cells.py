@@ -95,7 +95,7 @@ def splits() -> dict[str, Comparison]:
 
 @functools.cache
 def teachers() -> Tuned:
-    """What 500 labels make of a large network; beside it what one would try first, features of views, and the student by
+    """What 500 labels make of a large network; beside it what one would try first, also with views, and the student by
     itself.
     """
     frozen = OnFeatures(LOGISTIC, body(FROZEN), IMAGENET)
