@@ -16,7 +16,7 @@ import own_size_draft
 import own_size_whose
 import own_size_written
 from own_size_counts import Counted, CountedBytes
-from own_size_files import FOLDER, OneRun
+from own_size_files import FOLDER, OneRun, programs
 from own_size_lessons import (
     CUT,
     DRAWN,
@@ -134,4 +134,4 @@ if __name__ == "__main__":
         BEFORE.get(name, lambda: None)()
     if records := [name for name in names if name not in BEFORE]:
         assert FOLDER is not None
-        experiments.record_all(EXPERIMENTS, records, folder=FOLDER / "runs")
+        experiments.record_all(EXPERIMENTS, records, folder=FOLDER / "runs" / programs())

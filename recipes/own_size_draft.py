@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from own_size_counts import Counted
 from own_size_files import kept_numbers
-from own_size_lessons import ON_ANSWERS, ON_LABELS, RATE, RATES, STEPS, TOP, in_full, in_short, taught
-from own_size_parts import Head, bits, cut, heard, rows, teacher, text, whole
+from own_size_lessons import KEPT, ON_ANSWERS, ON_LABELS, RATE, RATES, STEPS, TOP, in_full, in_short, taught
+from own_size_parts import Head, bits, cut, heard, rows, said, teacher, text, whole
+from own_size_written import goes_on
 from torch import Tensor, nn
 
 from kdft_lib import experiments, losses, models
@@ -24,7 +25,7 @@ from kdft_lib.experiments import Comparison, Then, Trained, grid
 from kdft_lib.objectives import GKD
 from kdft_lib.teachers import Teacher
 
-DRAFTED = (2, 4, 8)
+DRAFTED = (1, 2, 4, 8)
 """Tokens a round, of which the fastest is taken on two beginnings of validation, each continued half as far."""
 BEGINNINGS, BEGUN, CONTINUED = 4, 32, 64
 """So many texts of the test are begun with so many tokens, and continued by so many."""
@@ -91,7 +92,7 @@ def timed(call: Callable[..., Any], *given: Any, **more: Any) -> tuple[Any, floa
 
 
 def paces(draft: nn.Module, who: str, temperature: float) -> dict[str, float]:
-    """A writer continues the beginnings with the draft and alone, in turn."""
+    """A writer continues the beginnings with the draft and alone, in turn, each in a bare loop."""
     model, spelled = writer(who)
 
     def chance() -> dict[str, Any]:
@@ -105,12 +106,12 @@ def paces(draft: nn.Module, who: str, temperature: float) -> dict[str, float]:
     spent = {most: sum(together(prompt, most, CONTINUED // 2)[1] for prompt in few) for most in DRAFTED}
     most = min(spent, key=spent.__getitem__)
     pairs = [
-        (*timed(models.sample, model, prompt, CONTINUED, **chance()), *together(prompt, most))
+        (*timed(goes_on, model, prompt, CONTINUED, **chance()), *together(prompt, most))
         for prompt in beginnings("test", who)
     ]
     texts, alone, found, with_draft = zip(*pairs, strict=True)
     tokens = CONTINUED * len(texts)
-    same = [torch.equal(one.text, text) for one, text in zip(found, texts, strict=True)]
+    same = [torch.equal(one.text, text) for one, (text, _) in zip(found, texts, strict=True)]
     return {
         "tokens a second": tokens / sum(with_draft),
         "tokens a second alone": tokens / sum(alone),
@@ -156,10 +157,16 @@ REVERSE, VARIATION = (
 )
 
 
+def some(places: Tensor, splits: Splits) -> TensorData:
+    """Rows of the text with what the teacher says."""
+    return said(KEPT, "bucket")[places]
+
+
 @dataclass(frozen=True)
 class InTurn:
     """Total variation is what counts, and teaches little where a student finds improbable what its teacher finds
-    probable, as it does at first; so here it comes after forward KL, each for half of the steps."""
+    probable, as it does at first; so here it comes after forward KL, each for half of the steps, in half of the rows.
+    """
 
     lr: float = RATE
     steps: int = STEPS
@@ -168,8 +175,12 @@ class InTurn:
         return dataclasses.replace(self, **changes)
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        half: dict[str, Any] = {"lr": self.lr, "steps": self.steps // 2}
-        return VARIATION.but(start=TOP.but(**half), **half).train(splits, seed)
+        order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
+        first, second = (
+            {"lr": self.lr, "steps": self.steps // 2, "train_data": functools.partial(some, places)}
+            for places in order.chunk(2)
+        )
+        return VARIATION.but(start=TOP.but(**first), **second).train(splits, seed)
 
 
 def drafts() -> dict[str, Comparison]:

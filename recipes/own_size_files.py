@@ -84,7 +84,7 @@ class Shared(Wrapped):
         if FOLDER is None:
             return self.method.train(splits, seed)
         plain = re.sub(r" at 0x[0-9a-f]+", "", repr(self.method))
-        made_of = f"{plain}, seed {seed}, on {splits.train.fingerprint()}, by {_programs()}"
+        made_of = f"{plain}, seed {seed}, on {splits.train.fingerprint()}, by {programs(*LEARNED_BY)}"
         path = FOLDER / "shared" / f"{hashlib.sha256(made_of.encode()).hexdigest()[:20]}.pt"
         with alone(path.stem):
             if not path.exists():
@@ -105,7 +105,8 @@ class OneRun(Wrapped):
         return Shared(self.method).train(splits, 0)
 
 
-def _programs() -> str:
+def programs(*names: str) -> str:
+    """A digest of some programs of the recipe, or of all."""
     here = Path(__file__).parent
-    sources = b"".join((here / f"own_size_{name}.py").read_bytes() for name in LEARNED_BY)
-    return hashlib.sha256(sources).hexdigest()[:12]
+    paths = [here / f"own_size_{name}.py" for name in names] or sorted(here.glob("own_size*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]

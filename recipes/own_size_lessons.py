@@ -71,8 +71,11 @@ CUT = {"model": cut_student, "pretraining": SMOLLM2}
 
 
 def taught(trained: Trained, splits: Splits, seed: int) -> Trained:
-    """The ledger counts a text of which no label was seen, and what the teacher had read."""
-    return trained.but(labels=0, unlabeled=len(splits.train), teacher_labels=8 * TUNED, pretraining=SMOLLM2)
+    """The ledger counts a text of which no label was seen, and what the teacher had read. The objective, which may have
+    the teacher in it, is not kept with each run.
+    """
+    counts = {"labels": 0, "unlabeled": len(splits.train), "teacher_labels": 8 * TUNED}
+    return trained.but(objective=None, pretraining=SMOLLM2, **counts)
 
 
 ON_LABELS, ON_ANSWERS = Shared(LABELS), Then(Shared(TOP), taught)

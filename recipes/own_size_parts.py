@@ -73,12 +73,22 @@ def teacher() -> Any:
     return model.eval()
 
 
+def everything(part: str) -> TensorData:
+    """A part of the novels, or this book's prose, in rows of the students' tokens."""
+    texts: TextData = own_prose() if part == "prose" else getattr(novels(), part)
+    return packed(texts, cut().tokenizer, length=LENGTH)
+
+
+def spread(count: int, most: int) -> Tensor:
+    """So many of a count of rows, from all over them, or all if there are no more."""
+    return torch.linspace(0, count - 1, min(most, count)).round().long()
+
+
 @functools.cache
 def rows(part: str) -> TensorData:
-    """Some rows from all over a part of the novels, or of this book's prose, in the students' tokens."""
-    texts: TextData = own_prose() if part == "prose" else getattr(novels(), part)
-    whole = packed(texts, cut().tokenizer, length=LENGTH)
-    return whole[torch.linspace(0, len(whole) - 1, min(ROWS[part], len(whole))).round().long()]
+    """Some of these rows."""
+    whole = everything(part)
+    return whole[spread(len(whole), ROWS[part])]
 
 
 @functools.cache

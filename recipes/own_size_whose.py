@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from own_size_draft import bits_per_byte, expected_acceptance, scored
-from own_size_files import Shared, kept_numbers
+from own_size_files import Shared, kept, kept_numbers
 from own_size_lessons import BATCH, KEPT, ON_ANSWERS, RATES, TOP, in_short, taught
-from own_size_parts import LENGTH, Body, Head, asked, heard, rows, said, teacher
-from own_size_written import PROMPT, begun, behind_beginnings, in_rows, written
+from own_size_parts import LENGTH, ROWS, Body, Head, asked, everything, heard, rows, said, spread, teacher
+from own_size_written import PROMPT, begun, behind_beginnings, continued, in_rows, written
 from torch import Tensor, nn
 
 from kdft_lib import experiments, losses, models
@@ -25,7 +25,7 @@ from kdft_lib.teachers import Teacher
 MORE, MORE_RATE = 32, 0.001
 """Steps, on eight texts each, after a million tokens of forward KL; the rate is untried, and the same for all."""
 HELD, FEW = 48, 16
-"""Of the teacher's texts those that nobody learns from; and how many each student writes, to be measured on."""
+"""So many texts the teacher writes for the test, and each student, to be measured on."""
 
 
 class Drawn(GKD):
@@ -72,44 +72,74 @@ def on_own_text(by: str) -> Drawn:
 
 
 @functools.cache
-def which() -> tuple[Tensor, Tensor]:
-    """Of the beginnings that the teacher went on with, those to learn from, and those that are held back."""
-    order = torch.randperm(len(begun()), generator=torch.Generator().manual_seed(0))
-    held = min(HELD, len(order) // 2)
-    return order[held : held + MORE * BATCH], order[:held]
+def which() -> Tensor:
+    """Some of the beginnings that the teacher went on with."""
+    return torch.randperm(len(begun()), generator=torch.Generator().manual_seed(0))[: MORE * BATCH]
 
 
 @functools.cache
-def teachers(held: bool = False) -> TensorData:
-    """Texts that the teacher wrote, with what goes into its last layer."""
-    places = torch.cat(which())
-    data = asked(Body(teacher()), behind_beginnings(in_rows(written()[0][places])), "states-written")
-    return data[len(which()[0]) :] if held else data[: len(which()[0])]
+def unread() -> TensorData:
+    """What authors wrote and neither a student has read nor the teacher in its tuning, with what goes into its last
+    layer.
+    """
+    whole = everything("train")
+    left = torch.ones(len(whole), dtype=torch.bool)
+    left[spread(len(whole), ROWS["train"])] = False
+    data = whole[left.nonzero().squeeze(1)]
+    return asked(Body(teacher()), data[spread(len(data), MORE * BATCH)], "states-unread")
+
+
+def new(splits: Splits) -> TensorData:
+    """Behind beginnings of its own."""
+    return behind_beginnings(unread())
 
 
 def given(splits: Splits) -> TensorData:
-    """What authors wrote behind the same beginnings, which has been read once."""
-    return behind_beginnings(heard("train")[begun()[which()[0]]])
+    """What authors wrote behind the beginnings, which has been read once."""
+    return behind_beginnings(heard("train")[begun()[which()]])
 
 
 def given_top(splits: Splits) -> TensorData:
     """The same with the answers that were learned from then."""
-    return behind_beginnings(said(KEPT, "bucket")[begun()[which()[0]]])
+    return behind_beginnings(said(KEPT, "bucket")[begun()[which()]])
 
 
 def beginnings(splits: Splits) -> TensorData:
     """The same, of which the student sees no more than the beginnings."""
-    return behind_beginnings(rows("train")[begun()[which()[0]]])
+    return behind_beginnings(rows("train")[begun()[which()]])
+
+
+@functools.cache
+def teachers() -> TensorData:
+    """What the teacher wrote behind them, with what goes into its last layer."""
+    return asked(Body(teacher()), behind_beginnings(in_rows(written()[0][which()])), "states-written")
 
 
 def by_teacher(splits: Splits) -> TensorData:
     return teachers()
 
 
+def unseen_beginnings(count: int) -> Tensor:
+    """Of novels that nobody learns from."""
+    tokens = rows("test").inputs["input_ids"]
+    return tokens[spread(len(tokens), count), :PROMPT]
+
+
+@functools.cache
+def held_back() -> TensorData:
+    """What the teacher writes behind these, with what goes into its last layer."""
+    prompts, length = unseen_beginnings(HELD), LENGTH + 1 - PROMPT
+    made_of = {"teacher": Teacher(teacher()).fingerprint(), "prompts": TensorData(prompts).fingerprint()}
+    make = functools.partial(continued, prompts, length, seed=1000)
+    texts = kept("written-held", make, length=length, **made_of)["texts"]
+    return asked(Body(teacher()), behind_beginnings(in_rows(texts)), "states-held")
+
+
 @functools.cache
 def read_by_drafts(seed: int = 0) -> Splits:
     """The test is what a draft reads: what the teacher wrote."""
-    return scored(seed)._replace(val=heard("val")[:FEW], test=teachers(held=True))
+    val = heard("val")
+    return scored(seed)._replace(val=val[spread(len(val), FEW)], test=held_back())
 
 
 # What is measured -------------------------------------------------------------------------------------
@@ -147,9 +177,8 @@ def places(model: nn.Module, data: TensorData) -> Iterator[tuple[Tensor, Tensor]
 
 def own_texts(model: nn.Module, seed: int) -> TensorData:
     """Test novels' beginnings, continued by the student."""
-    prompts = rows("test").inputs["input_ids"][:FEW, :PROMPT]
-    chance = torch.Generator().manual_seed(seed)
-    return behind_beginnings(in_rows(models.sample(model, prompts, LENGTH + 1 - PROMPT, generator=chance)))
+    chance, length = torch.Generator().manual_seed(seed), LENGTH + 1 - PROMPT
+    return behind_beginnings(in_rows(models.sample(model, unseen_beginnings(FEW), length, generator=chance)))
 
 
 @functools.lru_cache(maxsize=1)
@@ -161,7 +190,7 @@ def measured(model: nn.Module, seed: int) -> dict[str, float]:
 
 def distances(model: nn.Module, seed: int) -> dict[str, float]:
     """The same, computed."""
-    texts = {"real text": heard("test")[::4], "teacher's text": teachers(held=True), "own text": own_texts(model, seed)}
+    texts = {"real text": heard("test")[::4], "teacher's text": held_back(), "own text": own_texts(model, seed)}
     found: dict[str, float] = {}
     for where, data in texts.items():
         parts: dict[str, list[Tensor]] = {}
@@ -210,12 +239,13 @@ def whose() -> dict[str, Comparison]:
         "before": before,
         "given text, forward KL": more.but(train_data=given_top),
         "given text": reverse.but(train_data=given),
+        "new text": reverse.but(train_data=new),
         "teacher's text": reverse.but(train_data=by_teacher),
         "own text": own["all"],
         "own text, one token": own["k1"],
         "own text, k3": own["k3"],
     }
-    contrasts = [("teacher's text", "given text"), ("own text", "given text")]
+    contrasts = [("teacher's text", "new text"), ("own text", "new text")]
     contrasts += [("own text, one token", "own text"), ("own text, k3", "own text")]
     measures = {"bits per byte": on_novels} | {name: functools.partial(measure, name) for name in MEASURED}
     made = experiments.compare(

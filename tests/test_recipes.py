@@ -357,6 +357,46 @@ def test_a_run_that_two_records_have_is_trained_once(own_size, monkeypatch, tmp_
     assert Counting.trained == 3
 
 
+def test_lessons_in_turn_read_each_row_once(own_size, monkeypatch):
+    draft, read = importlib.import_module("own_size_draft"), []
+    some = draft.some
+
+    def noted(places, splits):
+        read.append(places)
+        return some(places, splits)
+
+    monkeypatch.setattr(draft, "some", noted)
+    draft.InTurn().train(draft.text(), 0)
+    assert [len(places) for places in read] == [4, 4]
+    assert torch.cat(read).sort().values.tolist() == [*range(8)]
+
+
+def test_a_bare_loop_writes_what_generate_does(own_size):
+    writing, model = importlib.import_module("own_size_written"), own_size.cut().model
+    prompts, chance = own_size.rows("test").inputs["input_ids"][:3, :4], torch.Generator()
+    texts, surprise = writing.goes_on(model, prompts, 5, temperature=0.0, generator=chance)
+    assert torch.equal(texts, models.sample(model, prompts, 5, temperature=0))
+    with torch.no_grad():
+        said = model(texts[:, :-1]).logits[:, 3:].log_softmax(-1)
+    torch.testing.assert_close(surprise, said.gather(-1, texts[:, 4:, None]).squeeze(-1))
+
+
+def test_of_texts_that_repeat_alike_a_seed_draws(own_size, monkeypatch):
+    writing = importlib.import_module("own_size_written")
+    texts = torch.arange(40).repeat(8, 1)
+    texts[5:] = 0
+    monkeypatch.setattr(writing, "written", lambda: (texts, torch.zeros(8, 30)))
+    halves = {tuple(writing.half("those that repeat least", seed).tolist()) for seed in range(20)}
+    assert len(halves) > 1
+    assert {row for half in halves for row in half} == {*range(5)}
+
+
+def test_a_run_is_kept_without_its_teacher(own_size):
+    whose, lessons = (importlib.import_module(f"own_size_{name}") for name in ("whose", "lessons"))
+    trained = experiments.Trained(nn.Linear(1, 1), Ledger(), objective=whose.on_own_text("k1"))
+    assert lessons.taught(trained, few_texts(), 0).objective is None
+
+
 def test_one_token_says_on_average_what_all_say(own_size):
     whose = importlib.import_module("own_size_whose")
     ours, theirs = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0)).double()
