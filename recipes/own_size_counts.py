@@ -9,56 +9,43 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from own_size_parts import LENGTH, cut, spelled
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdft_lib import metrics
+from kdft_lib import metrics, models
 from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments import Trained
 from kdft_lib.training import Ledger
 
 
-class TokenNGram(nn.Module):
-    """:class:`kdft_lib.models.NGram` of many tokens: the same formula, with the counts that are not 0 alone."""
-
-    def __init__(self, order: int, discount: float, words: int):
-        super().__init__()
-        self.order, self.discount, self.words = order, discount, words
+class TokenNGram(models.NGram):
+    """Of many tokens: of its counts those that are not 0 alone, each at the number of a context with its next token."""
 
     def count(self, data: TensorData) -> TokenNGram:
         assert data.targets is not None
         assert data.mask is not None
         for length in range(self.order):
             contexts = self._contexts(data.inputs["input_ids"], length)
-            keys = (contexts * self.words + data.targets)[data.mask & (contexts >= 0)]
+            keys = (contexts * self.num_classes + data.targets)[data.mask & (contexts >= 0)]
             found, counts = keys.unique(return_counts=True)
-            self.register_buffer(f"keys{length}", found)
-            self.register_buffer(f"counts{length}", counts.float())
+            setattr(self, f"contexts{length}", found)
+            setattr(self, f"counts{length}", counts.float())
         return self
 
     def forward(self, input_ids: Tensor, **_: Any) -> Tensor:
         count = input_ids.numel()
-        found = torch.full((count, self.words), 1 / self.words)
+        found = torch.full((count, self.num_classes), 1 / self.num_classes)
         for length in range(self.order):
-            keys, counts = getattr(self, f"keys{length}"), getattr(self, f"counts{length}")
+            keys, counts = getattr(self, f"contexts{length}"), getattr(self, f"counts{length}")
             contexts = self._contexts(input_ids, length).flatten()
-            first, last = (torch.searchsorted(keys, (contexts + more) * self.words) for more in (0, 1))
+            first, last = (torch.searchsorted(keys, (contexts + more) * self.num_classes) for more in (0, 1))
             kinds = torch.where(contexts >= 0, last - first, 0)
             place = torch.arange(count).repeat_interleave(kinds)
             at = torch.arange(len(place)) + (first - kinds.cumsum(0) + kinds).repeat_interleave(kinds)
             total = torch.zeros(count).index_add(0, place, counts[at])
             longer = found * (self.discount * kinds / total.clamp(min=1)).unsqueeze(-1)
-            longer[place, keys[at] % self.words] += (counts[at] - self.discount) / total[place]
+            longer[place, keys[at] % self.num_classes] += (counts[at] - self.discount) / total[place]
             found = torch.where((kinds > 0).unsqueeze(-1), longer, found)
         return found.log().view(*input_ids.shape, -1)
-
-    def _contexts(self, tokens: Tensor, length: int) -> Tensor:
-        padded, number = F.pad(tokens, (length, 0), value=-1), torch.zeros_like(tokens)
-        missing = torch.zeros_like(tokens, dtype=torch.bool)
-        for back in range(length):
-            token = padded[:, length - back : length - back + tokens.shape[1]]
-            missing |= token < 0
-            number = number * self.words + token
-        return number.masked_fill(missing, -1)
 
 
 @dataclass(frozen=True)

@@ -307,7 +307,7 @@ def test_the_n_gram_of_many_tokens_is_that_of_few(own_size):
     counts = importlib.import_module("own_size_counts")
     tokens = torch.randint(5, (20, 31))
     data = TensorData({"input_ids": tokens[:, :-1]}, tokens[:, 1:], mask=torch.ones(20, 30, dtype=torch.bool))
-    sparse = counts.TokenNGram(order=3, discount=0.75, words=5).count(data)
+    sparse = counts.TokenNGram(order=3, discount=0.75, num_classes=5).count(data)
     dense = models.NGram(order=3, discount=0.75, num_classes=5).count(TensorData(tokens[:, :-1], tokens[:, 1:]))
     new = torch.randint(5, (4, 30))
     torch.testing.assert_close(sparse(new), dense(new))
