@@ -31,7 +31,7 @@ class TokenNGram(models.NGram):
             setattr(self, f"counts{length}", counts.float())
         return self
 
-    def forward(self, input_ids: Tensor, **_: Any) -> Tensor:
+    def forward(self, input_ids: Tensor, **_: Any) -> Tensor:  # type: ignore[override]  # As language models have it.
         count = input_ids.numel()
         found = torch.full((count, self.num_classes), 1 / self.num_classes)
         for length in range(self.order):
