@@ -99,8 +99,8 @@ def f1(chosen: bool, trained: Trained, splits: Splits) -> float:
 def distance_from_people(trained: Trained, splits: Splits) -> float:
     """The cross-entropy with the probabilities that people gave."""
     given = column(splits.test, "probability").double()
-    logs = said(trained, splits.test)[0].double().log_softmax(-1)
-    return -(torch.stack([1 - given, given], 1) * logs).sum(1).mean().item()
+    shares = said(trained, splits.test)[0].double().softmax(-1)
+    return -torch.xlogy(torch.stack([1 - given, given], 1), shares).sum(1).mean().item()
 
 
 def of_kind(kind: str, data: TensorData) -> TensorData:

@@ -212,6 +212,12 @@ def test_further_measures_are_of_the_chosen_setting_and_the_seeds_splits(blob_sp
     assert compare(methods, blob_splits, seeds=range(2)).measured == {}
 
 
+def test_a_measure_that_is_not_a_number_is_named(blob_splits):
+    measures = {"spread": lambda *_: float("nan")}
+    with pytest.warns(UserWarning, match="spread of labels, seed 1, is not a number"):
+        compare({"labels": BASE}, blob_splits, seeds=(0, 1), measures=measures)
+
+
 def test_a_teacher_of_whom_nothing_is_known_is_unknown_in_the_ledger(blob_splits):
     taught = BASE.taught_by(nn.Linear(4, 3), SoftTargets)
     result = compare({"a": BASE, "b": taught}, blob_splits, seeds=range(2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -62,7 +64,8 @@ def compare(
             trained and of labelled rows, shown by its name. By default the accuracy, which says little where one class
             is rare.
         measures: What else to take of each chosen setting, by name, such as the calibration error on
-            ``splits.test``: functions of what was trained and of the seed's splits.
+            ``splits.test``: functions of what was trained and of the seed's splits. A value that is not a number
+            is warned of.
         equal_budgets: Whether recipes must have the same steps and batch sizes.
         keep: A folder in which each finished run is kept as a file (pickled, so name a folder of your own), so
             that an interrupted comparison goes on where it was: call again with the same arguments. Delete the
@@ -158,7 +161,9 @@ def _scored(
         for name, runs in trained.items():
             test[name].append(float(score(runs[index], parts.test)))
             for measure, function in measures.items():
-                measured[measure][name].append(float(function(runs[index], parts)))
+                measured[measure][name].append(value := float(function(runs[index], parts)))
+                if math.isnan(value):
+                    warnings.warn(f"{measure} of {name}, seed {seed}, is not a number", stacklevel=3)
     return test, measured
 
 
