@@ -58,7 +58,7 @@ FEWER = {
         "WORDS": 280, "LIKELIEST": 4, "LONGEST": 6, "BEFORE": 20, "STEPS": 2, "novels": lambda: few_texts(),
     },
     "language_labels": {
-        "FOLDER": None, "EXAMPLES": (1,), "names": lambda: torch.arange(66, 71),
+        "FOLDER": None, "names": lambda: torch.arange(66, 71),
         "topics": lambda: torch.arange(3000) % 5,
     },
     "own_size": {
