@@ -9,7 +9,6 @@ would have, so that the curves are smooth; the test is scored once.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +59,8 @@ class RangeTested(experiments.Wrapped):
 
 
 def highest_rate(trained: Trained, splits: Splits) -> float:
-    """Of a run, as its history has it; not a number for what has none."""
-    return max(step["lr"] for step in trained.history.steps) if trained.history else math.nan
+    """Of a run, as its history has it; 0 for what has none."""
+    return max(step["lr"] for step in trained.history.steps) if trained.history else 0.0
 
 
 MEASURES: dict[str, Measure] = {"learning rate": highest_rate}
