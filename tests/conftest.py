@@ -87,6 +87,21 @@ def fork(forks):
     return start
 
 
+@pytest.fixture
+def printed(fork, tmp_path_factory):
+    """What a program prints in such a process."""
+
+    def run(program):
+        place = tmp_path_factory.mktemp("printed")
+        (place / "program.py").write_text(program, encoding="utf-8")
+        process = fork("printing.py", place / "program.py", place / "said.txt")
+        process.join(timeout=300)
+        assert process.exitcode == 0
+        return (place / "said.txt").read_text(encoding="utf-8")
+
+    return run
+
+
 def state_bytes(module):
     """A copy of all that a module holds, to compare bit for bit."""
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}

@@ -235,7 +235,7 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(forks, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
-def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(printed, tmp_path):
     """A process that may write no more than 20 kB to a file: the checkpoint fails, as on a full disk."""
     code = f"""
 import resource, signal, torch
@@ -263,10 +263,8 @@ for attempt in (
     except OSError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 3, done.stdout
+    lines = printed(code).splitlines()
+    assert len(lines) == 3, lines
     assert lines[0].startswith(f"checkpoint_dir is {tmp_path}, and nothing can be written there")
     assert all("cannot be written" in line or "nothing can be written" in line for line in lines)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["logits", "logits/index.json"]
