@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import os
 import socket
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from PIL import Image
-from torch.distributed.run import main as torchrun
+from torch.distributed import run as torchrun
 
 from kdft_lib import models
 from kdft_lib.data import TextReader, text_file
@@ -192,16 +192,21 @@ def of_nowhere(shipped):
     return dict.fromkeys([*shipped.reader.numbers, *shipped.reader.words]) | {"island": "Atlantis", "year": 2008}
 
 
-def test_two_processes_leave_one_folder(penguins, tmp_path, monkeypatch, capfd):
+def test_two_processes_leave_one_folder(forks, penguins, tmp_path, tmp_path_factory):
+    """As ``torchrun`` would start them, from a process that has loaded what takes long."""
+    assert forks.get_start_method() == "forkserver"
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    given = [ROOT / "examples/table.py", "--data", penguins, "--target", "species", "--steps", 100]
-    launcher = ["--nproc-per-node", 2, "--master-addr", "127.0.0.1", "--master-port", port]
-    torchrun([*map(str, [*launcher, *given, "--out", tmp_path / "out"])])
-    assert capfd.readouterr().out.count("student.onnx") == 1
+    logs, options = tmp_path_factory.mktemp("logs"), ["--target", "species", "--steps", 100, "--out", tmp_path / "out"]
+    script = [*map(str, [ROOT / "examples/table.py", "--data", penguins, *options])]
+    launcher = ["--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", port]
+    launcher += ["--redirects", "3", "--log-dir", str(logs)]
+    config, *_ = torchrun.config_from_args(torchrun.parse_args([*launcher, *script]))
+    config.start_method = "forkserver"
+    torchrun.elastic_launch(config, forked.run)(script[0], script[1:], {"TQDM_DISABLE": "1"})
+    said = [path.read_text() for path in logs.rglob("stdout.log")]
+    assert len(said) == 2
+    assert "".join(said).count("student.onnx") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == LEFT | {"columns.json"}
     found = json.loads((tmp_path / "out/metrics.json").read_text())
