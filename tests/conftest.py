@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -68,7 +70,8 @@ def forks():
     """Processes made from one that has loaded what training loads, early or late: as new as any, and quick to start."""
     context = multiprocessing.get_context("forkserver")
     loaded = ("accelerate", "peft", "safetensors.torch", "torch._dynamo", "torch.distributed.fsdp", "tqdm.auto")
-    context.set_forkserver_preload(["kdft_lib.training", *loaded])
+    in_kernels = ("kdft_lib.experiments", "ipykernel.kernelapp", "sklearn.svm", "scipy.stats")
+    context.set_forkserver_preload(["kdft_lib.training", *loaded, *in_kernels])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         forkserver.ensure_running()
@@ -100,6 +103,40 @@ def printed(fork, tmp_path_factory):
         return (place / "said.txt").read_text(encoding="utf-8")
 
     return run
+
+
+class Kernel:
+    """Of a process what Jupyter's manager asks of one that it started itself."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process):
+        self.process, self.pid = process, process.pid
+        while os.getpgid(self.pid) != self.pid:  # Before, a signal to its group would reach us.
+            time.sleep(0.001)
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self):
+        self.process.join()
+        return self.poll()
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+
+@pytest.fixture(scope="module")
+def kernels(fork):
+    """Kernels of Jupyter are such processes too."""
+    from jupyter_client.provisioning import local_provisioner
+
+    def launch(command, *, env, cwd=None, **_):
+        return Kernel(fork("kernel.py", cwd or os.getcwd(), *command[3:], **env))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_provisioner, "launch_kernel", launch)
+        yield
 
 
 def state_bytes(module):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import html
+import os
 import re
 import shutil
 import sys
 import tomllib
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -424,8 +427,24 @@ def answered(changes):
     return made
 
 
+def nbgrader(*command, folder):
+    """In this process, since nbgrader takes long to load; the pack's own call is a program's."""
+    from jupyter_core.application import NoStart
+    from nbgrader.apps import NbGraderApp
+
+    application = NbGraderApp.instance()
+    try:
+        quiet = warnings.catch_warnings(action="ignore")  # of SQLAlchemy, about nbgrader
+        with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder), contextlib.suppress(NoStart), quiet:
+            patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+            application.initialize(list(command))
+            application.start()
+    finally:
+        application.reset()
+
+
 @pytest.fixture(scope="module")
-def graded(pack, tmp_path_factory):
+def graded(pack, kernels, tmp_path_factory):
     """For each student, the points of each check, by the commands on the page for instructors."""
     from nbgrader.api import Gradebook
 
@@ -442,7 +461,7 @@ def graded(pack, tmp_path_factory):
     assert [first[0], *(command[0] for command in others)] == [
         "generate_assignment", "autograde", "generate_feedback", "export"
     ]  # fmt: skip
-    course_pack.nbgrader(*first, folder=folder)
+    nbgrader(*first, folder=folder)
     submissions = {"right": answered({})}
     for name, (changes, _) in WRONG.items():
         submissions[name] = answered(changes)
@@ -452,7 +471,7 @@ def graded(pack, tmp_path_factory):
     (folder / "submitted/nothing/vowels").mkdir(parents=True)
     shutil.copy(folder / "release/vowels/vowels.ipynb", folder / "submitted/nothing/vowels")
     for command in others:
-        course_pack.nbgrader(*command, folder=folder)
+        nbgrader(*command, folder=folder)
     with Gradebook(f"sqlite:///{folder}/gradebook.db") as gradebook:
         scores = {
             student: {
