@@ -110,6 +110,11 @@ def teachers() -> Tuned:
     return tuned(methods, other_modules, reference=FROZEN, contrasts=asked)
 
 
+def large() -> dict[str, Comparison]:
+    """Lite0's last three stages beside its frozen features, and what one would try first."""
+    return teachers().records("teachers")
+
+
 def by_head(splits: Splits, seed: int) -> Splits:
     """With what logistic regression on Lite0's features says of each cell as it is; the student sees views."""
     head = found(teachers().source(FROZEN), splits, seed)
@@ -125,7 +130,7 @@ def noted(run: Trained, splits: Splits, seed: int) -> Trained:
 
 def students() -> dict[str, Comparison]:
     """The same student, of one size, for as many steps of as many pictures: on the labels, and on what others say of
-    all cells, or of the labelled ones alone.
+    all cells, or of the labelled ones alone. Teachers that this program has not trained yet are trained first.
     """
     looks = [functools.partial(cache, augment=VIEWS, batch_size=64, views=count) for count in (KEPT, KEPT_UNLABELED)]
     answered = {name: Answered(teachers().source(name), *looks) for name in (LARGE, AUGMENTED)}
@@ -151,7 +156,7 @@ def students() -> dict[str, Comparison]:
     asked = [(soft, other) for other in (AUGMENTED, own, hard, few, frozen, LARGE, FROZEN, HOG, SVM)]
     asked += [(hard, own), (few, AUGMENTED), (frozen, AUGMENTED), (frozen, FROZEN)]
     made = tuned(methods, other_modules, reference=AUGMENTED, contrasts=asked)
-    return made.records("students") | before.records("teachers")
+    return made.records("students")
 
 
 def as_made(before: Tuned, name: str) -> list[Candidate]:
@@ -276,6 +281,7 @@ EXPERIMENTS = {
     "solar-cells-splits": splits,
     "solar-cells-kinds": kinds,
     "solar-cells-doubt": doubt,
+    "solar-cells-teachers": large,
     "solar-cells-students": students,
 }
 
