@@ -1,4 +1,4 @@
-"""Every recipe runs: two seeds, 200 rows to learn from, two steps for each budget, teachers' included, the first
+"""Every recipe runs: two seeds, 25 rows to learn from, two steps for each budget, teachers' included, the first
 setting of each method. Nothing is recorded; and what a recipe would try is what its record says was tried.
 """
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kdft_lib import experiments, losses, metrics, models
-from kdft_lib.data import TensorData, TextData, TextSplits
+from kdft_lib.data import RandomShiftFlip, TensorData, TextData, TextSplits
 from kdft_lib.datasets import bbc, solar, spelling_alphabet, splitting, spoken_digits
 from kdft_lib.experiments import Candidate
 from kdft_lib.models import pretrained, sentence_encoder
@@ -31,13 +31,16 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 PROGRAMS = [ROOT / name for name in ("recipes", "figures", "tools", "benchmarks")]
 SEEDS, STEPS = 2, 2
-ROWS = (200, 200, 50, 50)
+ROWS, MANY = (25, 25, 20, 50), (200, 200, 50, 50)
 """To learn from with labels and without, to choose by and to test by."""
 LARGE = dict.fromkeys((
     "language", "language_rivals", "retrieval", "full_fine_tuning", "ship_it", "few_bits_texts", "sequences",
     "own_size", "where_to_start", "does_it_carry", "language_labels", "between_tokens",
-), (25, 25, 10, 10)) | {"solar_cells": (50, 50, 25, 25)}  # fmt: skip
-"""Recipes whose networks take long to read a row have fewer; of cells each kind has both classes."""
+), (25, 25, 10, 10))  # fmt: skip
+LARGE |= dict.fromkeys(("staying_close", "speech", "speech_whisper"), MANY) | {"solar_cells": (50, 50, 25, 25)}
+"""Recipes whose networks take long to read a row have fewer; two tasks, voices set apart and two kinds of cell want some
+of each.
+"""
 LETTERS, SIDE = 100, 32
 """Of a story, and of what Lite0 sees of a picture."""
 RECORDED = (
@@ -176,16 +179,16 @@ def small(monkeypatch, request):
         monkeypatch.setitem(sys.modules, path.stem, None)
         del sys.modules[path.stem]
     whole, check, compare = splitting.Rows, Settings.__post_init__, experiments.compare
-    timed = metrics.latency
+    timed, view = metrics.latency, RandomShiftFlip.__init__
     callspec = getattr(request.node, "callspec", None)
-    rows = LARGE.get(callspec.params["recipe"], ROWS) if callspec else ROWS
+    rows = LARGE.get(callspec.params["recipe"], ROWS) if callspec else MANY
     planned: list[dict[str, list[dict]]] = []
 
     def two_steps(settings):
         check(settings)
         object.__setattr__(settings, "epochs", None)
         object.__setattr__(settings, "steps", STEPS)
-        object.__setattr__(settings, "batch_size", min(settings.batch_size, 32))
+        object.__setattr__(settings, "batch_size", min(settings.batch_size, 8))
 
     def first_settings(methods, splits, **options):
         listed = {name: entry if isinstance(entry, list | tuple) else [entry] for name, entry in methods.items()}
@@ -204,6 +207,8 @@ def small(monkeypatch, request):
     )
     monkeypatch.setattr(Settings, "__post_init__", two_steps)
     monkeypatch.setattr(Phases, "phase", lambda strategy, epoch, epochs: (0, epochs))  # Two steps are too few for both.
+    # Of a picture there are then two views, itself and its mirror image, in place of 18 or 50.
+    monkeypatch.setattr(RandomShiftFlip, "__init__", lambda made, padding, **more: view(made, padding=0, **more))
     monkeypatch.setattr(bbc, "_distinct_stories", short_stories)
     monkeypatch.setattr(solar, "_folder", lambda _: Path())
     monkeypatch.setattr(solar, "_kept", functools.cache(grey_cells))
