@@ -38,8 +38,8 @@ LARGE = dict.fromkeys((
     "own_size", "where_to_start", "does_it_carry", "language_labels", "between_tokens",
 ), (25, 25, 10, 10))  # fmt: skip
 LARGE |= dict.fromkeys(("staying_close", "speech", "speech_whisper"), MANY) | {"solar_cells": (50, 50, 25, 25)}
-"""Recipes whose networks take long to read a row have fewer; two tasks, voices set apart and two kinds of cell want some
-of each.
+"""Recipes whose networks take long to read a row have fewer; two tasks, voices set apart and two kinds of cell want
+some of each.
 """
 LETTERS, SIDE = 100, 32
 """Of a story, and of what Lite0 sees of a picture."""
