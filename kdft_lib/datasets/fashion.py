@@ -96,7 +96,8 @@ def fashion_mnist(
     """
     choice, pool_size = range(10, _HELD_OUT + 1), 60_000 - _HELD_OUT
     splitting.check(labeled, validation, choice, classes=len(FASHION_CLASSES), pool=pool_size, held_out=True)
-    train_images, train_targets, test_images, test_targets, held_out, pool = _read(_folder(root))
+    train_images, train_targets, test_images, test_targets = _read(_folder(root))
+    held_out, pool = draw_balanced(train_targets, torch.arange(60_000), _HELD_OUT, seed=0)
     rows = splitting.draw(
         train_targets, pool, labeled=labeled, validation=validation, choice=choice, held_out=held_out,
         test=torch.arange(10_000), seed=seed,
@@ -154,18 +155,14 @@ def _download(place: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _read(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Training images and targets, test images and targets: uint8 ``(N, 28, 28)``, int64 ``(N,)``; of the training
-    images, the rows held out and the others.
-    """
+def _read(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Training images and targets, test images and targets: uint8 ``(N, 28, 28)``, int64 ``(N,)``."""
     train_images, train_targets, test_images, test_targets = (_content(folder, name) for name in _CONTENT)
-    train_targets = train_targets[8:].long()
     return (
         train_images[16:].view(-1, 28, 28),
-        train_targets,
+        train_targets[8:].long(),
         test_images[16:].view(-1, 28, 28),
         test_targets[8:].long(),
-        *draw_balanced(train_targets, torch.arange(60_000), _HELD_OUT, seed=0),
     )
 
 
