@@ -100,7 +100,7 @@ class Headed(nn.Module):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_data_is_predicted_in_its_order(kind):
-    assert torch.equal(predict(linear(), KINDS[kind]()), predict(linear(), WHOLE))
+    torch.testing.assert_close(predict(linear(), KINDS[kind]()), predict(linear(), WHOLE))  # Batches round differently.
 
 
 @pytest.mark.parametrize("kind", KINDS)
