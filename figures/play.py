@@ -197,7 +197,7 @@ def chapters() -> Iterator[dict[str, Any]]:
 
 
 def measure() -> None:
-    """Numbers stored, and the median milliseconds for one picture on one thread, of each model of chapter 12."""
+    """Numbers stored, and the median milliseconds for one picture on one thread, of each model of chapter 13."""
     torch.set_num_threads(1)
     record, splits = recorded("vision")["500 labels"], shop(0)
     models: dict[str, nn.Module] = {f"width {width}": ConvNet(width) for width in WIDTHS} | {TEACHER: lite0()}
@@ -220,7 +220,7 @@ def measure() -> None:
 
 
 def sizes() -> dict[str, Any]:
-    """Chapter 12: accuracy of each model, what it stores, how long it takes, and the letters of its group."""
+    """Chapter 13: accuracy of each model, what it stores, how long it takes, and the letters of its group."""
     comparison = recorded("vision")["500 labels"]
     costs = json.loads((FOLDER / "costs.json").read_text(encoding="utf-8"))
     letters = groups(comparison.test)

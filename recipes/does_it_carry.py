@@ -16,9 +16,9 @@ on labels.
 7. Probing first (08): moving everything gains over the head alone, and at equal rates a probe first adds less than half
    of that, each the mean over the rates.
 8. Decisions (10): probabilities about all inputs gain, and decisions about them keep more than half of that.
-9. Agreement (chapter 16): accuracy shows less than half of the decisions that eight bits, a scale for each channel,
+9. Agreement (chapter 17): accuracy shows less than half of the decisions that eight bits, a scale for each channel,
    change.
-10. Scales (chapter 16): eight bits keep more decisions with a scale for each channel than with one for a layer.
+10. Scales (chapter 17): eight bits keep more decisions with a scale for each channel than with one for a layer.
 
 A claim holds where its difference, or each of its two, is above zero: paired over seeds, or over the four tests of
 solar cells, of which each has two seeds; corrected by Holm over all cells of a field. It reverses where its contrary
@@ -138,7 +138,7 @@ def solar() -> dict[str, Comparison]:
 
 @functools.cache
 def clips(seed: int) -> Splits:
-    """240 labels, as chapter 14 learns from; all clips of sixteen other voices to choose by."""
+    """240 labels, as chapter 15 learns from; all clips of sixteen other voices to choose by."""
     return spoken_digits(240, seed=seed).with_inputs(mel)
 
 
@@ -155,7 +155,7 @@ DIGITS = Field(
     classes=10,
     briefly=400,
 )
-"""The teachers' rates are those that chapter 14's record chose."""
+"""The teachers' rates are those that chapter 15's record chose."""
 
 
 def digits() -> dict[str, Comparison]:
@@ -201,7 +201,7 @@ NEWS = Field(
     temperature=2.0,
     classes=TOPICS,
 )
-"""The heads' strength and the small teacher's rate are those that chapter 13's record chose. Its student sees as many
+"""The heads' strength and the small teacher's rate are those that chapter 14's record chose. Its student sees as many
 stories in all, 128 a step; here a step has as many with labels alone as with the others."""
 
 

@@ -1,4 +1,4 @@
-"""The long experiments of chapter 13, recorded."""
+"""The long experiments of chapter 14, recorded."""
 
 from __future__ import annotations
 

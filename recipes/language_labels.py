@@ -1,4 +1,4 @@
-"""A language model labels titles, and what its labels teach; recorded for chapter 13.
+"""A language model labels titles, and what its labels teach; recorded for chapter 14.
 
 Of 50 labelled stories 40 are learned from and 10 choose settings. Who names the other 1,394 best, and what do students
 learn from that?

@@ -1,4 +1,4 @@
-"""What else a shop would try with 50 labelled stories, and the same of short texts; recorded for chapter 13."""
+"""What else a shop would try with 50 labelled stories, and the same of short texts; recorded for chapter 14."""
 
 from __future__ import annotations
 

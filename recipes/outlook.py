@@ -1,4 +1,4 @@
-"""The long experiment of chapter 18, recorded: whether noise can teach."""
+"""The long experiment of chapter 19, recorded: whether noise can teach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one ships of an encoder is the embedding: titles look for their stories; recorded for chapter 13."""
+"""What one ships of an encoder is the embedding: titles look for their stories; recorded for chapter 14."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The long experiments of chapter 15, recorded."""
+"""The long experiments of chapter 16, recorded."""
 
 from __future__ import annotations
 

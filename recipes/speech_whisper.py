@@ -1,4 +1,4 @@
-"""A teacher that has heard people: Whisper's features and its words for a network of 20 kB, recorded for chapter 14."""
+"""A teacher that has heard people: Whisper's features and its words for a network of 20 kB, recorded for chapter 15."""
 
 from __future__ import annotations
 

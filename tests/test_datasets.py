@@ -752,7 +752,7 @@ def test_the_lists_say_what_is_tested(recorded):
 
 
 def test_recorded_digits_take_the_place_of_spoken_ones(tmp_path):
-    """Chapter 14 says so: the same ten words, in the same form, into the same network."""
+    """Chapter 15 says so: the same ten words, in the same form, into the same network."""
     lists = {"validation": [], "testing": []}
     for digit, word in enumerate(DIGITS):
         for speaker, part in enumerate((None, None, "validation", "testing")):

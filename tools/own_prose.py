@@ -17,7 +17,8 @@ from pathlib import Path
 
 BOOK = Path(__file__).parents[1] / "book"
 PATH = BOOK.parent / "kdft_lib/assets/data/own_prose.json"
-PAGES = (*(f"{number:02d}-*.ipynb" for number in range(19) if number != 17), "the-fields-bugs.ipynb", "faq.md")
+CHAPTERS = sorted(path.name for path in BOOK.glob("[0-9]*.ipynb") if not path.stem.endswith("-tools"))
+PAGES = (*CHAPTERS, "the-fields-bugs.ipynb", "faq.md")
 SHORTEST = 120
 FENCED = re.compile(r"^(`{3,}|:{3,}|\${2}).*?^\1", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
