@@ -180,8 +180,8 @@ def test_the_chapter_tried_as_on_colab_asks_for_the_most():
     chosen = asked.pop(run_colab.largest_setup())
     assert len(chosen) >= max(map(len, asked.values()))
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    # Recipes alone ask for the solar cells and for Whisper.
-    assert chosen.union(*asked.values()) == declared.keys() - {"book", "course", "test", "solar", "whisper"}
+    # Recipes alone ask for Whisper.
+    assert chosen.union(*asked.values()) == declared.keys() - {"book", "course", "test", "whisper"}
 
 
 def test_lighthouse_sees_the_site_as_github_serves_it(tmp_path):
