@@ -46,18 +46,23 @@ def shifted(base: Recipe) -> Callable[..., Recipe]:
     return lambda shift, **settings: base.but(augment=views(shift), **settings)
 
 
+A_PIXEL = views(1)
+
+
 @dataclass(frozen=True)
 class OnViews(Wrapped):
-    """A method that learns from eight kept views of each labelled picture as from eight pictures. A seed's views are
-    the same for all methods, and a label counts once.
+    """A method that learns from kept views of each labelled picture as from so many pictures. A seed's views are the
+    same for all methods, and a label counts once.
     """
 
     method: Method
+    seen: RandomShiftFlip = A_PIXEL
+    kept: int = KEPT_VIEWS
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        many = splits.train[torch.arange(len(splits.train)).repeat(KEPT_VIEWS)]
-        drawn = views(1).draw(len(many), torch.Generator().manual_seed(seed))
-        seen = many.with_inputs(views(1).apply(many.inputs, drawn))
+        many = splits.train[torch.arange(len(splits.train)).repeat(self.kept)]
+        drawn = self.seen.draw(len(many), torch.Generator().manual_seed(seed))
+        seen = many.with_inputs(self.seen.apply(many.inputs, drawn))
         return self.method.train(splits._replace(train=seen), seed).but(labels=len(splits.train))
 
 

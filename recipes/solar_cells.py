@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from shared import IMAGENET, LOGISTIC, Answered, FixedAnswers
+from shared import IMAGENET, LOGISTIC, Answered, FixedAnswers, OnViews
 from solar_parts import (
     ALONE,
     AUGMENTED,
@@ -41,7 +41,6 @@ from solar_parts import (
     other_modules,
     tried,
     tuned,
-    viewed,
 )
 from torch import Tensor, nn
 
@@ -102,7 +101,7 @@ def teachers() -> Tuned:
     methods = {
         LARGE: grid(FINE_TUNED, lr=LARGE_RATES),
         **classical(),
-        VIEWED: grid(Then(Given(frozen, viewed), once_each), C=(0.001, 0.01, 0.1)),
+        VIEWED: grid(OnViews(frozen, VIEWS, KEPT), C=(0.001, 0.01, 0.1)),
         AUGMENTED: tried(ALONE.but(augment=VIEWS)),
     }
     asked = [(LARGE, other) for other in (VIEWED, FROZEN, AUGMENTED)] + [(VIEWED, FROZEN), (FROZEN, HOG), (FROZEN, SVM)]

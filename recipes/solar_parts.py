@@ -196,13 +196,6 @@ class Turned(RandomShiftFlip):
 VIEWS = Turned(padding=8)
 
 
-def viewed(splits: Splits, seed: int) -> Splits:
-    """The labelled cells in as many views as a student is shown of them, drawn once."""
-    many = splits.train[torch.arange(len(splits.train)).repeat(KEPT)]
-    drawn = VIEWS.draw(len(many), torch.Generator().manual_seed(seed))
-    return splits._replace(train=many.with_inputs(VIEWS.apply(many.inputs, drawn)))
-
-
 class Gradients(nn.Module):
     """Histograms of oriented gradients (Dalal and Triggs, 2005): nine directions in cells of 14 pixels of 112,
     blocks of two by two cells brought to one length.
