@@ -4,7 +4,8 @@ SmolLM2 is the teacher. Its students have other tokens, and are tables: at each 
 that says exactly what the teacher says can be written down, and a loss is free to lead it anywhere.
 
 What losses compute is what TRL 1.16.0 computes (``ULDLoss``, trl/experimental/gold/gold_trainer.py), which a test
-compares: ``use_extended_uld=False`` is ULD; the default, and ``uld_token_merge_strategy="observed"``, are GOLD here.
+compares: its default, ``uld_token_merge_strategy="observed"``, is GOLD here, ``"bayesian"`` is GOLD by the chain rule,
+and ULD with ``use_extended_uld=False``.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ def groups(ends: list[int], others: list[int]) -> list[tuple[int, int]]:
 
 
 def merged(chances: Tensor, tokens: Tensor, spans: list[tuple[int, int]], chain_rule: bool) -> Tensor:
-    """Of each span the chances of one token times those of the others, ``"bayesian"`` or ``"observed"`` in TRL."""
+    """Of each span the chances of one token times those of the others: by the chain rule ``"bayesian"`` in TRL, else
+    ``"observed"``.
+    """
     found = []
     for first, last in spans:
         one, others = (last, range(first, last)) if chain_rule else (first, range(first + 1, last + 1))

@@ -125,15 +125,15 @@ def test_merged_chances_are_the_published_products(recipe):
 
 
 SETTINGS = {
-    "ULD": {"use_extended_uld": False},
-    "GOLD": {"uld_token_merge_strategy": "observed"},
-    "GOLD, chain rule": {},
-    "GOLD, chain rule, matched": {"uld_use_hybrid_loss": True},
+    "ULD": {"use_extended_uld": False, "uld_token_merge_strategy": "bayesian"},
+    "GOLD": {},
+    "GOLD, chain rule": {"uld_token_merge_strategy": "bayesian"},
+    "GOLD, chain rule, matched": {"uld_token_merge_strategy": "bayesian", "uld_use_hybrid_loss": True},
 }
 TRL = {
     "uld_crossentropy_weight": 0.0, "uld_distillation_weight": 1.0, "uld_student_temperature": 1.0,
     "uld_teacher_temperature": 1.0, "uld_skip_student_eos": True, "uld_skip_teacher_eos": True,
-    "use_extended_uld": True, "uld_token_merge_strategy": "bayesian", "uld_use_hybrid_loss": False,
+    "use_extended_uld": True, "uld_token_merge_strategy": "observed", "uld_use_hybrid_loss": False,
     "uld_hybrid_matched_weight": None, "uld_hybrid_unmatched_weight": None, "beta": 0.5,
 }  # fmt: skip
 
