@@ -43,6 +43,7 @@ KEPT, KEPT_OF_ALL = 12, 4
 KNOWS, SMALL, FEW = "who knows more", "of the student's size", "of the few labels"
 LABELS, TAUGHT, BRIEFLY = "labels", "taught", ", briefly"
 HINTED, BY_SMALL, OF_CLASS = "taught, and a hint", "taught by its own size", "taught: how sure, and the class"
+HOW_SURE, WHAT_ELSE, NEITHER = "taught: how sure", "taught: what else", "taught: neither"
 SOFT_FEW, SOFT_ALL = "labelled inputs, probabilities", "all inputs, probabilities"
 HARD_ALL = "all inputs, decisions"
 FLOAT, CHANNELS, ONE_SCALE = "float", "8 bits, a scale a channel", "8 bits, one scale"
@@ -138,31 +139,33 @@ class Field:
         """Soft targets, whose answers are kept, and a hint, for which the teacher looks at each view again."""
         return SoftTargets(teacher, temperature=self.temperature) + weight * Hint(teacher, *self.layers)
 
+    def asked(self, teacher: Source, part: Callable[[Splits], TensorData] = labeled) -> Answered:
+        return Answered(teacher, self.alone.settings.augment, part)
+
+    def taught(
+        self, answered: Answered, objective: Callable[..., Objective] | None = None, **settings: Any
+    ) -> list[Candidate]:
+        """By soft targets, or another objective, at each rate."""
+        objective = objective or functools.partial(SoftTargets, temperature=self.temperature)
+        lesson = self.alone.but(augment=None).taught_by(answered.teacher, objective)
+        return grid(Given(lesson, answered), lr=self.rates, **settings)
+
     @functools.cached_property
     def students(self) -> Tuned:
         """Of one size, for as many steps of as many inputs; the same rates for each, and of the hint two weights."""
         knows, small, few = (self.teachers.source(name) for name in (KNOWS, SMALL, FEW))
-        soft = functools.partial(SoftTargets, temperature=self.temperature)
-
-        def look(teacher: Source, part: Callable[[Splits], TensorData] = labeled) -> Answered:
-            return Answered(teacher, self.alone.settings.augment, part)
-
-        def taught(answered: Answered, objective: Callable[..., Objective] = soft, **settings: Any) -> list[Candidate]:
-            lesson = self.alone.but(augment=None).taught_by(answered.teacher, objective)
-            return grid(Given(lesson, answered), lr=self.rates, **settings)
-
-        by_knowing, about_all = look(knows), look(few, everything)
+        by_knowing, about_all = self.asked(knows), self.asked(few, everything)
         methods = {
             LABELS: grid(self.alone, lr=self.rates),
-            TAUGHT: taught(by_knowing),
-            HINTED: taught(by_knowing, self.hinted, weight=WEIGHTS),
-            BY_SMALL: taught(look(small)),
-            SOFT_FEW: taught(look(few)),
-            SOFT_ALL: taught(about_all),
-            HARD_ALL: taught(about_all, HardTargets),
+            TAUGHT: self.taught(by_knowing),
+            HINTED: self.taught(by_knowing, self.hinted, weight=WEIGHTS),
+            BY_SMALL: self.taught(self.asked(small)),
+            SOFT_FEW: self.taught(self.asked(few)),
+            SOFT_ALL: self.taught(about_all),
+            HARD_ALL: self.taught(about_all, HardTargets),
         }
         if self.classes > 2:
-            methods[OF_CLASS] = taught(look(Once(Then(knows, self.of_its_class))))
+            methods[OF_CLASS] = self.taught(self.asked(Once(Then(knows, self.of_its_class))))
         if self.briefly is not None:
             for name in (LABELS, TAUGHT):
                 methods[name + BRIEFLY] = [
@@ -178,6 +181,25 @@ class Field:
 
     def records(self) -> dict[str, Comparison]:
         return self.students.records("students") | {"teachers": self.teachers}
+
+
+class Told(nn.Module):
+    """A teacher that says of an input what it decides; how sure it is, or else how sure it is on average; and what else
+    the input might be, or else that it might be anything.
+    """
+
+    def __init__(self, teacher: nn.Module, data: TensorData, temperature: float, *, sure: bool, rest: bool):
+        super().__init__()
+        self.teacher, self.temperature, self.sure, self.rest = teacher, temperature, sure, rest
+        self.usual = (cache(teacher, data).teacher_logits / temperature).softmax(-1).amax(-1).mean()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        soft = (self.teacher(inputs) / self.temperature).softmax(-1)
+        sure, decided = soft.max(-1, keepdim=True)
+        sure = sure if self.sure else self.usual.expand_as(sure)
+        others = (soft if self.rest else torch.ones_like(soft)).scatter(-1, decided, 0.0)
+        said = (1 - sure) * others / others.sum(-1, keepdim=True)
+        return self.temperature * said.scatter(-1, decided, sure).clamp_min(1e-30).log()
 
 
 def in_eight_bits(channels: bool, run: Trained, splits: Splits, seed: int) -> Trained:

@@ -8,6 +8,7 @@ import copy
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import re
 import sys
@@ -439,6 +440,27 @@ def test_a_title_is_named_alike_alone_and_among_others(small, monkeypatch):
             with torch.no_grad():
                 said = parts.whole()[0](input_ids=torch.tensor([parts.tokens(prompt, title)])).logits[0, -1]
             torch.testing.assert_close(among[row], said.log_softmax(-1)[parts.names()], rtol=1e-4, atol=1e-4)
+
+
+def test_a_teacher_says_no_more_than_it_is_asked(small):
+    parts = importlib.import_module("does_it_carry_parts")
+    torch.manual_seed(0)
+    teacher, data = torch.nn.Linear(3, 5), TensorData(10 * torch.randn(40, 3))
+    whole = (teacher(data.inputs) / 2).softmax(-1).detach()
+
+    def told(**what):
+        return (parts.Told(teacher, data, 2.0, **what)(data.inputs) / 2).softmax(-1).detach()
+
+    torch.testing.assert_close(told(sure=True, rest=True), whole)
+    for sure, rest in itertools.product((True, False), repeat=2):
+        said = told(sure=sure, rest=rest)
+        assert said.argmax(-1).equal(whole.argmax(-1))
+        torch.testing.assert_close(said.sum(-1), torch.ones(40))
+        surest = whole.amax(-1) if sure else whole.amax(-1).mean().expand(40)
+        torch.testing.assert_close(said.amax(-1), surest)
+        others, theirs = (each.sort(-1).values[:, :-1] for each in (said, whole))
+        wanted = theirs if rest else torch.ones_like(theirs)
+        torch.testing.assert_close(others / others.sum(-1, keepdim=True), wanted / wanted.sum(-1, keepdim=True))
 
 
 def test_no_recipe_is_left_out(small):
