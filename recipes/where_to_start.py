@@ -33,7 +33,7 @@ from kdft_lib.training.schedules import cosine
 SWEPT, TESTED = "swept", "range test"
 SHORT, LONG, SUDDEN = "a third of the steps", "three times the steps", "no warm-up"
 NO_WARM_UP = functools.partial(cosine, warmup=0.0)
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 HEAD_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 LITE0_RATES = (3e-4, 1e-3, 3e-3, 0.01, 0.03)
 MINILM_RATES, LORA_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3), (1e-4, 3e-4, 1e-3, 3e-3, 0.01)
