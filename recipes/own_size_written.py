@@ -138,7 +138,7 @@ def reading() -> dict[str, Comparison]:
     arms[top] = Given(Then(TOP.but(steps=READ, train_data=few_answered), taught), few)
     arms |= {f"written, {which}": OnWritten(short, which) for which in filters}
     contrasts = [(f"written, {which}", "written, some half") for which in filters[2:]]
-    contrasts += [("written, all", "real text"), (top, "written, all")]
+    contrasts += [("written, all", "real text"), (top, "real text")]
     found = experiments.compare(
         arms, text, reference="written, some half", contrasts=contrasts, score=minus_bits_per_byte, measures=MEASURES
     )
