@@ -345,6 +345,16 @@ def test_without_a_history_pages_have_no_date_and_keep_the_rest(small, where, tm
     assert (small / "_build/html/404.html").exists()
 
 
+@pytest.mark.slow
+def test_a_second_build_keeps_every_page_in_the_sitemap(small):
+    (small / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters: [{file: cite}, {file: other}]\n")
+    for text in ("Read twice.", "Read and changed."):
+        (small / "book/other.md").write_text(f"# Another page\n\n{text}\n")
+        build(small)
+    listed = (small / "_build/html/sitemap.xml").read_text()
+    assert all(f"{HOME}{page}.html" in listed for page in ("intro", "cite", "other"))
+
+
 def test_a_doi_is_asked_for_at_its_registry():
     assert (
         outside_links.ask_the_registry(None, "https://doi.org/10.1038/x-1") == "https://doi.org/api/handles/10.1038/x-1"

@@ -1,4 +1,6 @@
-"""A Sphinx extension: a front door, a page for wrong addresses, and all notebooks in one archive."""
+"""A Sphinx extension: a front door, a page for wrong addresses, every page in the sitemap, and all notebooks in one
+archive.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 
 NOTEBOOKS = "kdft-notebooks.zip"
 NOT_FOUND = """<h1>There is no such page</h1>
@@ -33,6 +36,11 @@ def place_not_found(app: Sphinx, config: Config) -> None:
     }
 
 
+def write_every_page(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """A second build reads what changed alone, but the sitemap lists what is written."""
+    return sorted(env.found_docs)
+
+
 def open_the_front_door(app: Sphinx, error: Exception | None) -> None:
     """The bare address shows the first page, and does not only lead to it: previews of links follow no redirect."""
     if error is None and app.builder.name == "html":
@@ -49,6 +57,7 @@ def pack_notebooks(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", place_not_found)
+    app.connect("env-updated", write_every_page)
     app.connect("build-finished", open_the_front_door, priority=900)
     app.connect("build-finished", pack_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
