@@ -4,14 +4,16 @@ archive.
 
 from __future__ import annotations
 
+import queue
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import sphinx_sitemap
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.environment import BuildEnvironment
 
 NOTEBOOKS = "kdft-notebooks.zip"
 NOT_FOUND = """<h1>There is no such page</h1>
@@ -36,9 +38,13 @@ def place_not_found(app: Sphinx, config: Config) -> None:
     }
 
 
-def write_every_page(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """A second build reads what changed alone, but the sitemap lists what is written."""
-    return sorted(env.found_docs)
+def list_every_page(app: Sphinx, error: Exception | None) -> None:
+    """sphinx-sitemap lists the pages that a build has written, which of a second build are those that changed."""
+    if error is None and app.builder.name == "html":
+        kept: Any = app.env.app
+        kept.sitemap_links = queue.SimpleQueue()
+        for page in sorted(app.env.found_docs):
+            sphinx_sitemap.add_html_link(app, page, None, {}, None)
 
 
 def open_the_front_door(app: Sphinx, error: Exception | None) -> None:
@@ -57,7 +63,7 @@ def pack_notebooks(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", place_not_found)
-    app.connect("env-updated", write_every_page)
+    app.connect("build-finished", list_every_page, priority=400)
     app.connect("build-finished", open_the_front_door, priority=900)
     app.connect("build-finished", pack_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
