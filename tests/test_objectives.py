@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdft_lib.data import UNLABELED
+from kdft_lib.features import Outputs
 from kdft_lib.losses import hard_target_loss, soft_target_loss
 from kdft_lib.objectives import (
     DIST,
@@ -28,6 +29,7 @@ from kdft_lib.objectives import (
     SoftTargets,
     Supervised,
 )
+from kdft_lib.objectives.labels import cross_entropies
 from kdft_lib.teachers import Teacher
 
 
@@ -136,6 +138,40 @@ def test_masked_positions_count_for_nothing(make):
     losses = make(teacher)(student, {"inputs": inputs, "targets": targets, "mask": mask})
     for name in losses:
         torch.testing.assert_close(losses[name], clean[name])
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (3, 4, 5), (3, 4, 2, 5)])
+@pytest.mark.parametrize("in_the_middle", [False, True])
+def test_cross_entropy_is_that_of_torch_wherever_the_classes_lie(shape, in_the_middle):
+    logits = torch.randn(shape, dtype=torch.float64)
+    if in_the_middle and len(shape) > 1:
+        logits = logits.movedim(-1, 1).contiguous().movedim(1, -1)
+    targets = torch.randint(5, shape[:-1])
+    targets.view(-1)[: len(shape) - 1] = UNLABELED
+    how = {"weight": torch.rand(5, dtype=torch.float64), "label_smoothing": 0.1}
+    expected = F.cross_entropy(logits.movedim(-1, min(1, len(shape) - 1)), targets, reduction="none", **how)
+    torch.testing.assert_close(cross_entropies(logits, targets, **how), expected)
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+def test_nothing_is_left_in_where_a_position_is_masked_whatever_other_parts_count(samples):
+    """Another part of the step may be longer, so that eight positions count, as many as this part has."""
+    logits, targets = torch.randn(2, 4, 5), torch.randint(5, (2, 4))
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    mask[0, 2:] = False
+    logits[~mask] = math.nan
+    totals = {"samples": samples, "labeled": 8, "counted": 8 if samples == 4 else 6, "given": samples}
+    logits.requires_grad_()
+    batch = {"inputs": logits, "targets": targets, "mask": mask, "totals": totals}
+    Supervised()(nn.Identity(), batch)["loss"].backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[~mask].any()
+
+
+def test_where_all_positions_count_the_logits_are_not_copied():
+    logits = torch.randn(2, 4, 5)
+    batch = {"mask": torch.ones(2, 4, dtype=torch.bool), "totals": {"samples": 2, "counted": 8}}
+    assert Supervised()._seen(Outputs(logits, {}), batch).logits.data_ptr() == logits.data_ptr()
 
 
 def test_means_use_the_totals_of_the_whole_step(student, teacher, batch):

@@ -10,14 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import features
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.objectives.checks import Weight, named, refuse_sparse, weight_at
-from kdft_lib.objectives.labels import binary_cross_entropies, check_classes, check_weight
+from kdft_lib.objectives.labels import binary_cross_entropies, check_classes, check_weight, cross_entropies
 from kdft_lib.objectives.numbers import Loss
 from kdft_lib.teachers import Teacher
 
@@ -262,10 +261,7 @@ class Objective(nn.Module):
         if weight is not None:
             check_weight(weight, logits)
             weight = weight.to(logits, non_blocking=True)
-        values = F.cross_entropy(
-            logits.movedim(-1, 1) if logits.dim() > 1 else logits, targets, weight=weight, ignore_index=UNLABELED,
-            label_smoothing=label_smoothing, reduction="none",
-        )  # fmt: skip
+        values = cross_entropies(logits, targets, weight=weight, label_smoothing=label_smoothing)
         return self._mean_over_labels(values, batch)
 
     def extra_repr(self) -> str:
@@ -310,7 +306,8 @@ class Objective(nn.Module):
                     f"mask has shape {tuple(mask.shape)}; it must be {tuple(logits.shape[:-1])}, one entry for each"
                     " position of the logits"
                 )
-            logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
+            if not _all_count(mask, batch):
+                logits = logits.masked_fill(~mask.unsqueeze(-1), 0.0)
         return replace(outputs, logits=logits)
 
     def _targets(self, batch: Batch) -> Tensor:
@@ -333,3 +330,10 @@ class Objective(nn.Module):
         """Values, 0 where there is no label, over what the labels of the whole step weigh together."""
         total = batch["totals"][self._labels] if "totals" in batch else self._label_weights(batch).sum()
         return values.sum() / (total.clamp(min=1e-30) if isinstance(total, Tensor) else total or 1)
+
+
+def _all_count(mask: Tensor, batch: Batch) -> bool:
+    """Whether the totals, which the CPU knows, say that this is the whole step and no position is left out."""
+    totals = batch.get("totals", {"samples": None})
+    whole = totals["samples"] == len(mask) and isinstance(totals["counted"], int)
+    return whole and totals["counted"] == mask.numel()
