@@ -105,6 +105,11 @@ class Remembered:
             self._known.update(zip((keys[place] for place in new), found.inputs, strict=True))
         return data.with_inputs(torch.stack([self._known[key] for key in keys]))
 
+    def __repr__(self) -> str:
+        from kdft_lib.teachers import Teacher
+
+        return f"{type(self).__name__}({Teacher(self.model).fingerprint()[:12]}, {self.head!r})"
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what it remembers."""
         return vars(self) | {"_known": {}}

@@ -133,7 +133,7 @@ def confidence_threshold(logits: Tensor, targets: Tensor, accuracy: float = 0.95
     confidence, decided = logits.double().softmax(-1).max(-1)
     order = confidence.argsort(descending=True)
     sure, right = confidence[order], (decided == targets)[order].double()
-    shares = right.cumsum(0) / torch.arange(1, len(right) + 1)
+    shares = right.cumsum(0) / torch.arange(1, len(right) + 1, device=right.device)
     # A threshold cannot part answers of the same confidence.
     parted = torch.cat([sure[:-1] > sure[1:], torch.tensor([True], device=sure.device)])
     enough = ((shares >= accuracy) & parted).nonzero().flatten()

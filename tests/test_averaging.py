@@ -9,6 +9,7 @@ from torch import nn
 from kdft_lib.objectives import Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.training import evaluate, fit, interpolate, interpolation_curve
+from kdft_lib.training.averaging import MovingAverage
 
 
 def test_the_average_is_that_of_the_steps(blobs):
@@ -101,3 +102,17 @@ def test_the_curve_scores_each_data_set(blobs):
     assert curve[0]["old_accuracy"] == evaluate(start, blobs[60:])["accuracy"]
     assert curve[-1]["new_loss"] == pytest.approx(evaluate(tuned, blobs[:60])["loss"])
     assert curve[-1]["new_loss"] < curve[5]["new_loss"] < curve[0]["new_loss"]
+
+
+def test_the_average_of_a_model_in_16_bits_moves_by_steps_that_16_bits_cannot_hold():
+    model = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    nn.init.constant_(model.weight, 1.0)
+    average = MovingAverage(model, 0.999)
+    average.updates = 10_000
+    nn.init.constant_(model.weight, 2.0)
+    for _ in range(2_000):
+        average.update(model)
+    assert average.tensors["weight"].item() == pytest.approx(2 - 0.999**2_000, abs=1e-3)
+    with average.applied(model):
+        assert model.weight.dtype == torch.bfloat16
+        assert model.weight.item() == pytest.approx(1.865, abs=0.01)

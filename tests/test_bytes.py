@@ -12,6 +12,7 @@ from torch import nn
 from kdft_lib import models
 from kdft_lib.data import token_bytes, tokenizations
 from kdft_lib.losses import next_bytes, reverse_kl_loss, soft_target_loss
+from kdft_lib.losses.bytewise import _spread
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -335,3 +336,11 @@ def test_a_student_with_other_tokens_learns_what_its_teacher_says(network):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_what_is_lost_is_spread_over_more_places_than_a_block_has():
+    lost, places = torch.randn(150, dtype=torch.float64), torch.arange(150)
+    lost[:3] = -1e30
+    ages = places.unsqueeze(1) - places
+    expected = torch.where(ages < 0, -1e30, lost - 5.5 * ages).logsumexp(1)
+    torch.testing.assert_close(_spread(lost, 5.5), expected)

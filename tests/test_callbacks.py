@@ -101,7 +101,7 @@ def test_all_callbacks_are_told_though_one_stops(net, blobs):
 def test_at_the_end_of_an_epoch_the_model_is_the_one_that_was_scored(net, blobs):
     class Check:
         def on_epoch_end(self, state):
-            found.append(evaluate(state.model, blobs) == state.scores)
+            found.append(evaluate(state.model, blobs) == pytest.approx(state.scores))
 
     found = []
     run(net, blobs, callbacks=[Check()], ema_decay=0.9)

@@ -39,6 +39,7 @@ from kdft_lib.experiments import (
     records,
 )
 from kdft_lib.experiments.grid import described
+from kdft_lib.features import Remembered
 from kdft_lib.objectives import L2SP, HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, HeadOnly, Phases
 from kdft_lib.teachers import Teacher, cache
@@ -659,7 +660,11 @@ def test_a_classical_method_teaches_by_what_it_knows(blob_splits):
     assert set(sure.logits(splits.val).unique().tolist()) == {0.0, 10.0}
     assert torch.equal(sure.logits(splits.val).argmax(-1), sure.decide(splits.val))
     torch.testing.assert_close(probable.logits(splits.val).exp().sum(-1), torch.ones(len(splits.val)))
-    assert Teacher(Answering(sure)).fingerprint() != Teacher(Answering(sure)).fingerprint()
+    assert Teacher(Answering(sure)).fingerprint() == Teacher(Answering(sure)).fingerprint()
+    other = Classical(SVC(C=0.01)).train(splits, 0)
+    assert Teacher(Answering(sure)).fingerprint() != Teacher(Answering(other)).fingerprint()
+    unnamed = sure.but(decides=lambda data: data.targets)
+    assert Teacher(Answering(unnamed)).fingerprint() != Teacher(Answering(unnamed)).fingerprint()
     taught = BASE.taught_by(Classical(SVC()), HardTargets, on="all").train(splits, 0)
     assert (taught.ledger.teacher_labels, taught.ledger.unlabeled) == (60, 30)
     on_double = OnFeatures(Classical(LogisticRegression()), lambda data: data.with_inputs(2 * data.inputs))
@@ -924,3 +929,39 @@ def test_a_record_teaches_nobody(comparison):
         read.source("teacher")
     with pytest.raises(ValueError, match="seed is 9; choose one of 0, 1, 2"):
         read.setting("teacher", seed=9)
+
+
+def test_what_is_not_a_number_is_never_chosen_and_is_named(blob_splits):
+    class Diverged:
+        def train(self, splits, seed):
+            return Classical(LogisticRegression()).train(splits, seed).but(decides=lambda data: None)
+
+    def score(trained, data):
+        return float("nan") if trained.decides is not None else 0.5
+
+    sound = Classical(LogisticRegression())
+    found = compare({"both": [Diverged(), sound], "sound": [sound, sound]}, blob_splits, seeds=range(2), score=score)
+    assert found.test["both"] == [0.5, 0.5]
+    with pytest.warns(UserWarning, match="the score of diverged, seed 1, is not a number"):
+        compare({"diverged": Diverged(), "sound": sound}, blob_splits, seeds=range(2), score=score)
+
+
+def test_what_is_not_a_number_does_not_disturb_the_correction_of_others():
+    assert experiments.statistics.holm([0.03, float("nan"), 0.01]) == pytest.approx([0.06, 1.0, 0.03])
+
+
+def test_a_run_of_a_model_that_cannot_be_pickled_is_named_and_goes_on(blob_splits, tmp_path):
+    class Parametrised:
+        def train(self, splits, seed):
+            model = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+            return Classical(LogisticRegression()).train(splits, seed).but(model=model)
+
+    with pytest.warns(UserWarning, match="cannot be kept, and would be trained again"):
+        found = compare({"a": Parametrised(), "b": Parametrised()}, blob_splits, seeds=range(2), keep=tmp_path)
+    assert len(found.test["a"]) == 2
+
+
+def test_bodies_that_differ_are_told_apart():
+    bodies = [nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)) for _ in range(2)]
+    first, same, other = (repr(Remembered(body, "1")) for body in (bodies[0], bodies[0], bodies[1]))
+    assert first == same != other

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -622,3 +623,37 @@ def test_training_from_disk_holds_a_batch_and_reads_as_fast_as_from_memory(tmp_p
     )
     assert highest < 30 * 2**20
     assert ratio < 3
+
+
+def test_what_somebody_else_keeps_in_the_folder_stays(pictures, tmp_path):
+    for name in (".venv-3.11", ".config.old"):
+        (tmp_path / name).mkdir()
+    cache(Counting(), pictures, to=tmp_path, batch_size=60)
+    assert (tmp_path / ".venv-3.11").exists()
+    assert (tmp_path / ".config.old").exists()
+
+
+def test_samples_that_changed_in_the_middle_are_noticed(pictures, tmp_path):
+    teacher = Counting()
+    cache(teacher, Pictures(pictures, "pair"), to=tmp_path, batch_size=50)
+    changed = TensorData(pictures.inputs.clone(), pictures.targets)
+    changed.inputs[60] += 1.0
+    with pytest.raises(ValueError, match="data"):
+        cache(teacher, Pictures(changed, "pair"), to=tmp_path, batch_size=50)
+
+
+def test_rows_with_answers_of_two_teachers_are_not_put_together(pictures):
+    first, second = (
+        cache(nn.Sequential(nn.Flatten(), nn.Linear(pictures.inputs[0].numel(), 3)), pictures) for _ in range(2)
+    )
+    assert len(first.with_rows(first)) == 2 * len(first)
+    with pytest.raises(ValueError, match="the rows have answers of two teachers"):
+        first.with_rows(second)
+
+
+@pytest.mark.parametrize("index", [np.int64(3), 3])
+def test_an_integer_of_numpy_is_one_row(pictures, tmp_path, index):
+    for data in (pictures, cache(Counting(), pictures, to=tmp_path)):
+        row = data[index]
+        assert torch.equal(row["inputs"], pictures.inputs[3])
+        assert row["targets"] == pictures.targets[3]

@@ -29,7 +29,6 @@ from kdft_lib.objectives import (
     SoftTargets,
     Supervised,
 )
-from kdft_lib.objectives.labels import cross_entropies
 from kdft_lib.teachers import Teacher
 
 
@@ -149,8 +148,9 @@ def test_cross_entropy_is_that_of_torch_wherever_the_classes_lie(shape, in_the_m
     targets = torch.randint(5, shape[:-1])
     targets.view(-1)[: len(shape) - 1] = UNLABELED
     how = {"weight": torch.rand(5, dtype=torch.float64), "label_smoothing": 0.1}
-    expected = F.cross_entropy(logits.movedim(-1, min(1, len(shape) - 1)), targets, reduction="none", **how)
-    torch.testing.assert_close(cross_entropies(logits, targets, **how), expected)
+    expected = F.cross_entropy(logits.movedim(-1, min(1, len(shape) - 1)), targets, reduction="sum", **how)
+    found = Supervised().cross_entropy(logits, {"targets": targets}, **how)
+    torch.testing.assert_close(found, expected / (targets != UNLABELED).sum().clamp(min=1))
 
 
 @pytest.mark.parametrize("samples", [2, 4])
@@ -982,3 +982,71 @@ def test_sums_keep_class_dim_and_restart_schedules(teacher):
         Supervised() + SoftTargets(teacher, kd_weight=lambda epoch, epochs: seen.append((epoch, epochs)) or 1.0)
     ).before_epoch(2, 5)
     assert seen[-1] == (2, 5)
+
+
+def maps():
+    return nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 5, 1))
+
+
+def test_a_sum_has_the_classes_where_the_terms_that_read_logits_have_them():
+    hint = Hint(maps(), "0", "0")
+    assert (100 * hint + Supervised(class_dim=1)).class_dim == 1
+    assert (Supervised(class_dim=1) + hint).class_dim == 1
+    with pytest.raises(ValueError, match=r"class_dim is \[-1, 1\] in the terms of a sum"):
+        Supervised() + SoftTargets(maps(), class_dim=1)
+
+
+def test_a_hook_before_each_epoch_is_called_in_a_sum_too():
+    class Warming(Supervised):
+        def before_epoch(self, epoch, epochs):
+            super().before_epoch(epoch, epochs)
+            seen.append((epoch, epochs))
+
+    seen = []
+    (0.5 * Warming()).before_epoch(1, 3)
+    (Warming() + Supervised()).before_epoch(2, 3)
+    assert seen == [(1, 3), (2, 3)]
+
+
+def test_several_labels_and_a_mask():
+    logits, targets = torch.randn(3, 4, 3), torch.rand(3, 4, 3).round()
+    mask = torch.tensor([[True, False, True, True]]).expand(3, 4)
+    found = Supervised(multi_label=True)(nn.Identity(), {"inputs": logits, "targets": targets, "mask": mask})
+    torch.testing.assert_close(found["loss"], F.binary_cross_entropy_with_logits(logits[mask], targets[mask]))
+
+
+@pytest.mark.parametrize("make", [SimilarityPreserving, RKD, Contrastive, AttentionTransfer])
+def test_features_of_padding_count_for_nothing(make):
+    def tokens():
+        return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
+
+    student, objective, inputs = tokens(), make(tokens(), "0", "0"), torch.randn(5, 7, 4)
+    mask = torch.arange(7) < torch.tensor([7, 3, 5, 1, 6]).unsqueeze(1)
+    other = torch.where(mask.unsqueeze(-1), inputs, torch.randn(5, 7, 4))
+    objective.prepare(student, {"inputs": inputs})
+    found = [objective(student, {"inputs": each, "mask": mask})["loss"] for each in (inputs, other)]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("make", [Hint, Contrastive])
+def test_what_a_run_makes_anew_is_no_part_of_what_an_objective_is_called(make):
+    objective = SoftTargets(maps()) + 10 * make(maps(), "0", "0")
+    before = str(objective)
+    objective.prepare(maps(), {"inputs": torch.randn(4, 2, 3, 3)})
+    assert str(objective) == before
+
+
+def test_few_inputs_tell_how_many_classes_there_are(monkeypatch):
+    """On a GPU, where the answers are kept as a few classes each."""
+    from kdft_lib.objectives import logits
+
+    class Counting(nn.Identity):
+        def forward(self, inputs):
+            asked.append(len(inputs))
+            return inputs
+
+    asked = []
+    monkeypatch.setattr(logits, "readable", lambda _: False)
+    answers = {"indices": torch.tensor([[0, 4]]).expand(64, 2), "values": torch.zeros(64, 2)}
+    SoftTargets(None).prepare(Counting(), {"inputs": torch.randn(64, 5), "teacher_logits": answers})
+    assert asked == [2]

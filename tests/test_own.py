@@ -11,6 +11,7 @@ import pandas
 import pytest
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from kdft_lib import models
@@ -370,3 +371,48 @@ class _Masked(nn.Module):
 
     def forward(self, input_ids, attention_mask):
         return self.words(input_ids * attention_mask)
+
+
+def test_a_column_of_equal_numbers_is_left_as_it_is():
+    rows = pandas.DataFrame({"a": [0.1] * 3, "b": [1.0, 2.0, 4.0]})
+    reader = Columns.of(rows)
+    new = reader(pandas.DataFrame({"a": [0.3], "b": [2.0]}))
+    assert new.abs().max() < 2
+
+
+def test_a_folder_without_labels_among_the_classes_is_none(tmp_path):
+    for place, count in (("cat", 6), ("dog", 6), ("unlabeled", 4)):
+        (tmp_path / place).mkdir()
+        for number in range(count):
+            shade = 10 * number + {"cat": 0, "dog": 80, "unlabeled": 160}[place]
+            Image.new("L", (8, 8), shade).save(tmp_path / place / f"{number}.png")
+    own = folder(tmp_path, unlabeled=tmp_path / "unlabeled", size=8)
+    assert own.classes == ("cat", "dog")
+    assert len(own.splits.transfer) == 4
+
+
+def test_fields_too_many_are_named(tmp_path):
+    (tmp_path / "said.csv").write_text("text,label\nHello, world,pos\nBye, now,neg\n")
+    with pytest.raises(ValueError, match="rows have more fields than the header"):
+        read_rows(tmp_path / "said.csv", ["text", "label"])
+
+
+def test_an_estimators_classes_are_where_their_numbers_say():
+    inputs, targets = np.array([[0.0], [1.0]] * 10), np.array([0, 2] * 10)
+    arm = Arm.of(LogisticRegression(C=100.0).fit(inputs, targets), inputs)
+    assert arm.answers.shape == (20, 3)
+    assert arm.answers.argmax(-1).tolist() == targets.tolist()
+
+
+def test_decisions_have_no_confidence(tmp_path):
+    made = report(tmp_path, {"student": Arm(torch.tensor([0, 1, 1]))}, torch.tensor([0, 1, 0]), classes=["a", "b"])
+    assert "threshold" not in made
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.png", "metrics.json"]
+
+
+def test_folders_in_an_output_folder_can_be_opened(tmp_path):
+    with output_folder(tmp_path / "out") as place:
+        (place / "student").mkdir()
+        (place / "student" / "config.json").write_text("{}")
+    assert (tmp_path / "out" / "student").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "out" / "student" / "config.json").stat().st_mode & 0o777 == 0o644

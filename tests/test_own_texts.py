@@ -450,3 +450,30 @@ def test_on_given_rows_it_is_soft_targets():
         atol=1e-5,
         rtol=1e-5,
     )
+
+
+@pytest.mark.parametrize(("share", "parts"), [(0.5, 8), (0.25, 8), (0.6, 4), (0.5, 1)])
+def test_in_parts_the_student_writes_as_many_texts_as_in_one(share, parts):
+    class Counting(GKD):
+        def before_step(self, model, batch):
+            batch = super().before_step(model, batch)
+            written.append(batch["written"])
+            return batch
+
+    written, student = [], CharacterGRU(4, num_classes=WORDS)
+    data = TensorData(torch.randint(1, WORDS, (8, 5)))
+    objective = Counting(CharacterGRU(4, num_classes=WORDS), on_policy=share)
+    how = {"strategy": FullFineTuning(lr=0.01), "steps": 1, "batch_size": 8, "accumulate": parts}
+    fit(student, data, objective=objective, **how)
+    assert len(written) == parts
+    assert sum(written) == round(8 * share)
+
+
+def test_in_a_sum_padding_must_be_masked():
+    model = llama()
+    inputs = {"input_ids": torch.ones(2, 4, dtype=torch.int64), "attention_mask": torch.tensor([[1, 1, 1, 0], [1] * 4])}
+    objective = 1.0 * GKD(llama(), on_policy=0.0)
+    with pytest.raises(ValueError, match="inputs are padded, and in a sum GKD would count that; give a mask"):
+        objective(model, {"inputs": inputs})
+    whole = {"input_ids": inputs["input_ids"], "attention_mask": torch.ones(2, 4, dtype=torch.int64)}
+    assert objective(model, {"inputs": whole})["loss"] >= 0

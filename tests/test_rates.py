@@ -11,7 +11,7 @@ from torch import nn
 from kdft_lib.data import TensorData
 from kdft_lib.models import ConvNet
 from kdft_lib.objectives import Supervised
-from kdft_lib.strategies import FullFineTuning, HeadOnly
+from kdft_lib.strategies import FullFineTuning, HeadOnly, Phases
 from kdft_lib.training import find_lr, fit
 
 STRATEGY = FullFineTuning(lr=0.01)
@@ -125,3 +125,9 @@ def test_a_loss_that_is_never_finite_is_an_error_that_says_so():
         ValueError, match="the loss was not finite after 0 of 200 steps; give a lower lowest than 1e-05"
     ):
         find_lr(model, problem(), objective=Supervised(), strategy=STRATEGY)
+
+
+def test_strategies_one_after_another_have_no_rate_to_try(blobs):
+    both = Phases(HeadOnly(lr=0.1, head="2"), STRATEGY, first_epochs=1)
+    with pytest.raises(ValueError, match="whose parts have rates of their own; give one of them"):
+        find_lr(network(), blobs, objective=Supervised(), strategy=both)

@@ -190,3 +190,15 @@ def test_targets_that_cannot_be_scored_are_named(blobs):
             evaluate(model, TensorData(blobs.inputs, targets))
     with pytest.raises(ValueError, match="data is empty"):
         evaluate(model, blobs[:0])
+
+
+def test_rows_are_not_paired_by_their_number_alone():
+    turned = TensorData(torch.randn(3, 4, 5), torch.randint(5, (3, 4)).T.contiguous().view(3, 4))
+    assert evaluate(nn.Identity(), turned)["accuracy"] >= 0
+
+    class Turned(nn.Module):
+        def forward(self, inputs):
+            return inputs.transpose(0, 1)
+
+    with pytest.raises(ValueError, match=r"logits has shape \(4, 3, 5\) and targets \(3, 4\)"):
+        evaluate(Turned(), TensorData(torch.randn(3, 4, 5), torch.randint(5, (3, 4))))

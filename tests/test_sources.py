@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 
 from kdft_lib.data import TensorData
+from kdft_lib.data.reading import is_hugging_face, sharded
 from kdft_lib.data.sources import source
 from kdft_lib.features import precompute
 from kdft_lib.losses.checks import check_mask, check_targets
@@ -361,3 +363,16 @@ def test_targets_are_looked_at_before_a_step_and_counted_once():
     rows = torch.tensor([1, 2, 3, 25])
     counted = totals | {"samples": 4, "given": 3, "labeled": 2, "counted": 3}
     assert [*data.counts().of_batches(rows.view(1, -1))] == [counted]
+
+
+def test_a_loader_that_gives_each_process_its_part_is_not_cut_again():
+    data = TensorDataset(torch.zeros(8, 2), torch.zeros(8, dtype=torch.int64))
+    sampler = DistributedSampler(data, num_replicas=2, rank=0)
+    with pytest.raises(ValueError, match="the loader has a DistributedSampler"):
+        sharded(DataLoader(data, batch_size=4, sampler=sampler), (0, 2))
+    assert sharded(DataLoader(data, batch_size=4, shuffle=True), (0, 2)) is not None
+
+
+def test_a_data_set_from_a_package_that_is_called_datasets_is_no_hugging_face_one():
+    own = type("Cells", (), {"__module__": "datasets.cells"})()
+    assert not is_hugging_face(own)

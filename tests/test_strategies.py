@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from kdft_lib import strategies
@@ -561,3 +562,50 @@ def test_decay_is_asked_for_on_everything(net, make):
         decay = {id(p): group["weight_decay"] for group in strategy.param_groups(model) for p in group["params"]}
         assert decay[id(model.head.weight)] == 0.3
         assert decay[id(model.head.bias)] == (0.3 if decay_all else 0.0)
+
+
+@pytest.mark.parametrize("layer", [nn.MultiheadAttention(4, 2), nn.GRU(3, 4)])
+def test_biases_of_attention_and_of_recurrent_layers_move(layer):
+    model = nn.ModuleDict({"body": layer})
+    BitFit(lr=0.1).prepare(model)
+    moving = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert moving == {name for name, _ in model.named_parameters() if "bias" in name}
+    assert moving
+
+
+def causal(kind):
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        config = transformers.GPT2Config(vocab_size=11, n_embd=8, n_layer=1, n_head=2, n_positions=16)
+        return transformers.GPT2LMHeadModel(config).eval()
+    sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(**sizes, num_hidden_layers=1, tie_word_embeddings=True)
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_lora_leaves_alone_what_shares_its_weight_and_comes_back_as_it_was_trained(kind):
+    model, tokens = causal(kind), torch.arange(6).unsqueeze(0)
+    strategy = LoRA(lr=0.1)
+    strategy.prepare(model)
+    updates = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+    assert updates
+    assert not any("lm_head" in name for name in updates)
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            nn.init.normal_(parameter)
+    trained = model(tokens).logits
+    strategy.finish(model)
+    torch.testing.assert_close(model(tokens).logits, trained)
+
+
+def test_lora_refuses_to_merge_into_a_shared_weight_and_to_train_other_updates_on():
+    with pytest.raises(ValueError, match="'lm_head' shares its weight with another layer"):
+        LoRA(lr=0.1, target_modules=["lm_head"]).prepare(causal("llama"))
+    model = causal("llama")
+    LoRA(lr=0.1, r=2, merge=False).prepare(model)
+    LoRA(lr=0.01, r=2, merge=False).prepare(model)
+    with pytest.raises(
+        ValueError, match=r"r is 4, but the model carries updates of an earlier LoRA\(merge=False\) with 2"
+    ):
+        LoRA(lr=0.1, r=4).prepare(model)

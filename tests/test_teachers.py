@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from kdft_lib.data import TensorData
 from kdft_lib.experiments.trained import shown
+from kdft_lib.models import ImageTransform
+from kdft_lib.models.own import MLP
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
 from kdft_lib.teachers import Ensemble, Teacher, cache, compress, expand
@@ -350,3 +352,32 @@ def test_teachers_that_look_alike_are_told_apart_where_runs_are_kept(net, blobs,
     fit(net(), blobs, objective=SoftTargets(first), epochs=1, **more)
     with pytest.raises(ValueError, match="belongs to another run: teachers was"):
         fit(net(), blobs, objective=SoftTargets(second), epochs=2, **more)
+
+
+def transform(size):
+    return ImageTransform(size, mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (nn.ReLU(), nn.GELU()),
+        (nn.Dropout(0.1), nn.Dropout(0.2)),
+        (MLP(4, 3, mean=1.0), MLP(4, 3, mean=2.0)),
+        (transform(16), transform(24)),
+    ],
+)
+def test_a_fingerprint_tells_parts_without_weights(first, second):
+    if isinstance(first, MLP):
+        second.load_state_dict(first.state_dict())
+    one, same, other = (Teacher(nn.Sequential(nn.Identity(), part)).fingerprint() for part in (first, first, second))
+    assert one == same != other
+
+
+def test_a_fingerprint_has_buffers_that_are_not_saved():
+    def made(value):
+        module = nn.Identity()
+        module.register_buffer("rates", torch.tensor(value), persistent=False)
+        return Teacher(nn.Sequential(module)).fingerprint()
+
+    assert made(1.0) == made(1.0) != made(2.0)

@@ -235,7 +235,7 @@ def test_the_student_is_in_training_mode_in_every_epoch(net, blobs):
     model = net()
     model.body[3].register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
     fit(model, blobs, objective=SoftTargets(net()), strategy=FULL, epochs=3, batch_size=40, val_data=blobs)
-    assert modes == 3 * [*3 * [(True, True)], (False, False)]
+    assert modes == 3 * [*3 * [(True, True)], *2 * [(False, False)]]
 
 
 def test_dense_outputs_train_and_validate():
@@ -390,3 +390,26 @@ def test_on_a_gpu_model_teacher_and_data_move_by_themselves(net, blobs, precisio
     assert next(teacher.parameters()).is_cuda
     assert history.steps[-1]["loss"] < history.steps[0]["loss"]
     assert evaluate(model, blobs)["accuracy"] > 0.5
+
+
+def test_validation_reads_twice_as_many_as_training_and_in_its_precision(blobs):
+    class Watching(nn.Linear):
+        def forward(self, inputs):
+            outputs = super().forward(inputs)
+            if not self.training:
+                seen.append((len(inputs), outputs.dtype))
+            return outputs
+
+    seen = []
+    how = {"objective": Supervised(), "strategy": FULL, "steps": 2, "batch_size": 20, "precision": "bfloat16"}
+    fit(Watching(4, 3), blobs, val_data=blobs, **how)
+    assert seen == 3 * [(40, torch.bfloat16)]
+
+
+@pytest.mark.parametrize("steps", [1e1, 10])
+def test_whole_numbers_may_come_as_other_numbers(blobs, steps):
+    assert (
+        fit(linear(), blobs, objective=Supervised(), strategy=FULL, steps=steps, batch_size=40).steps[-1]["step"] == 10
+    )
+    with pytest.raises(ValueError, match=r"seed is 0\.5; it must be a whole number"):
+        fit(linear(), blobs, objective=Supervised(), strategy=FULL, steps=2, seed=0.5)

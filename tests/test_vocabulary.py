@@ -217,3 +217,58 @@ def test_own_prose_is_prose_and_dated(monkeypatch):
     with pytest.raises(ValueError, match=r"own_prose\.json is damaged"):
         own_prose()
     prose._pages.cache_clear()
+
+
+class Scaled(torch.nn.Embedding):
+    """As Gemma's table of tokens, which scales what it finds."""
+
+    def forward(self, tokens):
+        return 3.0 * super().forward(tokens)
+
+
+def test_a_table_that_scales_what_it_finds_goes_on_to_do_so():
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+        )
+    ).eval()
+    table = Scaled(9, 8)
+    model.set_input_embeddings(table)
+    kept = torch.tensor([0, 3, 8])
+    smaller = cut_table(model, kept)
+    expected = model(kept[None]).logits[..., kept]
+    torch.testing.assert_close(smaller(torch.tensor([[0, 1, 2]])).logits, expected)
+    assert table.num_embeddings == 9
+
+
+def test_truncation_hides_nothing_and_sides_and_numbers_come_along():
+    vocabulary = {"<pad>": 0, "a": 1, "b": 2, "c": 3, "ab": 4, "bc": 5, "ca": 6}
+    own = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [("a", "b"), ("b", "c"), ("c", "a")]))
+    own.add_special_tokens(["<pad>"])
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=own, pad_token="<pad>", padding_side="left")
+    texts = ["ab" + "bc" * 20]
+    tokenizer(texts[0], truncation=True, max_length=1)
+    own.enable_padding(pad_id=0, pad_token="<pad>")
+    smaller, kept = cut_tokenizer(tokenizer, texts, size=5)
+    assert kept.tolist() == [0, 1, 2, 3, 5]
+    assert smaller.padding_side == "left"
+    assert smaller(["bc", "b"], padding=True)["input_ids"] == [[4], [2]]
+
+
+@pytest.mark.parametrize("processor", [tokenizers.processors.RobertaProcessing, tokenizers.processors.BertProcessing])
+def test_what_is_put_around_a_text_has_its_new_number(processor):
+    vocabulary = {"a": 0, "b": 1, "ab": 2, "ba": 3, "<s>": 4, "</s>": 5}
+    own = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [("a", "b"), ("b", "a")]))
+    own.add_special_tokens(["<s>", "</s>"])
+    own.post_processor = processor(("</s>", 5), ("<s>", 4))
+    smaller, kept = cut_tokenizer(own, ["ab"], size=5)
+    assert kept.tolist() == [0, 1, 2, 4, 5]
+    assert smaller.encode("ab").ids == [3, 2, 4]
+
+
+def test_an_added_token_that_merges_make_too_stays():
+    vocabulary = {"a": 0, "b": 1, "ab": 2, "ba": 3}
+    own = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [("a", "b"), ("b", "a")]))
+    own.add_tokens(["ba"])
+    _, kept = cut_tokenizer(own, ["abab"], size=3)
+    assert kept.tolist() == [0, 1, 3]

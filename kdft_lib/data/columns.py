@@ -77,8 +77,8 @@ class MappedColumn:
 
     def __getitem__(self, rows: Any) -> Any:
         """One row as a tensor for an integer; for a slice, list or tensor those rows, which stay on disk."""
-        if isinstance(rows, int):
-            return self.index_select(0, torch.tensor([rows + len(self) if rows < 0 else rows]))[0]
+        if isinstance(rows, int | np.integer):
+            return self.index_select(0, torch.tensor([int(rows) + len(self) if rows < 0 else int(rows)]))[0]
         here = torch.arange(len(self)) if self._rows is None else self._rows
         return MappedColumn(self._paths, self._name, here[rows])
 

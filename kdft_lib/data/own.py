@@ -203,6 +203,8 @@ def read_rows(path: str | Path, columns: Sequence[str] = (), *, gaps: bool = Fal
         if path.suffix in (".csv", ".tsv"):
             separator = "," if path.suffix == ".csv" else "\t"
             rows = pandas.read_csv(path, sep=separator, encoding="utf-8-sig", **as_text)
+            if not isinstance(rows.index, pandas.RangeIndex):
+                raise ValueError("rows have more fields than the header; put fields that hold the separator in quotes")
         else:
             text = path.read_text(encoding="utf-8-sig")
             rows = pandas.DataFrame(_objects(text) if path.suffix == ".jsonl" else json.loads(text), **as_given)

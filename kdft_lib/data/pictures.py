@@ -159,7 +159,11 @@ def folder(
         for name, column in columns.items():
             if column is not None:
                 raise ValueError(f"{name} is {column!r}, and no csv is given that has it; give csv, the table, too")
-        places = sorted(place for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
+        apart = None if unlabeled is None else Path(unlabeled).resolve()
+        places = sorted(
+            place for place in root.iterdir()
+            if place.is_dir() and not place.name.startswith(".") and place.resolve() != apart
+        )  # fmt: skip
         paths = [(path, place.name) for place in places for path in _files(place)]
         loose = list(_files(root, deep=False))
         if not places:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data.distributed import DistributedSampler
 
 from kdft_lib.data import order
 
@@ -72,6 +73,11 @@ def sharded(loader: Any, share: order.Share) -> DataLoader[Any] | None:
         return None
     if isinstance(loader.dataset, IterableDataset):
         return None
+    if isinstance(getattr(loader.batch_sampler, "sampler", None), DistributedSampler):
+        raise ValueError(
+            "the loader has a DistributedSampler, which gives each process its part already; give the loader without"
+            " it, since batches are cut here, and batch_size is that of all processes together"
+        )
     kept = (
         "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator",
         "prefetch_factor", "persistent_workers",
@@ -145,7 +151,7 @@ def of_arrays(value: Any) -> Any:
 
 def is_hugging_face(data: Any) -> bool:
     """Whether it is a data set of the package ``datasets``, which need not be imported to tell."""
-    return type(data).__module__.startswith("datasets.")
+    return type(data).__module__.startswith("datasets.") and hasattr(data, "with_format")
 
 
 def with_tensors(data: Any) -> Any:

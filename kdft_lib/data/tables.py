@@ -74,8 +74,10 @@ class Columns:
                 known = np.where(np.isfinite(values), values, np.nan)
                 gap = float(np.nanmedian(known))
                 filled = np.where(np.isnan(known), gap, known)
+                # Of equal numbers rounding may leave a deviation that is not 0.
+                std = float(filled.std()) if np.ptp(filled) else 1.0
                 numbers[name] = {
-                    "gap": gap, "mean": float(filled.mean()), "std": float(filled.std()) or 1.0,
+                    "gap": gap, "mean": float(filled.mean()), "std": std or 1.0,
                     "had_gaps": bool(np.isnan(known).any()),
                 }  # fmt: skip
             else:

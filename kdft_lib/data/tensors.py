@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -114,8 +115,8 @@ class TensorData(Dataset[Batch]):
 
     def __getitem__(self, rows: Any) -> Any:
         """One row as a dict for an integer; a :class:`TensorData` for a slice, list or tensor."""
-        if isinstance(rows, int):
-            return batches.apply(self._columns, lambda column: column[rows])
+        if isinstance(rows, int | np.integer):
+            return batches.apply(self._columns, lambda column: column[int(rows)])
         return self._with(batches.apply(self._columns, lambda column: column[rows]))
 
     def to(self, device: torch.device | str) -> TensorData:
@@ -142,6 +143,12 @@ class TensorData(Dataset[Batch]):
             >>> data.with_rows(data).targets
             tensor([0, 1, 0, 1])
         """
+        if type(more).with_rows is not TensorData.with_rows:
+            more.with_rows(self)  # It says why not.
+        if self.teacher_logits is not None and more.teacher_logits is not None and self.teacher != more.teacher:
+            raise ValueError(
+                "the rows have answers of two teachers, which training could not tell apart; ask one about all of them"
+            )
         first, second = (batches.apply(part.without_labels()._columns, in_memory) for part in (self, more))
         joined = batches.join(first, second)
         known = next((part.targets for part in (self, more) if part.targets is not None), None)

@@ -68,8 +68,9 @@ def compare(
             is warned of.
         equal_budgets: Whether recipes must have the same steps and batch sizes.
         keep: A folder in which each finished run is kept as a file (pickled, so name a folder of your own), so
-            that an interrupted comparison goes on where it was: call again with the same arguments. Delete the
-            folder when the result is recorded. By default none, and within :func:`record_all` one that it deletes;
+            that an interrupted comparison goes on where it was: call again with the same arguments. A program that
+            has changed is noticed; in a notebook, a function that has changed is not. Delete the folder when the
+            result is recorded. By default none, and within :func:`record_all` one that it deletes;
             ``False`` keeps nothing there either.
         progress: Whether to show a progress bar; by default where a person watches, and within :func:`record_all`.
 
@@ -142,8 +143,13 @@ def _planned(methods: Mapping[str, Candidates], seeds: Iterable[int]) -> tuple[d
 def _best(val: list[list[float]], seeds: int, choose: str) -> list[int]:
     """For each seed, the setting of highest validation score: the first of equals."""
     if choose == "mean":
-        return [max(range(len(val)), key=lambda index: sum(val[index]))] * seeds
-    return [max(range(len(val)), key=lambda index: val[index][place]) for place in range(seeds)]
+        return [max(range(len(val)), key=lambda index: _or_lowest(sum(val[index])))] * seeds
+    return [max(range(len(val)), key=lambda index: _or_lowest(val[index][place])) for place in range(seeds)]
+
+
+def _or_lowest(score: float) -> float:
+    """What is not a number is no reason to choose a setting."""
+    return -math.inf if math.isnan(score) else score
 
 
 def _scored(
@@ -159,7 +165,9 @@ def _scored(
     for index, seed in enumerate(seeds):
         parts = splits(seed)
         for name, runs in trained.items():
-            test[name].append(float(score(runs[index], parts.test)))
+            test[name].append(scored := float(score(runs[index], parts.test)))
+            if math.isnan(scored):
+                warnings.warn(f"the score of {name}, seed {seed}, is not a number", stacklevel=3)
             for measure, function in measures.items():
                 measured[measure][name].append(value := float(function(runs[index], parts)))
                 if math.isnan(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import operator
 import pickle
@@ -95,11 +96,14 @@ class Kept:
                 )
             return content["trained"]
         trained = candidate.method.train(splits, seed)
+        content, held = {"what": what, "made_of": made_of, "trained": trained}, io.BytesIO()
         try:
-            with written_whole(path) as temporary:
-                torch.save({"what": what, "made_of": made_of, "trained": trained}, temporary)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            torch.save(content, held)
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
             warnings.warn(f"{what} cannot be kept, and would be trained again: {error}", stacklevel=3)
+            return trained
+        with written_whole(path) as temporary:
+            temporary.write_bytes(held.getbuffer())
         return trained
 
     def _data(self, splits: Splits) -> str:
@@ -119,4 +123,4 @@ def _code() -> str:
 
 def _shown(method: Any) -> str:
     """A method in full, but for what differs from one process to the next."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(method))
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(method))

@@ -70,7 +70,7 @@ class Arm:
     @classmethod
     def _of_estimator(cls, model: Any, rows: Any, ledger: Ledger | None) -> Arm:
         if hasattr(model, "predict_proba"):
-            answers = torch.from_numpy(model.predict_proba(rows)).double().clamp_min(1e-12).log()
+            answers = _by_class(torch.from_numpy(model.predict_proba(rows)), model.classes_).clamp_min(1e-12).log()
         else:
             answers = torch.from_numpy(model.predict(rows))
             answers = answers.view(-1, 1) if answers.is_floating_point() else answers
@@ -109,18 +109,19 @@ def output_folder(path: str | Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
     except OSError as error:
         raise OSError(f"nothing can be written to {path} ({error}); name another folder") from None
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
     try:
         folder.chmod(0o755)
         yield folder
         if is_first():
-            for file in folder.iterdir():
-                file.chmod(0o644)  # Some libraries write what nobody else may read.
+            for file in folder.rglob("*"):
+                file.chmod(0o755 if file.is_dir() else 0o644)  # Some libraries write what nobody else may read.
             if path.is_dir():
                 path.rmdir()
             os.replace(folder, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if not several and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
@@ -194,7 +195,8 @@ def report(
     if classes:
         if teacher in arms:
             made["agreement with the teacher"] = _rounded((_decided(said) == _decided(arms[teacher].answers)).double())
-        made["threshold"] = _above(said, targets, threshold)
+        if said.dim() == 2:
+            made["threshold"] = _above(said, targets, threshold)
     made["ledger"] = {name: None if arm.ledger is None else asdict(arm.ledger) for name, arm in arms.items()}
     made |= {"counts": dict(counts or {}), "classes": list(classes), "settings": _plain(settings or {})}
     made["hardware"] = hardware()
@@ -262,6 +264,17 @@ def _costs(arm: Arm) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
+def _by_class(chances: Tensor, classes: Any) -> Tensor:
+    """Probabilities in the columns of their classes, 0 for those that an estimator never saw."""
+    chances = chances.double()
+    numbers = (
+        torch.as_tensor(classes) if getattr(classes, "dtype", None) is not None and classes.dtype.kind in "iu" else None
+    )
+    if numbers is None or numbers.tolist() == [*range(len(numbers))]:
+        return chances
+    return chances.new_zeros(len(chances), int(numbers.max()) + 1).index_copy(1, numbers.long(), chances)
+
+
 def _decided(answers: Tensor) -> Tensor:
     return answers.argmax(-1) if answers.dim() == 2 else answers
 
@@ -319,7 +332,10 @@ def _draw(folder: Path, said: Tensor, targets: Tensor, classes: Sequence[str], t
             return
         side = min(12.0, 2.6 + 0.45 * len(classes))
         written("confusion.png", (side, side), lambda ax: plots.confusion(_decided(said), targets, classes, ax))
-        written(
-            "calibration.png", (6.4, 3.6),
-            lambda ax: plots.reliability({"student": (said, targets)}, ax, colors={"student": plots.BLUE}, least=10),
-        )  # fmt: skip
+        if said.dim() == 2:
+            written(
+                "calibration.png", (6.4, 3.6),
+                lambda ax: plots.reliability(
+                    {"student": (said, targets)}, ax, colors={"student": plots.BLUE}, least=10
+                ),
+            )  # fmt: skip

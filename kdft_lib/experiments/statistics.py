@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -97,12 +98,13 @@ def mean_interval(scores: Any) -> tuple[Any, Any, Any]:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's (1979) adjusted p-values: the smallest times their number, the next times one less, and
-    so on, never falling and never above 1.
+    so on, never falling and never above 1. What is not a number counts as 1.
 
     Example:
         >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
         [0.03, 0.06, 0.06]
     """
+    p_values = [1.0 if math.isnan(p) else p for p in p_values]
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
     highest = 0.0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import hashlib
 import itertools
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -143,11 +145,26 @@ class Answering(nn.Module):
     def __init__(self, trained: Trained):
         super().__init__()
         self.trained = trained
-        # Without weights, nothing else would tell one from another.
-        self.register_buffer("number", torch.tensor(next(_number)))
+        # Without weights, nothing else would tell one from another, in this process or the next.
+        self.register_buffer("told", torch.tensor(_told(trained)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.trained.logits(TensorData(inputs))
+        return self.trained.logits(TensorData(inputs.cpu())).to(inputs.device)
+
+
+def _told(trained: Trained) -> int:
+    """A number that is the same for what was trained alike."""
+    parts = [_content(part) for part in (trained.model, trained.shown, trained.decides)]
+    return int(hashlib.sha256(b" ".join(parts)).hexdigest()[:15], 16)
+
+
+def _content(part: Any) -> bytes:
+    if isinstance(part, nn.Module):
+        return Teacher(part).fingerprint().encode()
+    try:
+        return pickle.dumps(part)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return f"{part!r} {next(_number)}".encode()  # Its own, for want of anything that tells it.
 
 
 def found(source: Source, splits: Splits, seed: int) -> Trained:

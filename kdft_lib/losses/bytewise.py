@@ -109,9 +109,7 @@ def next_bytes(
 
     node, token, place = index(tree.lost(numbers)).view(-1, 3).T
     lost = _sums(said[node, token] + reached[node], place, places)
-    since = torch.arange(places, dtype=lost.dtype, device=device)
-    since = since.unsqueeze(1) - since
-    rest = torch.where(since < 0, -1e30, lost - since * math.log(_CLASSES)).logsumexp(1, keepdim=True)
+    rest = _spread(lost, math.log(_CLASSES)).unsqueeze(1)
     answer = torch.stack([known, (rest - math.log(_CLASSES)).expand_as(known)]).logsumexp(0).log_softmax(1)
     kept = -torch.expm1(rest - torch.cat([known, rest], 1).logsumexp(1, keepdim=True)).detach().squeeze(1)
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -123,6 +121,19 @@ def _sums(logarithms: Tensor, cells: Tensor, count: int) -> Tensor:
     most = logarithms.new_full((count,), -1e30).scatter_reduce(0, cells, logarithms.detach(), "amax")
     sums = torch.zeros_like(most).index_add(0, cells, (logarithms - most[cells]).exp())
     return torch.where(sums == 0, 1.0, sums).log() + most
+
+
+def _spread(lost: Tensor, rate: float) -> Tensor:
+    """At each place the logarithm of what was lost up to there, each less by a rate a place since, in blocks of places,
+    so that long texts take room in proportion."""
+    found, before = [], lost.new_full((), -1e30)
+    for block in lost.split(_TOGETHER):
+        places = torch.arange(len(block), dtype=lost.dtype, device=lost.device)
+        ages = places.unsqueeze(1) - places
+        here = torch.where(ages < 0, -1e30, block - ages * rate)
+        found.append(torch.cat([here, (before - (places + 1) * rate).unsqueeze(1)], 1).logsumexp(1))
+        before = found[-1][-1]
+    return torch.cat(found)
 
 
 class _Tree:
@@ -140,7 +151,7 @@ class _Tree:
     """
 
     def __init__(self, rows: list[list[int]], counted: list[list[bool]], spelled: Sequence[str]):
-        known: dict[tuple[int, ...], int] = {}
+        known: dict[tuple[int, ...], int] = {}  # By the node before and the token behind it.
         self.where: list[int] = []
         self.parents: list[int] = []
         self.tokens: list[int] = []
@@ -158,7 +169,7 @@ class _Tree:
             begins.add(read[0])
             for size in range(len(read)):
                 end += len(spelled[read[size]]) if size else 0
-                key = tuple(read[1 : size + 1])
+                key = (path[-1], read[size]) if size else ()
                 if key not in known:
                     known[key] = len(known)
                     self.where.append(number * len(row) + places[size])

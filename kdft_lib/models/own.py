@@ -168,6 +168,9 @@ class MLP(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         return self.head(self.body(rows)) * self.std + self.mean
 
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, std={self.std}"
+
 
 class TextClassifier(nn.Module):
     """A classifier of texts from any folder that Hugging Face's ``save_pretrained`` wrote, and its tokenizer.
@@ -216,6 +219,8 @@ class TextClassifier(nn.Module):
         ordered = [str(own[key]) for key in sorted(own, key=int)]
         self.is_trained = ordered == list(classes)
         most = config.get("max_position_embeddings", max_tokens)
+        if any(kind in config.get("model_type", "") for kind in ("roberta", "camembert")):
+            most -= (config.get("pad_token_id") or 0) + 1  # Their positions begin behind that of padding.
         self.reader = TextReader.from_file(
             folder / "tokenizer.json", max_tokens=min(max_tokens, most), padding=config.get("pad_token_id") or 0
         )
@@ -234,8 +239,20 @@ class TextClassifier(nn.Module):
             logging.set_verbosity(before)
             if bars:
                 logging.enable_progress_bar()
+        if not self.is_trained:
+            self._begin_head_anew()
         self.train()
         self.origin = f"{config.get('model_type', 'a network')} from the folder {folder.name}, licence not stated there"
+
+    def _begin_head_anew(self) -> None:
+        """A head of as many classes would have been read, whatever these are called."""
+        std = getattr(self.model.config, "initializer_range", 0.02)
+        for name, part in self.model.named_children():
+            for module in part.modules() if name != self.model.base_model_prefix else ():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=std)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         inputs: Mapping[str, Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}

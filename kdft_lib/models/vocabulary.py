@@ -52,7 +52,8 @@ def cut_tokenizer(tokenizer: Any, texts: Iterable[str], size: int) -> tuple[Any,
     merges = [(first, second) for first, second in pairs]
     made = {first + second: place for place, (first, second) in reversed([*enumerate(merges)])}
     numbers = own.get_vocab(with_added_tokens=True)
-    needed = torch.tensor([number for token, number in numbers.items() if token not in made])
+    added = {added["content"] for added in content["added_tokens"]}
+    needed = torch.tensor([number for token, number in numbers.items() if token not in made or token in added])
     if not len(needed) <= size <= len(numbers):
         raise ValueError(
             f"size is {size}; it must be from {len(needed)}, which are special or what all others are made of, to"
@@ -72,10 +73,15 @@ def cut_tokenizer(tokenizer: Any, texts: Iterable[str], size: int) -> tuple[Any,
         for first, second in merges
         if {first, second, first + second} <= content["model"]["vocab"].keys()
     ]
-    for added in content["added_tokens"]:
-        added["id"] = new[added["id"]]
-    for special in _specials(content["post_processor"]):
-        special["ids"] = [new[number] for number in special["ids"]]
+    for token in content["added_tokens"]:
+        token["id"] = new[token["id"]]
+    if content["padding"] is not None:
+        content["padding"]["pad_id"] = new[content["padding"]["pad_id"]]
+    for part in _parts(content["post_processor"]):
+        for special in (part.get("special_tokens") or {}).values():
+            special["ids"] = [new[number] for number in special["ids"]]
+        for end in {"sep", "cls"} & part.keys():
+            part[end] = [part[end][0], new[part[end][1]]]
     return _like(tokenizer, type(own).from_str(json.dumps(content))), kept
 
 
@@ -114,8 +120,9 @@ def cut_table(model: Any, kept: Tensor) -> Any:
     shared = {id(part): part for part in (table.weight, None if head is None else head.weight) if part is not None}
     own = copy.deepcopy(model, shared)
     with torch.no_grad():
-        new = nn.Embedding.from_pretrained(table.weight[kept].clone(), freeze=False)
-        own.set_input_embeddings(new)
+        new = own.get_input_embeddings()  # It may do more than look up, such as scale what it finds.
+        new.weight = nn.Parameter(table.weight[kept].clone())
+        new.num_embeddings, new.padding_idx = len(kept), None
         if head is not None:
             last = nn.Linear(head.in_features, len(kept), bias=head.bias is not None, device=head.weight.device)
             last.weight = new.weight if tied else nn.Parameter(head.weight[kept].clone())
@@ -161,16 +168,18 @@ def spellings(tokenizer: Any, smaller: Any) -> list[list[int]]:
 def _used(own: Any, texts: Iterable[str], count: int) -> Tensor:
     """How often each token is one of the texts'."""
     used = torch.zeros(count, dtype=torch.int64)
+    own = type(own).from_str(own.to_str())
+    own.no_truncation()
+    own.no_padding()
     for text in texts:
         numbers = torch.tensor(own.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
         used += numbers.bincount(minlength=count)
     return used
 
 
-def _specials(processor: Any) -> list[dict[str, Any]]:
-    """What names tokens by their numbers in the part of a tokenizer that puts special ones around a text."""
-    parts = [] if processor is None else [processor, *processor.get("processors", [])]
-    return [special for part in parts for special in (part.get("special_tokens") or {}).values()]
+def _parts(processor: Any) -> list[dict[str, Any]]:
+    """Of what puts special tokens around a text, itself and what it is made of."""
+    return [] if processor is None else [processor, *processor.get("processors", [])]
 
 
 def _like(tokenizer: Any, own: Any) -> Any:
@@ -185,6 +194,8 @@ def _like(tokenizer: Any, own: Any) -> Any:
         model_max_length=tokenizer.model_max_length,
         chat_template=tokenizer.chat_template,
         clean_up_tokenization_spaces=False,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
         **named,
     )
 

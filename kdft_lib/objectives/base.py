@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdft_lib import features
 from kdft_lib.data import UNLABELED, Batch, batches
 from kdft_lib.features import Outputs
 from kdft_lib.objectives.checks import Weight, named, refuse_sparse, weight_at
-from kdft_lib.objectives.labels import binary_cross_entropies, check_classes, check_weight, cross_entropies
+from kdft_lib.objectives.labels import binary_cross_entropies, check_classes, check_weight
 from kdft_lib.objectives.numbers import Loss
 from kdft_lib.teachers import Teacher
 
@@ -252,7 +253,8 @@ class Objective(nn.Module):
         targets, totals = self._targets(batch), batch.get("totals")
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if "mask" in batch:
-            targets = targets.masked_fill(~batch["mask"], UNLABELED)
+            mask = batch["mask"].unsqueeze(-1) if multi_label else batch["mask"]
+            targets = targets.masked_fill(~mask, UNLABELED)
         if multi_label:
             return self._mean_over_labels(binary_cross_entropies(logits, targets), batch)
         classes = targets.dtype == torch.int64 and targets.shape == logits.shape[:-1]
@@ -261,7 +263,14 @@ class Objective(nn.Module):
         if weight is not None:
             check_weight(weight, logits)
             weight = weight.to(logits, non_blocking=True)
-        values = cross_entropies(logits, targets, weight=weight, label_smoothing=label_smoothing)
+        # Where the classes lie last in memory, as in language models, each position is a row of a table: nothing is
+        # copied, and it takes less than half the time that classes in the middle do.
+        table = logits.dim() < 3 or logits.is_contiguous()
+        values = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]) if table else logits.movedim(-1, 1),
+            targets.reshape(-1) if table else targets, weight=weight, ignore_index=UNLABELED,
+            label_smoothing=label_smoothing, reduction="none",
+        )  # fmt: skip
         return self._mean_over_labels(values, batch)
 
     def extra_repr(self) -> str:

@@ -89,6 +89,10 @@ class _Projected(FeatureObjective):
         self.regressor: nn.Module | None
         self.register_module("regressor", None)
 
+    def __repr__(self) -> str:
+        """Without the regressor, which each run makes anew, so that a run is told again by the same words."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     def prepare(self, model: nn.Module, first_batch: Batch) -> None:
         few = batches.apply({"inputs": first_batch["inputs"]}, lambda column: column[:2])["inputs"]
         device = next(iter(few.values()) if isinstance(few, dict) else iter([few])).device
@@ -211,7 +215,7 @@ class Contrastive(_Projected):
         self.temperature = positive("temperature", temperature)
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        ours, theirs = everywhere(self.projected(student, teacher)), everywhere(teacher)
+        ours, theirs = (everywhere(side) for side in _counted(self.projected(student, teacher), teacher, batch))
         return {"contrast": self.whole_batch(losses.contrastive_loss(ours, theirs, self.temperature), batch)}
 
     def extra_repr(self) -> str:
@@ -247,10 +251,7 @@ class AttentionTransfer(FeatureObjective):
         super().__init__(teacher, student_layer, teacher_layer, weights={"attention": 1.0})
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        mask = batch.get("mask")
-        if mask is not None and student.dim() == teacher.dim() == 3 and mask.shape == student.shape[:2]:
-            student, teacher = (side.masked_fill(~mask.unsqueeze(-1), 0.0) for side in (student, teacher))
-        values = losses.attention_transfer_loss(student, teacher, reduction="none")
+        values = losses.attention_transfer_loss(*_counted(student, teacher, batch), reduction="none")
         return {"attention": self.mean(values, batch)}
 
 
@@ -282,7 +283,8 @@ class SimilarityPreserving(FeatureObjective):
         super().__init__(teacher, student_layer, teacher_layer, weights={"similarity": 1.0})
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        value = losses.similarity_preserving_loss(everywhere(student), everywhere(teacher))
+        ours, theirs = (everywhere(side) for side in _counted(student, teacher, batch))
+        value = losses.similarity_preserving_loss(ours, theirs)
         return {"similarity": self.whole_batch(value, batch)}
 
 
@@ -327,8 +329,16 @@ class RKD(FeatureObjective):
         super().__init__(teacher, student_layer, teacher_layer, weights=weights)
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        ours, theirs = everywhere(student), everywhere(teacher)
+        ours, theirs = (everywhere(side) for side in _counted(student, teacher, batch))
         wanted = {"distance": losses.rkd_distance_loss, "angle": losses.rkd_angle_loss}
         return {
             name: self.whole_batch(loss(ours, theirs), batch) for name, loss in wanted.items() if self.weights[name]
         }
+
+
+def _counted(student: Tensor, teacher: Tensor, batch: Batch) -> list[Tensor]:
+    """Features of tokens, 0 where a mask leaves them out, so that nothing hangs on what padding holds."""
+    mask = batch.get("mask")
+    if mask is None or not student.dim() == teacher.dim() == 3 or mask.shape != student.shape[:2]:
+        return [student, teacher]
+    return [side.masked_fill(~mask.unsqueeze(-1), 0.0) for side in (student, teacher)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdft_lib.data import UNLABELED, batches
+from kdft_lib.data import batches
 from kdft_lib.losses.checks import check_targets, readable
 
 
@@ -18,19 +18,6 @@ def binary_cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
     _check_multi_label(targets, labeled, logits)
     values = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
     return values.masked_fill(~labeled, 0.0)
-
-
-def cross_entropies(logits: Tensor, targets: Tensor, **how: Any) -> Tensor:
-    """One for each position, 0 where there is no label.
-
-    Where the classes lie last in memory, as in language models, each position is a row of a table: nothing is
-    copied, and 2,048 positions of 8,192 classes take well under half the time that classes in the middle do.
-    """
-    if logits.dim() > 2 and not logits.is_contiguous():
-        return F.cross_entropy(logits.movedim(-1, 1), targets, ignore_index=UNLABELED, reduction="none", **how)
-    rows = logits.reshape(-1, logits.shape[-1])
-    values = F.cross_entropy(rows, targets.reshape(-1), ignore_index=UNLABELED, reduction="none", **how)
-    return values.reshape(targets.shape)
 
 
 def check_classes(objective: object, logits: Tensor, targets: Tensor, totals: Mapping[str, int] | None) -> None:

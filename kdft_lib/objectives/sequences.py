@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -143,7 +143,10 @@ class GKD(LogitObjective):
 
     def before_step(self, model: nn.Module, batch: Batch) -> Batch:
         """The batch with its first texts continued by the student, whose targets and cached logits do not count."""
-        rows = round(self.on_policy * batches.size(batch))
+        batch = dict(batch)
+        begins = batch.pop("begins", 0)
+        # All parts of a step together write as many as the step would in one.
+        rows = round(self.on_policy * (begins + batches.size(batch))) - round(self.on_policy * begins)
         if not rows:
             return own_texts.as_given(batch, masked=self.on_policy > 0)
         return own_texts.rewritten(
@@ -163,6 +166,13 @@ class GKD(LogitObjective):
             raise ValueError(
                 f"GKD {does} ({argument}), which a sum or a factor cannot; use its kd_weight and ce_weight, or"
                 f" {'on_policy=0' if self.on_policy else 'in_blocks=False'}"
+            )
+        inputs = batch["inputs"]
+        there = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+        if "written" not in batch and "mask" not in batch and there is not None and not there.all():
+            raise ValueError(
+                "inputs are padded, and in a sum GKD would count that; give a mask of what counts, as"
+                " kdft_lib.data.padded does"
             )
         return super().parts(student, teacher, batch)
 

@@ -23,7 +23,7 @@ class Sum(Objective):
         factors: The factor of each, a number or a schedule; 1 by default.
 
     Raises:
-        ValueError: If a factor is negative or not finite.
+        ValueError: If a factor is negative or not finite, or terms differ in ``class_dim``.
 
     Example:
         >>> from kdft_lib.objectives import SoftTargets, Supervised
@@ -46,8 +46,11 @@ class Sum(Objective):
             for term, before in inner:
                 self.objectives.append(term)
                 self._factors.append((*before, factor))
-        self.class_dim = objectives[0].class_dim
         self._now = [1.0] * len(self._factors)
+        dims = {term.class_dim for _, term in self.terms() if term.reads_logits}
+        if len(dims) > 1:
+            raise ValueError(f"class_dim is {sorted(dims)} in the terms of a sum; give all that read logits the same")
+        self.class_dim = dims.pop() if dims else -1
         self._follow(0, 1)
 
     def terms(self) -> Iterator[tuple[float, Objective]]:
@@ -56,6 +59,12 @@ class Sum(Objective):
     def prepare(self, model: nn.Module, first_batch: Batch) -> None:
         for _, term in self.terms():
             term.prepare(model, first_batch)
+
+    def before_epoch(self, epoch: int, epochs: int) -> None:
+        for _, term in self.terms():
+            if type(term).before_epoch is not Objective.before_epoch:
+                term.before_epoch(epoch, epochs)
+        super().before_epoch(epoch, epochs)
 
     def extra_repr(self) -> str:
         return "factors=" + str([[str(factor) for factor in factors] for factors in self._factors])

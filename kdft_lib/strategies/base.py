@@ -42,7 +42,7 @@ class Strategy(ABC):
 
     def __init__(self, *, lr: float, weight_decay: float = 0.01, decay_all: bool = False):
         check_rates(lr=lr, weight_decay=weight_decay)
-        self.lr, self.weight_decay, self.decay_all = lr, weight_decay, decay_all
+        self.lr, self.weight_decay, self.decay_all = float(lr), float(weight_decay), decay_all
 
     @abstractmethod
     def prepare(self, model: nn.Module) -> None:
@@ -186,7 +186,8 @@ class BitFit(Strategy):
         head = find_head(model, self.head) if self.head is not None else None
         model.requires_grad_(False)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.split(".")[-1] == "bias")
+            own = name.split(".")[-1]  # in_proj_bias of attention and bias_ih_l0 of recurrent layers are biases too.
+            parameter.requires_grad_(own == "bias" or own.endswith("_bias") or own.startswith("bias_"))
         if head is not None:
             head.requires_grad_(True)
 
@@ -200,9 +201,8 @@ def keep_frozen_still(model: nn.Module) -> None:
     for module in model.modules():
         own = list(module.parameters())
         frozen = bool(own) and not any(parameter.requires_grad for parameter in own)
-        weight = getattr(module, "weight", None)
-        scale_frozen = weight is None or not weight.requires_grad
-        if frozen or (isinstance(module, nn.modules.batchnorm._BatchNorm) and scale_frozen):
+        normalises = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if frozen or (normalises and (module.weight is None or not module.weight.requires_grad)):
             module.eval()
 
 

@@ -25,8 +25,9 @@ class LoRA(Strategy):
         r: The rank of the update, 1 or more.
         alpha: The scale of the update, positive; twice the rank is usual.
         target_modules: The names of the linear layers and convolutions to update, in full as in
-            ``model.named_modules()``. By default all linear layers but the head, or, in a model without them, all
-            convolutions that are not grouped.
+            ``model.named_modules()``. By default all linear layers but the head and those that share their weight, as
+            a language model's last often does with its table of tokens; or, in a model without them, all convolutions
+            that are not grouped.
         head: The name of a new head, which moves whole; none by default.
         dropout: The share of what goes into the update that is left out in training, from 0 to below 1.
         merge: Whether the update is added to W at the end.
@@ -35,7 +36,8 @@ class LoRA(Strategy):
 
     Raises:
         ImportError: In use, without peft.
-        ValueError: If an argument is out of range; in use, if a layer does not exist or cannot be updated.
+        ValueError: If an argument is out of range; in use, if a layer does not exist or cannot be updated, or the model
+            carries other updates already.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
@@ -78,7 +80,9 @@ class LoRA(Strategy):
 
     def prepare(self, model: nn.Module) -> None:
         head = find_head(model, self.head) if self.head is not None else None
-        if not _updates(model):
+        if updates := _updates(model):
+            self._check_same(updates)
+        else:
             self._inject(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".lora_" in name)
@@ -96,6 +100,20 @@ class LoRA(Strategy):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
 
+    def _check_same(self, updates: dict[str, Any]) -> None:
+        """Refuse to train on with another rank, scale or dropout, or in other layers, than the updates have."""
+        layer = next(iter(updates.values()))
+        own: dict[str, Any] = {"r": next(iter(layer.r.values())), "alpha": next(iter(layer.lora_alpha.values()))}
+        wanted: dict[str, Any] = {"r": self.r, "alpha": self.alpha}
+        if self.target_modules is not None:
+            own["target_modules"], wanted["target_modules"] = sorted(updates), sorted(self.target_modules)
+        for name, value in own.items():
+            if value != wanted[name]:
+                raise ValueError(
+                    f"{name} is {wanted[name]}, but the model carries updates of an earlier LoRA(merge=False) with"
+                    f" {value}; give that, or merge them first"
+                )
+
     def _inject(self, model: nn.Module) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
@@ -105,6 +123,12 @@ class LoRA(Strategy):
                 "LoRA needs peft, which is not installed; pip install 'kdft-lib[language]' brings it"
             ) from None
         names = self._chosen(model)
+        shared = [name for name in names if _is_shared(model, model.get_submodule(name))]
+        if shared and self.merge:
+            raise ValueError(
+                f"{shared[0]!r} shares its weight with another layer, which a merged update would change too; leave it"
+                " out of target_modules, or keep the update apart with merge=False"
+            )
         config = LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
@@ -134,13 +158,22 @@ class LoRA(Strategy):
             for name, module in model.named_modules()
             if not name.startswith(hidden) and (self.head is None or not f"{name}.".startswith(f"{self.head}."))
         }
-        linear = [name for name, module in free.items() if isinstance(module, nn.Linear)]
+        linear = [
+            name for name, module in free.items()
+            if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and not _is_shared(model, module)
+        ]  # fmt: skip
         kernels = [name for name, module in free.items() if isinstance(module, nn.Conv2d) and module.groups == 1]
         if not linear and not kernels:
             raise ValueError(
                 f"{type(model).__name__} has no linear layer or convolution to update; name some in target_modules"
             )
         return linear or kernels
+
+
+def _is_shared(model: nn.Module, layer: nn.Module) -> bool:
+    """Whether another module has the same weight, as the table of tokens of a language model often has."""
+    weight = getattr(layer, "weight", None)
+    return any(getattr(other, "weight", None) is weight for other in model.modules() if other is not layer)
 
 
 def _updates(model: nn.Module) -> dict[str, Any]:

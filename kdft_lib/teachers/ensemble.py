@@ -56,4 +56,4 @@ class Ensemble(nn.Module):
         ) - math.log(len(self.members))
 
     def extra_repr(self) -> str:
-        return f"average={self.average}"
+        return f"average={self.average}, class_dim={self.class_dim}"

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -78,9 +79,10 @@ class Samples:
         return as_batch(collated(self.raw(places)))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the inputs of the first and of the last 32 samples."""
-        ends = [self.rows(slice(0, 32))["inputs"], self.rows(slice(max(len(self) - 32, 0), len(self)))["inputs"]]
-        return hashlib.sha256(" ".join(TensorData(inputs).fingerprint() for inputs in ends).encode()).hexdigest()
+        """SHA-256 of the inputs of 256 samples at even distances, the first and the last among them."""
+        places = torch.linspace(0, len(self) - 1, min(256, len(self))).round().long()
+        parts = [TensorData(self.rows(some)["inputs"]).fingerprint() for some in places.split(32)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 class Answered(Dataset[Batch]):
@@ -183,8 +185,8 @@ class ViewData(TensorData):
         return f"{super().__repr__().replace('TensorData', 'ViewData')[:-1]}, {self._kept.views} views)"
 
     def __getitem__(self, rows: Any) -> Any:
-        if isinstance(rows, int):
-            return batches.rows(self.rows(torch.tensor([range(len(self))[rows]])), 0)
+        if isinstance(rows, int | np.integer):
+            return batches.rows(self.rows(torch.tensor([range(len(self))[int(rows)]])), 0)
         return ViewData(self._plain()[rows], self._kept, self._places[rows])
 
     def rows(self, indices: Tensor | slice) -> Batch:

@@ -79,7 +79,7 @@ def _path(folder: Path, number: int) -> Path:
 
 def _clear(folder: Path, process: int, processes: int) -> None:
     """Remove what a process that was killed left half written, where this one will write."""
-    for left in folder.glob(".*.*"):
+    for left in (*folder.glob(".index.json.*"), *folder.glob(".shard-*.safetensors.*")):
         number = re.match(r"\.shard-(\d+)\.", left.name)
         if (int(number[1]) if number else 0) % processes == process:
             shutil.rmtree(left, ignore_errors=True)

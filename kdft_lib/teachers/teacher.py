@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -113,11 +114,16 @@ class Teacher:
         return itertools.chain(self.model.parameters(), self.model.buffers())
 
     def fingerprint(self) -> str:
-        """SHA-256 of the class's name, its settings as shown, and every parameter and buffer."""
+        """SHA-256 of each module's class and settings as shown, and of every parameter and buffer."""
         if (kept := sharding.kept_fingerprint(self.model)) is not None:
             return kept
-        digest = hashlib.sha256(f"{type(self.model).__qualname__} {self.model.extra_repr()}".encode())
-        for name, tensor in self.model.state_dict().items():
+        digest = hashlib.sha256()
+        for name, module in self.model.named_modules():
+            shown = re.sub(r" at 0x[0-9a-fA-F]+", "", module.extra_repr())
+            digest.update(f"{name} {type(module).__qualname__} {shown}".encode())
+        tensors = self.model.state_dict()
+        # Buffers that are not saved, such as those of rotary positions, count too.
+        for name, tensor in (tensors | dict(self.model.named_buffers())).items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdft_lib.data import TensorData
 from kdft_lib.training.inference import evaluate
 
 
 class MovingAverage:
-    """An exponential moving average of all that a model holds; whole numbers, such as counters, are copied.
+    """An exponential moving average of all that a model holds, in 32 bits where that has fewer, in which small changes
+    would be lost; whole numbers, such as counters, are copied.
 
     Args:
         model: The model whose start is the average's.
@@ -24,7 +25,7 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
-        self.tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self.tensors = {name: _wide(tensor.detach()).clone() for name, tensor in model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -33,7 +34,7 @@ class MovingAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                self.tensors[name].lerp_(tensor, 1 - decay)
+                self.tensors[name].lerp_(_wide(tensor), 1 - decay)
             else:
                 self.tensors[name].copy_(tensor)
 
@@ -136,6 +137,10 @@ def interpolation_curve(
             row |= {f"{name}_{score}": value for score, value in evaluate(between, rows, class_dim=class_dim).items()}
         curve.append(row)
     return curve
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _shape(state: Mapping[str, Any], name: str) -> Any:

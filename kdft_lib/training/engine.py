@@ -74,7 +74,8 @@ class Lent:
         device = self._accelerator.device
         self._required = [(parameter, parameter.requires_grad) for parameter in self._own.parameters()]
         self._modes = [(module, module.training) for module in self._own.modules()]
-        self._random = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        # A seed that is set reaches all CUDA devices.
+        self._random = torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else [])
         self._random.__enter__()
         return self
 

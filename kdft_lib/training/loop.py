@@ -127,16 +127,23 @@ def fit(
             with run.averaged():
                 scores = {}
                 if val_data is not None:
-                    scores = evaluate(
-                        run.model, val_data, loss=objective.scored_by, metrics=settings.metrics,
-                        class_dim=objective.class_dim, num_workers=settings.num_workers,
-                        collate_fn=settings.collate_fn,
-                    )  # fmt: skip
+                    scores = run.of_first(_validated(run, val_data))
                 run.record.epoch(epoch, run.step, scores, run.model)
                 tell(run, "on_epoch_end", epoch, scores)
             run.checkpoints.write(run)
         run.choose_weights()
     return run.record.history
+
+
+def _validated(run: Run, val_data: Data) -> dict[str, float]:
+    """The scores on validation data, twice as many at a time as in training, since no gradient is kept."""
+    settings, objective = run.settings, run.objective
+    with run.accelerator.autocast():
+        return evaluate(
+            run.model, val_data, loss=objective.scored_by, metrics=settings.metrics, class_dim=objective.class_dim,
+            batch_size=min(512, 2 * settings.batch_size), num_workers=settings.num_workers,
+            collate_fn=settings.collate_fn,
+        )  # fmt: skip
 
 
 def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[str, float]:
@@ -150,6 +157,8 @@ def _train_step(run: Run, parts: list[Batch], clip_norm: float | None) -> dict[s
         found.append({name: value.detach() for name, value in losses.items()})
     rows = torch.stack([torch.stack([*losses.values()]) for losses in found]).tolist()
     values = {name: sum(column) for name, column in zip(found[0], zip(*rows, strict=True), strict=True)}
+    if run.accelerator.num_processes > 1:
+        values = run.sum_of(values)
     if not all(map(math.isfinite, values.values())):
         _refuse(values, run.step + 1)
     if clip_norm is not None:
@@ -164,5 +173,6 @@ def _refuse(values: dict[str, float], step: int) -> NoReturn:
     broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     raise FloatingPointError(
         f"at step {step} the loss is not finite: {', '.join(broken[1:] or broken)}."
-        " This step has changed no weight; try a lower learning rate, clip_norm, or look at the batch"
+        " This step has changed no weight (running statistics have seen the batch); try a lower learning rate,"
+        " clip_norm, or look at the batch"
     )

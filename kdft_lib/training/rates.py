@@ -131,6 +131,9 @@ def find_lr(
     if not (isinstance(steps, int) and steps >= _FEWEST):
         raise ValueError(f"steps is {steps!r}; it must be a whole number, {_FEWEST} or more, to see a curve")
 
+    if not hasattr(strategy, "lr"):
+        raise ValueError(f"strategy is {strategy!r}, whose parts have rates of their own; give one of them")
+
     def rising(progress: float) -> float:
         return lowest * (highest / lowest) ** progress / strategy.lr
 

@@ -82,7 +82,7 @@ class Run:
                 "processes": self.accelerator.num_processes, "sharded": self.lent.sharded,
             } | settings.decisive() | {"transfer_data": "none"} | self._data  # fmt: skip
             self.checkpoints.arguments = {
-                name: re.sub(r" at 0x[0-9a-f]+", "", str(value)) for name, value in arguments.items()
+                name: re.sub(r" at 0x[0-9a-fA-F]+", "", str(value)) for name, value in arguments.items()
             }
 
     def __enter__(self) -> Run:
@@ -193,25 +193,36 @@ class Run:
             if augment is not None:
                 parts = [part | {"inputs": augment(part["inputs"])} for part in parts]
             if self._rewrites:
-                with self.accelerator.autocast():
-                    parts = [self.objective.before_step(self.model, part) for part in parts]
+                parts = self._rewritten(parts)
             if self._weighs:
                 totals = totals | self._weighed(parts)
             yield [part | {"totals": totals} for part in parts]
+
+    def _rewritten(self, parts: list[Batch]) -> list[Batch]:
+        """What the objective makes of the parts, each of which says how many samples of the step come before it."""
+        sizes = [batches.size(part) for part in parts]
+        begins = itertools.accumulate(sizes, initial=self.accelerator.process_index * sum(sizes))
+        with self.accelerator.autocast():
+            return [
+                self.objective.before_step(self.model, part | {"begins": begin})
+                for part, begin in zip(parts, begins, strict=False)
+            ]
+
+    def sum_of(self, losses: dict[str, float]) -> dict[str, float]:
+        """The losses of all processes, each of which has its share of the mean."""
+        return dict(zip(losses, self._over_processes([*losses.values()]), strict=True))
 
     def set_learning_rate(self) -> None:
         """Each group's rate for the coming step: its peak times the schedule's factor."""
         factor = next(self._factors)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * factor
+            group["lr"] = float(peak * factor)  # One of NumPy's could not be read from a checkpoint.
 
     def record_step(self, epoch: int, losses: dict[str, float]) -> None:
         """Note a finished step."""
         self.step += 1
         if self.average is not None:
             self.average.update(self.model)
-        if self._several:
-            losses = dict(zip(losses, self._over_processes([*losses.values()]), strict=True))
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         self.record.history.steps.append({"step": self.step, "epoch": epoch, "lr": rate, **losses})
         if self.record.bar is not None:
@@ -244,6 +255,15 @@ class Run:
 
     def _to_device(self, column: Tensor) -> Tensor:
         return column.to(self.accelerator.device, non_blocking=True)
+
+    def of_first(self, scores: dict[str, float]) -> dict[str, float]:
+        """The first process's scores, so that all choose the same epoch."""
+        if not (self._several and scores):
+            return scores
+        from accelerate.utils import broadcast
+
+        held = torch.tensor([*scores.values()], dtype=torch.float64).to(self.accelerator.device)
+        return dict(zip(scores, broadcast(held).tolist(), strict=True))
 
     # Which weights -------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Scores:
 
     def _add_classes(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         targets = batch["targets"]
-        if logits.dim() < 2 or targets.numel() != logits.shape[:-1].numel():
+        if logits.dim() < 2 or targets.shape not in (logits.shape[:-1], (*logits.shape[:-1], 1)):
             raise ValueError(
                 f"logits has shape {tuple(logits.shape)} and targets {tuple(targets.shape)}; wanted (N, ..., C) and"
                 " (N, ...)"

@@ -75,6 +75,11 @@ class Settings:
                 raise ValueError(f"{name} is {count}; it must be a whole number of 1 or more")
         if self.num_workers < 0 or int(self.num_workers) != self.num_workers:
             raise ValueError(f"num_workers is {self.num_workers}; it must be a whole number of 0 or more")
+        if int(self.seed) != self.seed:
+            raise ValueError(f"seed is {self.seed}; it must be a whole number")
+        for name in ("epochs", "steps", "batch_size", "accumulate", "checkpoint_every", "num_workers", "seed"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, int(getattr(self, name)))
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}; it must be positive, or None for no clipping")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
