@@ -67,8 +67,8 @@ FEWER = {
     },
     "own_size": {
         "WORDS": 280, "LENGTH": 12, "ROWS": dict.fromkeys(("train", "val", "test", "prose"), 8), "FOLDER": None,
-        "CALIBRATION": 4, "SIZES": SHORT, "TWICE": SHORT, "LAYERS": 2, "TEXTS": 6, "PROMPT": 4, "TOGETHER": 4,
-        "KEPT": 4, "DRAFTED": (2,), "BEGINNINGS": 2, "BEGUN": 4, "CONTINUED": 6, "HELD": 2, "FEW": 4,
+        "CALIBRATION": 4, "SIZES": SHORT, "TWICE": SHORT, "TEXTS": 6, "PROMPT": 4, "TOGETHER": 4,
+        "DRAFTED": (2,), "BEGINNINGS": 2, "BEGUN": 4, "CONTINUED": 6, "HELD": 2, "FEW": 4,
         "novels": lambda: few_texts(), "own_prose": lambda: few_texts().val,
     },
 }  # fmt: skip
