@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import resumable
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdft_lib.data import TensorData
-from kdft_lib.objectives import SoftTargets, Supervised
+from kdft_lib.objectives import Hint, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning, GradualUnfreezing, HeadOnly
 from kdft_lib.training import fit
 
@@ -295,3 +296,22 @@ def test_unfrozen_layers_stay_unfrozen_after_a_resumption(net, blobs, tmp_path, 
     assert_same_bits(state_bytes(whole), state_bytes(resumed))
     assert not torch.equal(resumed.body[0].weight, start_.body[0].weight)
     assert len(history.epochs) == 5
+
+
+def test_numbers_of_numpy_can_be_read_again(net, blobs, tmp_path):
+    how = {
+        "strategy": FullFineTuning(lr=np.logspace(-3, -2, 2)[1], weight_decay=np.float64(0.01)),
+        "schedule": lambda progress: np.interp(progress, [0.0, 0.1, 1.0], [0.1, 1.0, 0.0]),
+    }
+    _, nothing = run(net, blobs, tmp_path, stop_after=9, **how)
+    assert nothing is None
+    _, history = run(net, blobs, tmp_path, **how)
+    assert {type(row["lr"]) for row in history.steps} == {float}
+
+
+def test_the_same_objective_goes_on_where_it_was(net, blobs, tmp_path):
+    objective = SoftTargets(net()) + 10 * Hint(net(), "body.0", "body.0")
+    _, nothing = run(net, blobs, tmp_path, stop_after=9, objective=objective)
+    assert nothing is None
+    _, history = run(net, blobs, tmp_path, objective=objective)
+    assert history.steps[-1]["step"] == 15
