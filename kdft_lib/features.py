@@ -14,6 +14,7 @@ from kdft_lib import models
 from kdft_lib.data import Batch, TensorData, batches
 from kdft_lib.data.sources import Data, source
 from kdft_lib.data.tensors import of_columns
+from kdft_lib.models.files import digest
 from kdft_lib.models.running import Outputs, find, outputs
 
 __all__ = [
@@ -106,9 +107,7 @@ class Remembered:
         return data.with_inputs(torch.stack([self._known[key] for key in keys]))
 
     def __repr__(self) -> str:
-        from kdft_lib.teachers import Teacher
-
-        return f"{type(self).__name__}({Teacher(self.model).fingerprint()[:12]}, {self.head!r})"
+        return f"{type(self).__name__}({digest(self.model)[:12]}, {self.head!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what it remembers."""

@@ -161,7 +161,7 @@ def test_the_page_says_what_was_measured(student, shown, answer):
     assert f"the first ten of each class, in {right[0]} and {right[1]}" in text
     assert f"{student.card['parameters']:,} numbers" in text
     assert f"the {kilobytes:.0f} kB of this network" in text
-    assert f"its weights, {(FOLDER / 'teacher.js').stat().st_size / 1000:.0f} kB in half precision" in text
+    assert f"its weights, in half precision and {(FOLDER / 'teacher.js').stat().st_size / 1000:.0f} kB of text" in text
     assert round(teacher.card["parameters"] / student.card["parameters"]) == 19
     sure = logits(teacher, shown).softmax(1).amax(1) > 0.95
     assert f"more than 95 % sure of {int(sure.sum())} of the hundred" in text

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdft_lib.files import written_whole
@@ -141,3 +144,16 @@ def fashion_teacher() -> nn.Module:
         torch.Size([1, 10])
     """
     return load(Path(str(resources.files("kdft_lib") / "assets/weights/fashion_teacher.safetensors"))).eval()
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of each module's class and settings as shown, and of every parameter and buffer."""
+    found = hashlib.sha256()
+    for name, module in model.named_modules():
+        shown = re.sub(r" at 0x[0-9a-fA-F]+", "", module.extra_repr())
+        found.update(f"{name} {type(module).__qualname__} {shown}".encode())
+    # Buffers that are not saved, such as those of rotary positions, count too.
+    for name, tensor in (model.state_dict() | dict(model.named_buffers())).items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from kdft_lib import features, models, sharding
 from kdft_lib.features import Outputs
+from kdft_lib.models.files import digest
 
 
 class Teacher:
@@ -117,13 +116,4 @@ class Teacher:
         """SHA-256 of each module's class and settings as shown, and of every parameter and buffer."""
         if (kept := sharding.kept_fingerprint(self.model)) is not None:
             return kept
-        digest = hashlib.sha256()
-        for name, module in self.model.named_modules():
-            shown = re.sub(r" at 0x[0-9a-fA-F]+", "", module.extra_repr())
-            digest.update(f"{name} {type(module).__qualname__} {shown}".encode())
-        tensors = self.model.state_dict()
-        # Buffers that are not saved, such as those of rotary positions, count too.
-        for name, tensor in (tensors | dict(self.model.named_buffers())).items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return digest(self.model)
