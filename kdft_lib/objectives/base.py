@@ -154,7 +154,8 @@ class Objective(nn.Module):
 
     def before_step(self, model: nn.Module, batch: Batch) -> Batch:
         """Called with each part of a step, before what counts in them is added up; the batch to learn from, by default
-        the one that was drawn. Only a term that stands alone is asked, since a sum's all learn from one batch."""
+        the one that was drawn, whose ``begins`` says how many samples of the step come before it. Only a term that
+        stands alone is asked, since a sum's all learn from one batch."""
         return batch
 
     def before_epoch(self, epoch: int, epochs: int) -> None:

@@ -101,7 +101,7 @@ class LoRA(Strategy):
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
 
     def _check_same(self, updates: dict[str, Any]) -> None:
-        """Refuse to train on with another rank, scale or dropout, or in other layers, than the updates have."""
+        """Refuse to train on with another rank or scale, or in other layers, than the updates have."""
         layer = next(iter(updates.values()))
         own: dict[str, Any] = {"r": next(iter(layer.r.values())), "alpha": next(iter(layer.lora_alpha.values()))}
         wanted: dict[str, Any] = {"r": self.r, "alpha": self.alpha}
