@@ -1,4 +1,4 @@
-# kdft: `make book` builds the site, `make test` checks everything; `make` alone lists the targets.
+# kdft: `make book` builds the site, `make test` tests what it shows; `make` alone lists the targets.
 #
 # PYTHON       the interpreter for the virtual environment (3.11 or newer)
 # TORCH_INDEX  PyTorch's CPU index, where the plain build with CUDA is too large; its address is on
@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf links repository test lint unit nbval test-site lighthouse colab notebooks results teacher student figures printed play bench peers costs course mutants serve clean
+.PHONY: help setup book pdf links repository test lint unit nbval slow test-site lighthouse colab notebooks results teacher student figures printed play bench peers costs course mutants serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ links: $(INSTALLED) ## ask every address outside whether it still answers; the l
 repository: $(INSTALLED) ## name another home everywhere: make repository URL=https://github.com/owner/name
 	@$(BIN)/python tools/repository.py $(URL)
 
-test: lint unit nbval ## check everything: lint, types, unit tests, doctests, the book, every notebook
+test: lint unit nbval ## lint, types, unit tests, doctests, checks of the book, every notebook; all but `slow` and the built site
 	@echo "Passed: ruff, mypy, unit tests, doctests, the checks of the book, and nbval on every notebook."
 
 lint: $(INSTALLED) ## ruff and mypy
@@ -49,10 +49,13 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/mypy
 
 unit: setup ## unit tests, doctests and the checks of the book
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20 -m "not slow and not site"
 
 nbval: setup ## every notebook, two at a time; SHARD=1/2 for one of two shares
 	$(BIN)/python tools/run_nbval.py --shard $(SHARD)
+
+slow: setup ## what takes long: every recipe for a few steps, runs on two processes and runs killed, the course graded, small builds
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20 -m "slow and not site"
 
 test-site: setup ## open every page of the built site in a browser, and try what can be moved
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m site $(addprefix tests/test_,site.py browser.py play.py fits.py found.py)

@@ -28,6 +28,7 @@ from kdft_lib.models import pretrained, sentence_encoder
 from kdft_lib.strategies import Phases
 from kdft_lib.training import Ledger, Settings
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 PROGRAMS = [ROOT / name for name in ("recipes", "figures", "tools", "benchmarks")]
