@@ -15,6 +15,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 from kdft_lib import experiments, training
+from kdft_lib.data import Splits, TensorData
 from kdft_lib.experiments import (
     Answering,
     Candidate,
@@ -637,6 +638,23 @@ def test_names_are_no_labels(blob_splits):
     assert sure.history.ledger.labels < 90
     assert first.accuracy(splits.val) > 0.5
     assert NamedBy(BASE, itself).but(sure=0.5, lr=0.2).method.strategy.lr == 0.2
+
+
+def test_rows_that_are_named_keep_their_columns(blob_splits):
+    train, transfer, *rest = blob_splits(0)
+    numbered = (
+        TensorData(part.inputs, part.targets, columns={"number": torch.arange(len(part))}) for part in (train, transfer)
+    )
+    learned = []
+
+    class Seen:
+        def train(self, splits, seed):
+            learned.append(splits.train)
+            return itself.train(Splits(train, transfer, *rest), seed)
+
+    itself = Classical(LogisticRegression())
+    NamedBy(Seen(), itself).train(Splits(*numbered, *rest), 0)
+    assert learned[0].rows(slice(58, 62))["number"].tolist() == [58, 59, 0, 1]
 
 
 def test_members_are_an_ensemble_of_seeds_that_nothing_else_has(blob_splits):

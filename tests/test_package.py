@@ -206,7 +206,9 @@ def test_the_jobs_on_github_run_together_what_every_change_must_pass():
     floor = runs.pop("floor")
     run = re.findall(r"^bash \.ci/run ([a-z- ]+\b)(?! *=)", "\n".join(runs.values()), re.M)
     assert {*" ".join(run).split()} == {*parts.split(), *wanted.split()} - {"test"}
-    (oldest,) = re.findall(r'unit slow INSTALL="uv pip install -q --resolution lowest-direct" EXTRAS="([a-z,]+)"$', floor)
+    (oldest,) = re.findall(
+        r'unit slow INSTALL="uv pip install -q --resolution lowest-direct" EXTRAS="([a-z,]+)"$', floor
+    )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {*oldest.split(",")} == project["optional-dependencies"].keys() - {"export"}
     assert jobs["unit"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]

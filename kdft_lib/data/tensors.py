@@ -133,6 +133,15 @@ class TensorData(Dataset[Batch]):
         """The same rows with other inputs; a teacher's logits, which belong to the old ones, stay."""
         return self._with(self._columns | {"inputs": inputs})
 
+    def with_targets(self, targets: Tensor) -> TensorData:
+        """The same rows with other targets.
+
+        Example:
+            >>> TensorData(torch.zeros(2, 3)).with_targets(torch.tensor([0, 1])).targets
+            tensor([0, 1])
+        """
+        return self._with(self._columns | {"targets": targets})
+
     def with_rows(self, more: TensorData) -> TensorData:
         """These rows and more of them, in memory; where one of the two has no targets, its rows have no label.
 

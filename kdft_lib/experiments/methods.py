@@ -218,7 +218,7 @@ class NamedBy(Wrapped):
         if self.sure is not None:
             rows = namer.certainty() > self.sure
             unnamed, names = unnamed[rows], names[rows]
-        train = splits.train.with_rows(TensorData(unnamed.inputs, names))
+        train = splits.train.with_rows(unnamed.with_targets(names))
         trained = self.method.train(splits._replace(train=train), seed)
         known = first.ledger
         if isinstance(namer.source, nn.Module | Teacher):
