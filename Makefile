@@ -97,6 +97,7 @@ results: setup ## run the long experiments again and record them (more than a da
 	$(BIN)/python recipes/own_size.py
 	$(BIN)/python recipes/where_to_start.py
 	$(BIN)/python recipes/does_it_carry.py
+	$(BIN)/python recipes/between_tokens.py
 	$(BIN)/python figures/intro.py
 	$(BIN)/python figures/play.py
 

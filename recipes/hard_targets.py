@@ -76,9 +76,10 @@ def pseudo() -> dict[str, Comparison]:
         "by the SVM": by(alone.source("SVM")),
         "by a teacher with 55,000 labels": by(TEACHER),
     }
-    asked = [("named by itself", "labels"), ("by itself, augmented", "augmentation")]
+    asked = [("named by itself", "labels")]
     asked += [(name, "named by itself") for name in ("by itself where sure", "by five of itself", "by the SVM")]
-    asked += [("by a teacher with 55,000 labels", "by itself, augmented")]
+    asked += [(name, "augmentation") for name in ("named by itself", "by itself, augmented")]
+    asked += [("by the SVM", "SVM"), ("by a teacher with 55,000 labels", "by itself, augmented")]
     return {"who names": replace(alone | compare(named, thousand_labels), contrasts=asked)}
 
 

@@ -260,8 +260,10 @@ def tuned() -> dict[str, Comparison]:
         "two random layers on its embeddings, taught": taught(CUT.but(random=True), CUT_RATES),
         "bag, taught": taught(BAG, BAG_RATES),
     }
-    others = ("two of its layers, labels", "two random layers on its embeddings, taught")
-    contrasts = [("MiniLM, LoRA", "MiniLM, everything"), *(("two of its layers, taught", other) for other in others)]
+    contrasts = [("MiniLM, everything", HEAD), ("MiniLM, LoRA", HEAD), ("MiniLM, LoRA", "MiniLM, everything")]
+    contrasts += [("MiniLM, head, 256 pieces", HEAD)]
+    others = (HEAD, "two of its layers, labels", "two random layers on its embeddings, taught")
+    contrasts += [("two of its layers, taught", other) for other in (*others, "SVM, pseudo-labels, whole stories")]
     splits = functools.partial(within, 50)
     return {"50 labels": experiments.compare(methods, splits, reference=HEAD, contrasts=contrasts, equal_budgets=False)}
 

@@ -274,10 +274,11 @@ def pruning() -> dict[str, Comparison]:
         "pruned by norm, distilled": tried(SMALL.but(start=starts[BY_NORM]).taught_by(whole, SoftTargets)),
         "SVM on pixels": grid(SVM, C=(1.0, 5.0, 20.0, 50.0)),
     }
-    others = ("width 8, 1,200 steps", "width 8, 400 steps", "channels pruned by chance")
-    contrasts = [(BY_NORM, other) for other in others]
-    contrasts += [("width 8, distilled", "width 8, 400 steps"), ("pruned by norm, distilled", BY_NORM)]
-    same_size = compare(methods, thousand_labels, reference=others[0], contrasts=contrasts, equal_budgets=False)
+    patient, briefly = "width 8, 1,200 steps", "width 8, 400 steps"
+    rivals = [*(name for name in methods if "pruned" in name), "SVM on pixels"]
+    contrasts = [*((name, patient) for name in rivals), (BY_NORM, briefly), (BY_NORM, "channels pruned by chance")]
+    contrasts += [("width 8, distilled", briefly), ("pruned by norm, distilled", BY_NORM)]
+    same_size = compare(methods, thousand_labels, reference=patient, contrasts=contrasts, equal_budgets=False)
     same_size.measured["before fine-tuning"] = compare(starts, thousand_labels).test
     return {"same size": same_size, "large": large}
 

@@ -379,7 +379,7 @@ conclusions = {"soft targets": "better", "soft targets, more inputs": "worse"}
 BORROWED = """
     return soft_target_loss(student_logits, teacher_logits.detach(), temperature)
 """
-WRONG = {
+OTHERS = {
     "slipped_in_three_parts": (
         {
             "loss": ("temperature**2 * ", ""),
@@ -406,6 +406,10 @@ WRONG = {
             "compare": ("result = ", 'methods["SVM"] = [Classical(SVC(C=1e-6))]\nresult = '),
         },
         {"loss-value", "loss-temperature", "loss-shape", "loss-gradient", "compare-fair"},
+    ),
+    "right_in_other_words": (
+        {"compare": ("base.but(objective=SoftTargets(teacher))", "base.taught_by(teacher, SoftTargets)")},
+        set(),
     ),
 }
 """What each changes in the right answer, and the checks that must fail: one part's answer moves no other's checks."""
@@ -463,7 +467,7 @@ def graded(pack, kernels, tmp_path_factory):
     ]  # fmt: skip
     nbgrader(*first, folder=folder)
     submissions = {"right": answered({})}
-    for name, (changes, _) in WRONG.items():
+    for name, (changes, _) in OTHERS.items():
         submissions[name] = answered(changes)
     for name, notebook in submissions.items():
         (folder / f"submitted/{name}/vowels").mkdir(parents=True)
@@ -492,10 +496,10 @@ def test_the_right_answer_gets_all_points_and_an_empty_one_none(graded):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("student", WRONG)
-def test_a_wrong_answer_loses_the_points_that_it_should(graded, student):
+@pytest.mark.parametrize("student", OTHERS)
+def test_another_answer_loses_the_points_that_it_should(graded, student):
     _, scores = graded
-    _, failing = WRONG[student]
+    _, failing = OTHERS[student]
     assert scores[student] == {name: 0 if name in failing else worth for name, worth in points().items()}
 
 

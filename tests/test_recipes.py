@@ -273,6 +273,7 @@ def test_a_recipe_runs_and_tries_what_its_records_say(recipe, small, monkeypatch
         for title, was in record.items():
             now = made[title]
             assert (list(now.test), now.reference) == (list(was.test), was.reference), title
+            assert was.contrasts in ([], now.contrasts), title  # Older records have none.
             assert set(now.measured) == set(was.measured) or recipe == "speech", title  # It has one measure a voice.
             for method, settings in was.settings.items():
                 plans = [plan[method] for plan in small if method in plan]
@@ -462,6 +463,11 @@ def test_a_teacher_says_no_more_than_it_is_asked(small):
         others, theirs = (each.sort(-1).values[:, :-1] for each in (said, whole))
         wanted = theirs if rest else torch.ones_like(theirs)
         torch.testing.assert_close(others / others.sum(-1, keepdim=True), wanted / wanted.sum(-1, keepdim=True))
+
+
+def test_make_results_runs_every_recipe():
+    (made,) = re.findall(r"^results: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert sorted(re.findall(r"recipes/(\w+)\.py", made)) == sorted(RECORDED)
 
 
 def test_no_recipe_is_left_out(small):

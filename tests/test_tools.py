@@ -17,6 +17,7 @@ from urllib.request import urlopen
 
 import nbformat
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -33,7 +34,7 @@ LACKING = "Fashion-MNIST is nowhere; install Debian's package dataset-fashion-mn
 
 
 @pytest.fixture
-def bare(monkeypatch):
+def bare(monkeypatch, tmp_path):
     """A machine without data, browser or password, and what is run on it: apt brings what it is told to install."""
     here, ran = set(), []
 
@@ -58,6 +59,7 @@ def bare(monkeypatch):
     monkeypatch.setattr(set_up.shutil, "which", which)
     monkeypatch.setattr(set_up.subprocess, "run", run)
     monkeypatch.setattr(set_up.os, "geteuid", lambda: 0, raising=False)
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
     return here, ran
 
 
@@ -112,6 +114,15 @@ def test_without_a_browser_the_book_can_be_built(bare, monkeypatch, capfd):
     monkeypatch.setattr(set_up, "apt", lambda: None)
     assert set_up.main() == 0
     assert capfd.readouterr() == ("", f"{find_browser.ABSENT}\n")
+
+
+def test_playwrights_own_browser_will_do(bare):
+    assert not find_browser.is_there()
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_browser.is_there()
 
 
 def test_without_a_language_model_the_book_can_be_built_too(bare, monkeypatch, capfd):

@@ -122,7 +122,7 @@ def problems_of_reading(notebook: Any, most_words: int, most_cells: int | None) 
 
 def _recipe_of(record: str) -> str | None:
     """The file in which the name stands, as it is or with a number to fill in."""
-    spelt = [f'"{record}', '"' + re.sub(r"\d+$", "{", record)]
+    spelt = [f'"{record}"', '"' + re.sub(r"\d+$", "{", record)]
     return next((path.name for path in sorted(RECIPES.glob("*.py")) if any(s in path.read_text() for s in spelt)), None)
 
 

@@ -1,8 +1,9 @@
-"""Where the system's Chromium is, which the tests open pages in and the print of the book comes from."""
+"""The Chromium that the tests open pages in, and that prints the book."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ABSENT = (
@@ -12,4 +13,15 @@ ABSENT = (
 
 
 def find() -> str | None:
+    """Where the system's is."""
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def is_there() -> bool:
+    """Whether there is one, the system's or that of ``playwright install``, which Playwright finds by itself."""
+    if find() is not None:
+        return True
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        return Path(playwright.chromium.executable_path).exists()

@@ -28,7 +28,7 @@ def data() -> str | None:
 
 def browser() -> str | None:
     """That there is none, if so."""
-    return None if find_browser.find() else find_browser.ABSENT
+    return None if find_browser.is_there() else find_browser.ABSENT
 
 
 def smollm2() -> str | None:
