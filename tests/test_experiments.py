@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from kdft_lib.experiments import (
     grid,
     groups,
     holm,
+    kept,
     paired_interval,
     per_seed,
     records,
@@ -739,6 +742,25 @@ def test_a_run_of_another_method_or_of_other_data_is_refused(blob_splits, tmp_pa
         compare({"a": BASE}, lambda seed: other, seeds=range(2), keep=tmp_path)
 
 
+def test_a_program_is_what_it_loads_from_beside_itself_too(tmp_path, monkeypatch):
+    def digest(*names):
+        for name in names:
+            module = types.ModuleType(name)
+            module.__file__ = str(tmp_path / f"{name}.py")
+            monkeypatch.setitem(sys.modules, name, module)
+        return kept._code.__wrapped__()
+
+    for name in ("__main__", "parts", "unused"):
+        (tmp_path / f"{name}.py").write_text(f"# {name}", encoding="utf-8")
+    alone = digest("__main__")
+    first = digest("parts")
+    assert first != alone
+    (tmp_path / "unused.py").write_text("# another", encoding="utf-8")
+    assert digest() == first
+    (tmp_path / "parts.py").write_text("# another", encoding="utf-8")
+    assert digest() not in (first, alone)
+
+
 def test_what_cannot_be_kept_is_said(blob_splits, tmp_path):
     local = BASE.but(
         objective=lambda: Supervised(label_smoothing=0.1), model=lambda: type("Own", (nn.Linear,), {})(4, 3)
@@ -778,11 +800,14 @@ def test_an_interrupted_program_goes_on_and_forgets_its_runs_when_they_are_recor
     assert [path.name for path in results.iterdir()] == ["first.json"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["second"]
     assert len(list((tmp_path / "runs/second").rglob("*.pt"))) == 3
+    for number, path in enumerate(sorted((tmp_path / "runs/second").rglob("*.pt")), 1):
+        torch.save(torch.load(path, weights_only=False) | {"seconds": 6000.0 * number}, path)
     again = Mortal(1)
     experiments.record_all(program(Mortal(0), again, Mortal(0)), ["second"], folder=tmp_path / "runs")
     assert (again.lives, list((tmp_path / "runs").iterdir())) == (0, [])
     about = json.loads((results / "second.json").read_text(encoding="utf-8"))["about"]
     assert about["command"] == "python recipes/blobs.py second"
+    assert 600 <= about["minutes"] < 601, "what its runs took before is counted, and once"
     with pytest.raises(KeyboardInterrupt):
         experiments.record_all(program(Mortal(0), again, Mortal(1)), ["never"], folder=tmp_path / "runs")
     assert not list((tmp_path / "runs").rglob("*.pt")), "it was told to keep nothing"

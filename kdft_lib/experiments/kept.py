@@ -12,9 +12,11 @@ import pickle
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,16 +27,36 @@ from kdft_lib.experiments.grid import Candidate, described
 from kdft_lib.experiments.trained import Trained
 from kdft_lib.files import written_whole
 
-_experiment: ContextVar[tuple[Path, dict[str, list[Any]]] | None] = ContextVar("experiment", default=None)
-"""The folder of the experiment that is being recorded, and what it has compared so far, by the names of the methods."""
+
+@dataclass
+class _Experiment:
+    """One that is being recorded.
+
+    Attributes:
+        folder: Where its runs are kept.
+        compared: What it has compared so far, by the names of the methods.
+        before: The seconds that each run took which an earlier start made, by its file; of this one's runs 0.
+    """
+
+    folder: Path
+    compared: dict[str, list[Any]] = field(default_factory=dict)
+    before: dict[Path, float] = field(default_factory=dict)
+
+
+_experiment: ContextVar[_Experiment | None] = ContextVar("experiment", default=None)
 
 
 @contextlib.contextmanager
-def kept_below(folder: Path) -> Iterator[None]:
-    """Comparisons keep their runs in a folder, which is deleted in the end, unless that is an error."""
-    token = _experiment.set((folder, {}))
+def kept_below(folder: Path) -> Iterator[Callable[[], float]]:
+    """Comparisons keep their runs in a folder, which is deleted in the end, unless that is an error.
+
+    Yields:
+        What says how many seconds the runs took that an earlier start made.
+    """
+    experiment = _Experiment(folder)
+    token = _experiment.set(experiment)
     try:
-        yield
+        yield lambda: sum(experiment.before.values())
     finally:
         _experiment.reset(token)
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,9 +70,9 @@ def by_default(
     """
     if (experiment := _experiment.get()) is None:
         return None, None
-    folder, compared = experiment
+    folder = experiment.folder
     digest = hashlib.sha256("\n".join(candidates).encode()).hexdigest()[:12]
-    same_names = compared.setdefault(digest, [])
+    same_names = experiment.compared.setdefault(digest, [])
     # Two functions may look alike and differ, so the same is who is the same.
     now = [splits, *(entry.method for entries in candidates.values() for entry in entries)]
     for number, before in enumerate(same_names, start=1):
@@ -94,9 +116,13 @@ class Kept:
                     f"keep is {self.folder}, where {path.name} is another run of {what}: the method, the data or the"
                     " program has changed since; use another folder, or delete this one"
                 )
+            _count(path, content["seconds"])
             return content["trained"]
+        started = time.perf_counter()
         trained = candidate.method.train(splits, seed)
-        content, held = {"what": what, "made_of": made_of, "trained": trained}, io.BytesIO()
+        _count(path, 0.0)
+        seconds = time.perf_counter() - started
+        content, held = {"what": what, "made_of": made_of, "seconds": seconds, "trained": trained}, io.BytesIO()
         try:
             torch.save(content, held)
         except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
@@ -114,11 +140,23 @@ class Kept:
         return self._hashed[1]
 
 
+def _count(path: Path, before: float) -> None:
+    """What a run took before this start, counted once however often it is read."""
+    if (experiment := _experiment.get()) is not None:
+        experiment.before.setdefault(path, before)
+
+
 @functools.cache
 def _code() -> str:
-    """A digest of the program that runs, since functions look alike whatever they do; in a notebook, of none."""
+    """A digest of the program that runs and of what it has loaded from beside itself, since functions look alike
+    whatever they do; in a notebook, of none.
+    """
     program = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
-    return hashlib.sha256(program.read_bytes()).hexdigest()[:12] if program.is_file() else "a notebook"
+    if not program.is_file():
+        return "a notebook"
+    loaded = {Path(file).resolve() for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))}
+    beside = sorted(path for path in loaded if path.parent == program.resolve().parent and path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in beside)).hexdigest()[:12]
 
 
 def _shown(method: Any) -> str:

@@ -22,7 +22,8 @@ def record_all(
     """Run experiments one after the other, and :func:`record` each when it is done: the last line of a program.
 
     Meanwhile :func:`compare` shows a bar and keeps finished runs, where it is not told otherwise: who starts an
-    interrupted program again waits for the rest alone. An experiment's runs are deleted when it is recorded.
+    interrupted program again waits for the rest alone, and the record counts what the runs took before. An experiment's
+    runs are deleted when it is recorded.
 
     Args:
         experiments: By name, functions that make what :func:`record` takes, comparisons by name.
@@ -43,10 +44,10 @@ def record_all(
         raise ValueError(f"names has {', '.join(map(repr, unknown))}; choose among {', '.join(experiments)}")
     code = commit()
     for name in names:
-        with kept_below(Path(folder) / name):
+        with kept_below(Path(folder) / name) as before:
             started = time.perf_counter()
             comparisons = experiments[name]()
-            seconds = time.perf_counter() - started
+            seconds = before() + time.perf_counter() - started
             command = f"python {Path(os.path.relpath(sys.argv[0])).as_posix()} {name}"
             print(f"{name}: {record(name, comparisons, command=command, seconds=seconds, code=code)}")
         for title, comparison in comparisons.items():
