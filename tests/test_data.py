@@ -111,6 +111,9 @@ def test_more_rows_bring_their_labels_if_they_have_any():
     assert first.without_labels().with_rows(second).targets.tolist() == [UNLABELED, UNLABELED, 0]
     assert first.without_labels().with_rows(second.without_labels()).targets is None
     assert first.with_rows(second).inputs[:, 0].tolist() == [0, 0, 1]
+    numbers = TensorData(torch.zeros(2, 3), torch.ones(2))
+    with pytest.raises(ValueError, match="give those without as transfer_data"):
+        numbers.with_rows(numbers.without_labels())
 
 
 def test_views_are_shifted_and_mirrored_copies():

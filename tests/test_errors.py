@@ -625,6 +625,7 @@ CASES = {
     "tokenizer of a kind unknown": lambda: packed(["a b"], str.split),
     "chat without a template": lambda: chats([ASKED], words()),
     "no conversation": lambda: chats([], chatting()),
+    "conversation of texts": lambda: chats([["why"]], chatting()),
     "conversation that is a text": lambda: chats(["why"], chatting()),
     "conversation without the column": lambda: chats([{"text": "why"}], chatting()),
     "prompt without room for an answer": lambda: chats([ASKED[:1] * 3], chatting(), length=2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import pickle
+import random
 import shutil
 import sys
 import threading
@@ -540,8 +541,55 @@ def test_rows_of_views_are_selected_with_their_views(pictures):
     with pytest.raises(ValueError, match="augment changes the inputs"):
         fit(nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), data, objective=SoftTargets(teacher), augment=invert,
             strategy=FullFineTuning(lr=0.1), epochs=1)  # fmt: skip
-    with pytest.raises(ValueError, match="data changes from one look to the next"):
+    with pytest.raises(ValueError, match="cache the data that they were made of"):
         cache(teacher, data)
+    kept = cache(teacher, pictures, views=2, augment=invert)
+    with pytest.raises(ValueError, match="other inputs would not be seen"):
+        kept.with_inputs(pictures.inputs)
+    assert data.with_inputs(pictures.inputs + 1).rows(slice(0, 4))["inputs"].mean() > 0
+
+
+def test_augmentations_that_look_alike_are_told_apart(pictures, tmp_path):
+    class Shifted:
+        def __init__(self, by):
+            self.by = by
+
+        def __call__(self, inputs):
+            return inputs + self.by
+
+    teacher, pairs = Counting(), [(lambda x: x + 1, lambda x: x + 100), (Shifted(1), Shifted(100))]
+    for number, (first, second) in enumerate(pairs):
+        cache(teacher, pictures, to=tmp_path / str(number), views=2, augment=first)
+        cache(teacher, pictures, to=tmp_path / str(number), views=2, augment=first)
+        with pytest.raises(ValueError, match="holds other answers: augment was"):
+            cache(teacher, pictures, to=tmp_path / str(number), views=2, augment=second)
+
+
+def test_views_are_made_of_copies_and_of_the_seed_whoever_draws(pictures):
+    def mixed(inputs):
+        return inputs.mul_(random.random() + np.random.rand())  # noqa: NPY002
+
+    before = pictures.inputs.clone()
+    teacher = Counting()
+    first, second = (cache(teacher, pictures, views=2, augment=mixed, seed=np.int64(3)) for _ in range(2))
+    assert first.fingerprint() == second.fingerprint()
+    assert torch.equal(pictures.inputs, before)
+
+
+class Fixed:
+    """Draws and applies, and does not say what it is."""
+
+    def draw(self, count, generator=None):
+        return {"by": torch.zeros(count, 1)}
+
+    def apply(self, inputs, drawn):
+        return inputs
+
+
+def test_a_fingerprint_is_the_same_for_an_augmentation_of_another_process(pictures):
+    teacher = Counting()
+    first, second = (cache(teacher, pictures, views=2, augment=Fixed()) for _ in range(2))
+    assert first.fingerprint() == second.fingerprint()
 
 
 def test_an_augmentation_that_draws_otherwise_is_told(pictures, tmp_path):

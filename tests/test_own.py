@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 
 import numpy as np
 import pandas
@@ -44,6 +45,12 @@ def test_parts_share_no_row_and_have_each_class_in_its_share():
     assert other[2].equal(val)
     assert other[3].equal(test)
     assert not other[0].equal(train)
+
+
+def test_groups_without_a_label_are_all_to_transfer_by():
+    targets = torch.cat([torch.arange(100) % 3, torch.full((1000,), -100)])
+    groups = torch.cat([torch.arange(100) // 10, 10 + torch.arange(1000) // 10])
+    assert (targets[draw_parts(targets, groups=groups.numpy())[1]] == -100).sum() == 1000
 
 
 @pytest.mark.parametrize("numbers", [False, True], ids=["classes", "numbers"])
@@ -113,6 +120,8 @@ def test_pictures_are_read_as_a_person_sees_them(tmp_path):
     assert (rotated.int() - plain.int()).abs().max() <= 1
     assert (deep == 200).all()
     assert (palette.int() - plain.int()).abs().max() < 15, "a palette has the nearest of its colours"
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert PictureReader(16)([opened])[0].equal(rotated)
 
 
 def test_tables_are_read_whatever_wrote_them(tmp_path):
@@ -127,6 +136,19 @@ def test_tables_are_read_whatever_wrote_them(tmp_path):
     own = table(tmp_path / "codes.csv", "code")
     assert own.classes == ("7", "8")
     assert own.counts["transfer"] == 9
+    assert len(read_rows((tmp_path / "codes.csv").rename(tmp_path / "CODES.CSV"))) == 27
+
+
+def test_a_code_is_the_same_word_read_as_a_number_or_not(tmp_path):
+    many = tmp_path / "many.csv"
+    few = "\n".join(["0," * 63 + "0", "1," * 63 + "1", "," * 63]) + "\n"
+    many.write_text(",".join(f"c{i}" for i in range(64)) + "\n" + few * 7000 + "B," * 63 + "B\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = read_rows(many, gaps=True)
+    assert {*read["c0"].dropna()} == {"0", "1", "B"}
+    columns = Columns.of(pandas.DataFrame({"code": ["0", "1", "A", "1"]}))
+    assert columns(pandas.DataFrame({"code": [1.0, None]})).equal(columns(pandas.DataFrame({"code": ["1", None]})))
 
 
 def test_a_column_is_left_out_by_name(tmp_path):

@@ -362,6 +362,16 @@ def test_a_chat_is_a_prompt_and_the_answer_that_counts():
     assert (seen["mask"].sum(1) == 2).all()
 
 
+def test_an_answer_begins_as_it_does_behind_its_prompt():
+    """Llama's first tokenizers put a space before each text, which does not stand before an answer."""
+    tokenizer = bytewise()
+    tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.Prepend("w9 ")
+    tokenizer.chat_template = TEMPLATE
+    data = chats([[{"role": "user", "content": "w5"}, {"role": "assistant", "content": "w7"}]], tokenizer)
+    assert data.inputs["input_ids"][0].tolist() == [9, 2, 5, 0, 9, 4, 3, 7]
+    assert data.targets[0][data.mask[0]].tolist() == [7, 0]
+
+
 @pytest.mark.parametrize("in_blocks", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_kept_answers_teach_the_texts_that_stay(share, in_blocks, tmp_path):

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 from torch.utils.data.distributed import DistributedSampler
 
-from kdft_lib.data import TensorData
+from kdft_lib.data import TensorData, as_batch
 from kdft_lib.data.reading import is_hugging_face, sharded
 from kdft_lib.data.sources import source
 from kdft_lib.features import precompute
@@ -376,3 +385,89 @@ def test_a_loader_that_gives_each_process_its_part_is_not_cut_again():
 def test_a_data_set_from_a_package_that_is_called_datasets_is_no_hugging_face_one():
     own = type("Cells", (), {"__module__": "datasets.cells"})()
     assert not is_hugging_face(own)
+
+
+def noisy(samples):
+    """Makes a batch as a collator of masked words does: with noise of its own."""
+    inputs, labels = map(list, zip(*samples, strict=True))
+    return torch.stack(inputs) + torch.rand(len(inputs), 1), torch.tensor(labels)
+
+
+def drawn_by(workers, seed, first=0, share=(0, 1)):
+    batches = source(Rows(), num_workers=workers, collate_fn=noisy).training(5, seed, first, share)
+    return [next(batches)[0]["inputs"] for _ in range(3)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_what_a_collator_draws_depends_on_seed_and_batch_alone(workers):
+    before = torch.get_rng_state()
+    whole = drawn_by(workers, seed=1)
+    assert torch.equal(torch.cat(whole), torch.cat(drawn_by(0, seed=1)))
+    assert torch.equal(torch.cat(whole[1:]), torch.cat(drawn_by(workers, seed=1, first=1)[:2]))
+    assert not torch.equal(drawn_by(workers, seed=2)[0], whole[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_stream_is_read_once_and_in_order_whatever_the_workers():
+    for workers in (0, 2):
+        read = [batch["inputs"] for batch in source(Stream(), num_workers=workers).in_order(4)]
+        assert torch.equal(torch.cat(read), X)
+
+
+def test_answers_of_two_teachers_in_one_data_set_are_refused():
+    first, second = (cache(nn.Linear(4, 3), Subset(Rows(), range(10))) for _ in range(2))
+    assert source(ConcatDataset([first, first])).teacher == first.teacher
+    for parts in ([first, second], [first, Rows()]):
+        with pytest.raises(ValueError, match="different teachers, or none"):
+            source(ConcatDataset(parts)).teacher  # noqa: B018
+
+
+def test_samplers_draw_by_the_seed_though_they_have_generators_of_their_own():
+    def loader():
+        sampler = RandomSampler(Rows(), generator=torch.Generator().manual_seed(7))
+        return DataLoader(Rows(), 5, sampler=sampler)
+
+    def read(seed, first=0):
+        batches = source(loader()).training(5, seed, first, (0, 1))
+        return [next(batches)[0]["inputs"] for _ in range(3)]
+
+    whole = read(1)
+    assert torch.equal(torch.cat(whole[1:]), torch.cat(read(1, first=1)[:2]))
+    assert not torch.equal(read(2)[0], whole[0])
+
+
+def test_a_part_of_a_data_set_counts_as_a_part():
+    part = DataLoader(Rows(), 4, sampler=SubsetRandomSampler(range(8)))
+    assert source(part).labels() == (8, 0)
+
+
+def test_numbers_of_64_bits_from_an_iterable_are_torchs_default():
+    given = [(X.double().numpy(), Y.numpy())]
+    assert evaluate(nn.Linear(4, 3), given)["loss"] > 0
+    (batch,) = source(given).in_order(5)
+    assert (batch["inputs"].dtype, batch["targets"].dtype) == (torch.float32, torch.int64)
+
+
+def test_of_two_columns_of_labels_the_one_of_transformers_counts():
+    batch = as_batch({"input_ids": torch.ones(2, 3), "label": torch.ones(2), "labels": torch.zeros(2, 3)})
+    assert (batch["targets"].shape, sorted(batch["inputs"])) == ((2, 3), ["input_ids", "label"])
+
+
+def test_a_model_that_writes_into_its_inputs_is_refused():
+    class Centring(nn.Linear):
+        def forward(self, inputs):
+            inputs -= inputs.mean()
+            return super().forward(inputs)
+
+    for data in (WHOLE, {"inputs": X}):
+        with pytest.raises(ValueError, match="Centring changes its inputs in place"):
+            predict(Centring(4, 3), data)
+    with pytest.raises(ValueError, match="Sequential changes its inputs in place"):
+        predict(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3)), X.clone())
+    assert predict(nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True)), WHOLE).shape == (COUNT, 3)
+
+
+def test_numbers_of_positions_are_counted_where_the_mask_has_them():
+    batch = {"inputs": torch.zeros(4, 6), "targets": torch.rand(4, 6), "mask": torch.arange(24).view(4, 6) % 2 == 0}
+    _, totals = next(source([batch]).training(4, 0, 0, (0, 1)))
+    assert (totals["counted"], totals["labeled"]) == (12, 12)

@@ -374,6 +374,19 @@ def test_a_fingerprint_tells_parts_without_weights(first, second):
     assert one == same != other
 
 
+def test_a_fingerprint_is_that_of_the_model_inside(net):
+    model = net().eval()
+    wanted = Teacher(model).fingerprint()
+    assert Teacher(torch.compile(model)).fingerprint() == wanted
+    assert Teacher(nn.DataParallel(torch.compile(model))).fingerprint() == wanted
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
+def test_a_quantised_teacher_has_a_fingerprint():
+    first, second = (torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 2))) for _ in range(2))
+    assert Teacher(first).fingerprint() == Teacher(copy.deepcopy(first)).fingerprint() != Teacher(second).fingerprint()
+
+
 def test_a_fingerprint_has_buffers_that_are_not_saved():
     def made(value):
         module = nn.Identity()

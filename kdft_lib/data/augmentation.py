@@ -48,8 +48,8 @@ class RandomShiftFlip:
         return self.apply(images, self.draw(len(images)))
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """What decides a view, for each of so many images: ``shifts`` ``(count, 2)``, down and to the right, and
-        ``mirrored`` ``(count,)``.
+        """What decides a view, for each of so many images: ``shifts`` ``(count, 2)``, the row and column at which the
+        view begins in the padded image (``padding`` leaves it in place), and ``mirrored`` ``(count,)``.
         """
         shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
         mirrored = torch.rand(count, generator=generator) < self.flip

@@ -31,7 +31,7 @@ def as_batch(raw: Any) -> Batch:
     Args:
         raw: A tensor of inputs, a pair ``(inputs, targets)``, a batch, or a Hugging Face dict, whose
             ``labels`` or ``label`` become ``targets`` and whose other tensors become the dict of ``inputs``. NumPy
-            arrays become tensors.
+            arrays become tensors, those of 64 bits in torch's default precision.
 
     Returns:
         A dict with ``inputs`` and every other column that came along.
@@ -176,7 +176,8 @@ def _names(batch: Batch) -> set[str]:
 
 def _named(raw: Mapping[Any, Any]) -> Batch:
     """A dict of columns: ours, or a Hugging Face one, where what a model is given stands beside the rest."""
-    batch = {("targets" if name in _LABELS and "targets" not in raw else name): raw[name] for name in raw}
+    label = next((name for name in ("targets", *_LABELS) if name in raw), None)
+    batch = {("targets" if name == label else name): raw[name] for name in raw}
     if "inputs" in batch:
         return batch
     inputs = {
@@ -195,4 +196,13 @@ def _named(raw: Mapping[Any, Any]) -> Batch:
 def _tensors(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _tensors(item) for key, item in value.items()}
-    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+    return narrowed(torch.as_tensor(value)) if isinstance(value, np.ndarray) else value
+
+
+def narrowed(value: Any) -> Any:
+    """Floating-point numbers of 64 bits in torch's default precision, since Python's and NumPy's have them unasked."""
+    if isinstance(value, Mapping):
+        return {key: narrowed(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [narrowed(item) for item in value]
+    return value.to(torch.get_default_dtype()) if isinstance(value, Tensor) and value.dtype == torch.float64 else value

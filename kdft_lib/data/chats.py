@@ -104,6 +104,11 @@ def _messages(number: int, conversation: Any, column: str) -> Sequence[Mapping[s
             f"conversation {number} is {conversation!r:.60}; it must be a list of messages,"
             ' [{"role": "user", "content": "…"}, …]'
         )
+    if not all(isinstance(message, Mapping) for message in conversation):
+        raise TypeError(
+            f"conversation {number} is {conversation!r:.60}; each of its messages must be a dict,"
+            ' {"role": "user", "content": "…"}'
+        )
     return conversation
 
 
@@ -129,4 +134,6 @@ def _parts(
             " longer once the answer is there; give the template other arguments, such as enable_thinking=False, or"
             " take another"
         )
-    return tokens(prompt), tokens(whole[len(prompt) :])
+    asked, both = tokens(prompt), tokens(whole)
+    # Some tokenizers put a space before each text, which stands before no answer.
+    return asked, both[len(asked) :] if both[: len(asked)] == asked else tokens(whole[len(prompt) :])

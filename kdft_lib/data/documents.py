@@ -186,7 +186,7 @@ def _texts(documents: Any, column: str) -> Iterator[str]:
         documents = documents.texts
     if isinstance(documents, Path):
         documents = [documents]
-    if not isinstance(documents, Iterable):
+    if not isinstance(documents, Iterable) or (hasattr(documents, "iloc") and hasattr(documents, "columns")):
         raise TypeError(
             f"documents is of type {type(documents).__name__}; give a list of texts or of paths, a TextData, or a"
             " Hugging Face data set"

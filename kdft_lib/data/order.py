@@ -19,6 +19,7 @@ _FACTOR = 1_000_003
 
 def seed_of(seed: int, *numbers: int) -> int:
     """One seed made of several numbers."""
+    seed = int(seed)
     for number in numbers:
         seed = seed * _FACTOR + number
     return seed % 2**63

@@ -162,6 +162,7 @@ def _by_group(kinds: Tensor, known: Tensor, group: Any) -> Tensor:
         off = sum(float(np.abs(given - 0.2).sum()) for given in shares) + 10 * missing
         if off < least:
             best, least = side, off
+    best[sizes == 0] = 0  # Nothing of these is chosen or tested by.
     return torch.from_numpy(best[group])
 
 
@@ -193,23 +194,25 @@ def read_rows(path: str | Path, columns: Sequence[str] = (), *, gaps: bool = Fal
             "reading a table needs pandas, which is not installed; pip install 'kdft-lib[notebooks]' brings it"
         ) from None
     path = Path(path)
-    if path.suffix not in TABLES:
+    kind = path.suffix.lower()
+    if kind not in TABLES:
         raise ValueError(f"{path} is no table that is read here; its name must end in .csv, .tsv, .jsonl or .json")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, or is no file; name a table of rows")
     as_text: dict[str, Any] = {} if gaps else {"dtype": str, "keep_default_na": False}
     as_given: dict[str, Any] = {} if gaps else {"dtype": object}
     try:
-        if path.suffix in (".csv", ".tsv"):
-            separator = "," if path.suffix == ".csv" else "\t"
-            rows = pandas.read_csv(path, sep=separator, encoding="utf-8-sig", **as_text)
+        if kind in (".csv", ".tsv"):
+            separator = "," if kind == ".csv" else "\t"
+            # Read in chunks, a column would be numbers in one and words in another.
+            rows = pandas.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False, **as_text)
             if not isinstance(rows.index, pandas.RangeIndex):
                 raise ValueError("rows have more fields than the header; put fields that hold the separator in quotes")
         else:
             text = path.read_text(encoding="utf-8-sig")
-            rows = pandas.DataFrame(_objects(text) if path.suffix == ".jsonl" else json.loads(text), **as_given)
+            rows = pandas.DataFrame(_objects(text) if kind == ".jsonl" else json.loads(text), **as_given)
     except (ValueError, pandas.errors.ParserError) as error:
-        raise ValueError(f"{path} cannot be read as a {path.suffix[1:]} file in UTF-8 ({error})") from None
+        raise ValueError(f"{path} cannot be read as a {kind[1:]} file in UTF-8 ({error})") from None
     if not len(rows):
         raise ValueError(f"{path} has no rows below its header; there is nothing to learn from")
     for column in columns:

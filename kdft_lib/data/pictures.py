@@ -85,7 +85,7 @@ class PictureReader:
                     f"{given} is no picture that can be read ({said}); mend it, or take it out of the folder"
                 ) from None
         else:
-            picture = Image.fromarray(given) if isinstance(given, np.ndarray) else given
+            picture = Image.fromarray(given) if isinstance(given, np.ndarray) else ImageOps.exif_transpose(given)
         if picture.mode == "F":
             what = given if isinstance(given, str | os.PathLike) else "a picture"
             raise ValueError(f"{what} holds floating-point numbers, and which is white is not known; give 8 or 16 bits")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from kdft_lib.data import order
+from kdft_lib.data.batches import narrowed
 
 
 class Reader:
@@ -20,7 +20,7 @@ class Reader:
 
     def __init__(self, data: Any, *, num_workers: int, collate_fn: Callable[[list[Any]], Any]):
         self._data = _Drawn(data)
-        self._options: dict[str, Any] = {"num_workers": num_workers, "collate_fn": collate_fn}
+        self._options: dict[str, Any] = {"num_workers": num_workers, "collate_fn": _Collated(collate_fn)}
 
     def __call__(self, asked: Iterable[tuple[int, Tensor]], seed: int = 0) -> Iterator[Any]:
         """The batches of rows asked for, each with the number of its pass."""
@@ -35,15 +35,30 @@ class _Drawn(Dataset[Any]):
         self.data = data
         self.at_once = is_hugging_face(data) and data.format["type"] != "custom"
 
-    def __getitems__(self, rows: list[tuple[int, int]]) -> list[Any]:
+    def __getitems__(self, rows: list[tuple[int, int]]) -> tuple[list[Any], int]:
+        """The samples, and the seed of what is drawn when they become a batch."""
+        together = order.seed_of(rows[0][1], 1)
         if self.at_once:
-            return self.data.__getitems__([row for row, _ in rows])
+            return self.data.__getitems__([row for row, _ in rows]), together
         with order.random_state_kept():
-            return [self._sample(row, seed) for row, seed in rows]
+            return [self._sample(row, seed) for row, seed in rows], together
 
     def _sample(self, row: int, seed: int) -> Any:
         order.draw_from(seed)
         return self.data[row]
+
+
+class _Collated:
+    """Makes a batch of samples, with what is drawn meanwhile, as for masked words, decided by the batch's seed."""
+
+    def __init__(self, collate_fn: Callable[[list[Any]], Any]):
+        self.collate_fn = collate_fn
+
+    def __call__(self, read: tuple[list[Any], int]) -> Any:
+        samples, seed = read
+        with order.random_state_kept():
+            order.draw_from(seed)
+            return self.collate_fn(samples)
 
 
 class EveryNth(IterableDataset[Any]):
@@ -91,8 +106,7 @@ def sharded(loader: Any, share: order.Share) -> DataLoader[Any] | None:
 
 def drawing(loader: Iterable[Any], seed: int) -> Iterator[Any]:
     """One pass over a loader whose order and transforms draw from random numbers of their own."""
-    own = getattr(loader, "generator", None)
-    if isinstance(own, torch.Generator):
+    for own in _generators(loader):
         own.manual_seed(seed)
     inside: tuple[Any, ...] | None = None
     iterator: Iterator[Any] | None = None
@@ -109,6 +123,15 @@ def drawing(loader: Iterable[Any], seed: int) -> Iterator[Any]:
                 return
             inside = order.state()
         yield raw
+
+
+def _generators(loader: Any) -> Iterator[torch.Generator]:
+    """Those of a loader and of its samplers, one inside another."""
+    while loader is not None:
+        for place in (loader, getattr(loader, "sampler", None)):
+            if isinstance(own := getattr(place, "generator", None), torch.Generator):
+                yield own
+        loader = getattr(loader, "batch_sampler", None)
 
 
 def collated(samples: list[Any]) -> Any:
@@ -129,24 +152,6 @@ def collated(samples: list[Any]) -> Any:
             f"the samples hold {str(error).split('found ')[-1]}, which no batch can be made of; give the dataset a"
             " transform that makes tensors, or fit a collate_fn"
         ) from None
-
-
-def narrowed(value: Any) -> Any:
-    """Floating-point numbers of 64 bits in torch's default precision, since Python's and NumPy's have them unasked."""
-    if isinstance(value, Mapping):
-        return {key: narrowed(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [narrowed(item) for item in value]
-    return value.to(torch.get_default_dtype()) if isinstance(value, Tensor) and value.dtype == torch.float64 else value
-
-
-def of_arrays(value: Any) -> Any:
-    """NumPy arrays as tensors, in torch's default precision; tensors as they are."""
-    if isinstance(value, Mapping):
-        return {key: of_arrays(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [of_arrays(item) for item in value]
-    return narrowed(torch.as_tensor(value)) if isinstance(value, np.ndarray) else value
 
 
 def is_hugging_face(data: Any) -> bool:

@@ -13,7 +13,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from kdft_lib.data import batches, order, reading, values
 from kdft_lib.data.batches import Batch, as_batch
@@ -40,8 +48,9 @@ def source(
             iterable of batches; a pair ``(inputs, targets)`` of tensors or NumPy arrays, inputs alone, or a dict of
             columns; a Hugging Face ``Dataset``, in memory or streaming. NumPy's float64 becomes torch's default.
         name: What the data is called in messages.
-        num_workers: The number of processes that read a dataset; 0 reads it in this one.
-        collate_fn: What makes a batch of samples of a dataset; torch's ``default_collate`` by default.
+        num_workers: The number of processes that read a dataset, of a stream one at most; 0 reads it in this one.
+        collate_fn: What makes a batch of samples of a dataset; torch's ``default_collate`` by default. Data in memory
+            and batches of a loader have none.
 
     Raises:
         TypeError: If it is none of these.
@@ -95,10 +104,7 @@ class Source:
     @property
     def teacher(self) -> str | None:
         """Whose answers the data carries: a teacher's fingerprint."""
-        data = self.data
-        while isinstance(data, DataLoader | Subset):
-            data = data.dataset
-        return getattr(data, "teacher", None)
+        return _teacher(self.data)
 
     def labels(self) -> tuple[int, int] | None:
         """How many samples have a label, as far as that can be seen, and how many have none."""
@@ -180,13 +186,20 @@ class Loaded(Source):
     def __init__(self, data: Iterable[Any], name: str):
         super().__init__(data, name)
         dataset = getattr(data, "dataset", None)
-        self.samples = len(dataset) if isinstance(dataset, Sized) else None
+        chosen = sampler if isinstance(sampler := getattr(data, "sampler", None), SubsetRandomSampler) else dataset
+        self.samples = len(chosen) if isinstance(chosen, Sized) else None
 
     def length(self, batch_size: int) -> int | None:
         try:
-            return _some(len(self.data), self.name)
+            length = len(self.data)
         except TypeError:
             return None
+        if not length and self.samples:
+            raise ValueError(
+                f"{self.name} has {self.samples} samples, fewer than a batch of its loader, which leaves them out"
+                " (drop_last=True); give it a smaller batch_size"
+            )
+        return _some(length, self.name)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         return map(as_batch, self.data)
@@ -204,11 +217,7 @@ class Loaded(Source):
                 else:
                     yield self._counted(_part(as_batch(raw), share) if cut else raw)
             if not found:
-                again = " for another pass" if number else ""
-                raise ValueError(
-                    f"{self.name}, of type {type(self.data).__name__}, yields nothing{again}; give data"
-                    " that can be read again, or fewer steps"
-                )
+                raise ValueError(f"{self.name}, of type {type(self.data).__name__}, {self._lacks(number, batch_size)}")
             number += 1
 
     def inexact(self) -> str | None:
@@ -225,6 +234,11 @@ class Loaded(Source):
         length = self.length(1)
         return f"{type(self.data).__name__} of {'unknown length' if length is None else f'{length} batches'}"
 
+    def _lacks(self, number: int, batch_size: int) -> str:
+        """What is wrong where a pass has no batch."""
+        again = " for another pass" if number else ""
+        return f"yields nothing{again}; give data that can be read again, or fewer steps"
+
     def _of_process(self, batch_size: int, share: order.Share) -> tuple[Iterable[Any], bool]:
         """What a process reads, and whether it must cut its part out of each batch itself."""
         if share[1] == 1:
@@ -234,11 +248,12 @@ class Loaded(Source):
 
 
 class Streamed(Loaded):
-    """An iterable dataset, in batches."""
+    """An iterable dataset, in batches. One worker reads it at most: several would each read all of it, or give parts of
+    it in another order."""
 
     def __init__(self, data: Iterable[Any], name: str, *, num_workers: int, collate_fn: Callable[[list[Any]], Any]):
         super().__init__(data, name)
-        self._reading: dict[str, Any] = {"num_workers": num_workers, "collate_fn": collate_fn}
+        self._reading: dict[str, Any] = {"num_workers": min(num_workers, 1), "collate_fn": collate_fn}
 
     def length(self, batch_size: int) -> None:
         return None
@@ -246,10 +261,23 @@ class Streamed(Loaded):
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         return map(as_batch, DataLoader(self.data, batch_size, generator=torch.Generator(), **self._reading))
 
+    def _lacks(self, number: int, batch_size: int) -> str:
+        few = f"has fewer samples than a batch of {batch_size}; lower batch_size, or give more"
+        return super()._lacks(number, batch_size) if number else few
+
     def _of_process(self, batch_size: int, share: order.Share) -> tuple[Iterable[Any], bool]:
         part = order.part(batch_size, share)
         every = reading.EveryNth(self.data, share)
         return DataLoader(every, part.stop - part.start, drop_last=True, **self._reading), False
+
+
+def _teacher(data: Any) -> str | None:
+    if isinstance(data, ConcatDataset):
+        found = {_teacher(part) for part in data.datasets}
+        if len(found) > 1:
+            raise ValueError("parts of the data have answers of different teachers, or none; ask one about all of them")
+        return found.pop()
+    return _teacher(data.dataset) if isinstance(data, DataLoader | Subset) else getattr(data, "teacher", None)
 
 
 def _part(batch: Batch, share: order.Share) -> Batch:
@@ -274,7 +302,7 @@ def _columns(data: Any, name: str) -> Batch:
     if isinstance(data, Mapping) and any(reading.is_hugging_face(part) for part in data.values()):
         splits = [*map(repr, data)]
         raise TypeError(f"{name} has the splits {', '.join(splits)}; choose one: {name}[{splits[0]}]")
-    columns = as_batch(reading.of_arrays(data))
+    columns = as_batch(data)
     for key, column in columns.items():
         if not isinstance(column, Tensor | dict):
             raise TypeError(

@@ -106,7 +106,7 @@ def tokenizations(
     if of == "all":
         rows = [*islice(_spellings(text.encode(), token_bytes(tokenizer)), most + 1)]
     else:
-        cuts = range(1, len(text) + 1) if of == "beginnings" else [len(text)]
+        cuts = range(1, len(text) + 1) if text and of == "beginnings" else [len(text)]
         rows = [tuple(numbers) for numbers, _ in _encoder(tokenizer)([text[:cut] for cut in cuts])]
         begun = {row[:size] for row in rows for size in range(len(row))}
         rows = [row for row in dict.fromkeys(rows) if row not in begun] or [()]

@@ -205,6 +205,8 @@ def _labels(column: Any) -> list[Any]:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # Of whole numbers with a gap pandas makes floating-point ones.
     return "" if value is None or value != value or str(type(value).__name__) == "NAType" else str(value)
 
 

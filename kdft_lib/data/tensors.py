@@ -162,6 +162,11 @@ class TensorData(Dataset[Batch]):
         joined = batches.join(first, second)
         known = next((part.targets for part in (self, more) if part.targets is not None), None)
         if known is not None:
+            if known.is_floating_point() and (self.targets is None or more.targets is None):
+                raise ValueError(
+                    "some of the rows have numbers to learn and the others none, which no number can say; give those"
+                    " without as transfer_data"
+                )
             joined["targets"] = torch.cat([
                 known.new_full((len(part), *known.shape[1:]), UNLABELED) if part.targets is None else part.targets
                 for part in (self, more)

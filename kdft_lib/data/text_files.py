@@ -95,6 +95,8 @@ class TextReader:
         """int64 ``(N, T)``, or a mapping of two such; T is the length of the longest, ``max_tokens`` at most."""
         if isinstance(texts, str):
             raise ValueError("texts is one text; give a list of them")
+        if not len(texts):
+            raise ValueError("texts is empty; give at least one")
         encodings = self.tokenizer.encode_batch(list(texts))
         ids, mask = (
             torch.tensor([getattr(each, name) for each in encodings], dtype=torch.int64).view(len(encodings), -1)

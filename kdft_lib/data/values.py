@@ -49,7 +49,7 @@ class PerRow:
         mask, targets = columns.get("mask"), columns.get("targets")
         labeled = batches.has_label(targets) if targets is not None else None
         if labeled is not None and mask is not None:
-            labeled = labeled & mask
+            labeled = mask & labeled.reshape(*labeled.shape, *[1] * (mask.dim() - labeled.dim()))
         self._counts = {"labeled": _by_row(labeled), "counted": _by_row(mask)}
         self._range = {"lowest": 0, "highest": 0}
         if targets is not None and labeled is not None and not targets.is_floating_point() and labeled.any():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdft_lib.files import written_whole
 from kdft_lib.models.own import MLP, PictureClassifier, WordBag
@@ -147,13 +147,27 @@ def fashion_teacher() -> nn.Module:
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 of each module's class and settings as shown, and of every parameter and buffer."""
+    """SHA-256 of each module's class and settings as shown, and of every parameter and buffer; of what torch.compile
+    made, or data parallelism, that of the model inside.
+    """
+    while (inner := _inside_of(model)) is not model:
+        model = inner
     found = hashlib.sha256()
     for name, module in model.named_modules():
         shown = re.sub(r" at 0x[0-9a-fA-F]+", "", module.extra_repr())
         found.update(f"{name} {type(module).__qualname__} {shown}".encode())
     # Buffers that are not saved, such as those of rotary positions, count too.
-    for name, tensor in (model.state_dict() | dict(model.named_buffers())).items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, held in (model.state_dict() | dict(model.named_buffers())).items():
+        for part in held if isinstance(held, tuple) else (held,):  # Quantised layers hold weight and bias together.
+            if isinstance(part, Tensor):
+                tensor = part.detach().dequantize() if part.is_quantized else part.detach()
+                found.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+                found.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            else:
+                found.update(f"{name} {part}".encode())
     return found.hexdigest()
+
+
+def _inside_of(model: nn.Module) -> Any:
+    parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    return model.module if parallel else getattr(model, "_orig_mod", model)

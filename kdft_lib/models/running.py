@@ -32,13 +32,22 @@ def logits(model: nn.Module, inputs: Inputs) -> Tensor:
 
     Raises:
         TypeError: If the model returns no logits.
-        ValueError: If documents cannot be held apart in this model; the message says why.
+        ValueError: If it changes its inputs in place, or documents cannot be held apart in it; the message says why.
 
     Example:
         >>> logits(torch.nn.Linear(3, 2), torch.zeros(4, 3)).shape
         torch.Size([4, 2])
     """
+    given = inputs.values() if isinstance(inputs, Mapping) else (inputs,)
+    watched = [tensor for tensor in given if isinstance(tensor, Tensor) and not tensor.is_inference()]
+    versions = [tensor._version for tensor in watched]
     output = _with_keywords(model, inputs) if isinstance(inputs, Mapping) else model(inputs)
+    if [tensor._version for tensor in watched] != versions:
+        raise ValueError(
+            f"{type(model).__name__} changes its inputs in place, and with them the data and what other models are"
+            " given; let its first layers make new tensors: x = x - mean in place of x -= mean, ReLU() in place of"
+            " ReLU(inplace=True)"
+        )
     if isinstance(output, Tensor):
         return output
     found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)

@@ -100,9 +100,9 @@ class Asking:
                 made = batches.apply(drawn, operator.itemgetter(slice(view, None, self.views)))
                 seen = self.augment.apply(inputs, made["drawn"])
             else:
-                with torch.random.fork_rng([]):
-                    torch.default_generator.manual_seed(order.seed_of(self.seed, start * self.views + view))
-                    seen = self.augment(inputs)
+                with order.random_state_kept():
+                    order.draw_from(order.seed_of(self.seed, start * self.views + view, 1))
+                    seen = self.augment(batches.apply({"inputs": inputs}, Tensor.clone)["inputs"])
                 made = {"inputs": seen}
             found.append(
                 {name: column.cpu() for name, column in flat(made)} | self._asked(seen, start * self.views + view)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from kdft_lib.data import TensorData
 from kdft_lib.data.columns import nested
 from kdft_lib.data.sources import Indexed, InMemory, source
 from kdft_lib.teachers.asking import Asking, packing, replays
-from kdft_lib.teachers.kept import Answered, Kept, Samples, ViewData
+from kdft_lib.teachers.kept import Answered, Kept, Samples, ViewData, in_words
 from kdft_lib.teachers.shards import on_disk
 from kdft_lib.teachers.teacher import Teacher
 
@@ -54,7 +53,8 @@ def cache(
         data: Data in memory, or a map-style dataset, with a length and indices, whose samples do not change from
             one look to the next; of what :func:`~kdft_lib.training.fit` takes, all but loaders and streams.
         to: A folder to keep the answers in. One that has them already is read, provided that it has those of this
-            teacher to this data, in this way. By default they are kept in memory.
+            teacher to this data, in this way; of an ``augment`` that is a function, what it takes from around itself is
+            not compared. By default they are kept in memory.
         views: How many augmented views of each sample to keep, from 1 on, or ``"all"`` that ``augment.every()`` lists:
             of shifts by one pixel and mirror images 18. By default samples are as they are.
         augment: What makes views of a batch of inputs. Of one that has ``draw(count, generator)`` and
@@ -108,7 +108,7 @@ def cache(
         made_of = {
             "teacher": fingerprint, "samples": len(samples), "data": samples.fingerprint(),
             "dtype": None if dtype is None else str(dtype), "top_k": top_k, "rest": None if top_k is None else rest,
-            "views": views, "augment": None if augment is None else re.sub(r" at 0x[0-9a-f]+", "", repr(augment)),
+            "views": views, "augment": None if augment is None else in_words(augment),
             "seed": seed if views not in (None, "all") or drawn else None, "batch_size": batch_size if drawn else None,
         }  # fmt: skip
         columns = on_disk(Path(to), asking, made_of)
@@ -137,6 +137,8 @@ def _check(views: Any, augment: Any, batch_size: int) -> None:
 
 def _with_indices(data: Any) -> TensorData | Samples:
     """Data whose samples can be asked for by their indices, if they are the same at a second look."""
+    if isinstance(data, ViewData):
+        raise ValueError("data has views kept, with a teacher's answers to them; cache the data that they were made of")
     found = source(data)
     if not isinstance(found, InMemory | Indexed):
         raise TypeError(

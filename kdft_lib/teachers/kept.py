@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from kdft_lib.data.reading import collated
 from kdft_lib.data.tensors import of_columns
 
 _OWN = ("inputs", "targets", "mask", "teacher_logits")
+_ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
 
 
 class Kept:
@@ -51,12 +53,23 @@ class Kept:
 
     def fingerprint(self) -> str:
         """SHA-256 of the teacher's fingerprint and of the first and last rows."""
-        digest = hashlib.sha256(f"{self.teacher} {self.views} {self.augment}".encode())
+        digest = hashlib.sha256(f"{self.teacher} {self.views} {in_words(self.augment)}".encode())
         for name, column in flat(self.columns):
             few = min(len(column), 32)
             ends = [column.narrow(0, 0, few), column.narrow(0, len(column) - few, few)]
             digest.update(f"{name} {TensorData(torch.cat(ends)).fingerprint()}".encode())
         return digest.hexdigest()
+
+
+def in_words(augment: Any) -> str:
+    """An augmentation as it shows itself; where that is no more than an address, with its code and its settings. What a
+    function takes from around itself is not told.
+    """
+    text = repr(augment)
+    if _ADDRESS.search(text):
+        code = getattr(augment, "__code__", None)
+        text += f" {getattr(augment, '__dict__', {})} {(code.co_code, code.co_consts, code.co_names) if code else ''}"
+    return _ADDRESS.sub("", text)
 
 
 class Samples:
@@ -99,7 +112,8 @@ class Answered(Dataset[Batch]):
         IndexError: If a sample is asked for that is not there.
 
     Example:
-        >>> pictures = torch.utils.data.TensorDataset(torch.randn(5, 3), torch.arange(5))
+        >>> pictures = [(torch.randn(3), label) for label in range(5)]
+        >>> pictures = torch.utils.data.Subset(pictures, range(5))
         >>> from kdft_lib.teachers import cache
         >>> answered = cache(torch.nn.Linear(3, 2), pictures)
         >>> sorted(answered[4]), answered[4]["teacher_logits"].shape
@@ -193,6 +207,15 @@ class ViewData(TensorData):
         """The batch made of these rows, a view of each."""
         places = self._places[indices if isinstance(indices, slice) else indices.cpu()]
         return self._kept.onto(super().rows(indices), self._kept.read(places))
+
+    def with_inputs(self, inputs: Tensor) -> TensorData:
+        """The same rows with other inputs, of which the kept views are made."""
+        if "inputs" in self._kept.columns:
+            raise ValueError(
+                "the views of these rows are kept as they are, and other inputs would not be seen; change the inputs"
+                " first, and cache the data then"
+            )
+        return super().with_inputs(inputs)
 
     def with_rows(self, more: TensorData) -> TensorData:
         raise ValueError(

@@ -187,9 +187,9 @@ class Run:
             self.labeled += totals["labeled"]
             if len(counts) > 1 or self._several:
                 totals = self._totals(counts)
-            parts = [*drawn] if len(drawn) == accumulate == 1 else batches.parts(drawn, accumulate)
             if self.accelerator.device.type != "cpu":
-                parts = [batches.apply(part, self._to_device) for part in parts]
+                drawn = tuple(batches.apply(batch, self._to_device) for batch in drawn)
+            parts = [*drawn] if len(drawn) == accumulate == 1 else batches.parts(drawn, accumulate)
             if augment is not None:
                 parts = [part | {"inputs": augment(part["inputs"])} for part in parts]
             if self._rewrites:
