@@ -15,9 +15,7 @@ def progress_bar(
     """
     from tqdm.auto import tqdm
 
-    if wanted is None and _in_notebook():
-        wanted = watched()
-    disable = None if wanted is None else not wanted
+    disable = not (watched() if wanted is None else wanted)
     return tqdm(total=total, initial=initial, unit=unit, desc=described, leave=False, disable=disable)
 
 
@@ -32,9 +30,7 @@ def watched() -> bool:
         ...     watched()
         False
     """
-    if _in_notebook():
-        return os.environ.get("TQDM_DISABLE") != "1"
-    return sys.stderr.isatty()
+    return os.environ.get("TQDM_DISABLE") != "1" and (_in_notebook() or sys.stderr.isatty())
 
 
 def _in_notebook() -> bool:

@@ -322,3 +322,9 @@ def test_mistakes_are_named_before_the_first_step(net, blobs, more, message, sta
 def test_wrong_settings_of_early_stopping_are_named(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
         EarlyStopping(**wrong)
+
+
+def test_two_callbacks_of_a_class_are_both_looked_at(net, blobs):
+    watching = [EarlyStopping(monitor=name) for name in ("typo", "loss")]
+    with pytest.raises(ValueError, match="EarlyStopping goes by 'typo'"):
+        fit(net(), blobs, objective=Supervised(), strategy=FULL, epochs=2, val_data=blobs, callbacks=watching)

@@ -315,3 +315,43 @@ def test_the_same_objective_goes_on_where_it_was(net, blobs, tmp_path):
     assert nothing is None
     _, history = run(net, blobs, tmp_path, objective=objective)
     assert history.steps[-1]["step"] == 15
+
+
+def test_a_checkpoint_that_is_refused_leaves_the_model_as_it_was(blobs, tmp_path, state_bytes, assert_same_bits):
+    def made(width):
+        return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, width), nn.Linear(width, 3))
+
+    run(lambda: made(8), blobs, tmp_path)
+    model = made(6)
+    before = state_bytes(model)
+    with pytest.raises(ValueError, match=r"holds another model, which differs in 1\.weight"):
+        run(lambda: model, blobs, tmp_path)
+    assert_same_bits(before, state_bytes(model))
+
+
+def test_other_validation_data_is_an_error_where_it_decides(net, blobs, tmp_path):
+    run(net, blobs, tmp_path / "decides", epochs=2)
+    with pytest.raises(ValueError, match="val_data was"):
+        run(net, blobs, tmp_path / "decides", val_data=blobs[:40])
+    run(net, blobs, tmp_path / "shows", epochs=2, keep_best=False)
+    run(net, blobs, tmp_path / "shows", keep_best=False, val_data=blobs[:40])
+
+
+def test_seconds_before_an_interruption_count(net, blobs, tmp_path):
+    def slow(inputs):
+        time.sleep(0.1)
+        return inputs
+
+    run(net, blobs, tmp_path, stop_after=5, augment=slow, steps=7, epochs=None, checkpoint_every=1)
+    _, history = run(net, blobs, tmp_path, augment=slow, steps=7, epochs=None, checkpoint_every=1)
+    assert history.seconds > 0.6
+
+
+def test_augmentations_draw_by_the_seed_whoever_they_draw_from(net, blobs, tmp_path, state_bytes, assert_same_bits):
+    def mixed(inputs):
+        return inputs * (random.random() + np.random.rand())  # noqa: NPY002
+
+    whole, _ = run(net, blobs, tmp_path / "whole", augment=mixed)
+    run(net, blobs, tmp_path / "cut", augment=mixed, stop_after=5)
+    again, _ = run(net, blobs, tmp_path / "cut", augment=mixed)
+    assert_same_bits(state_bytes(whole), state_bytes(again))

@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 
 from kdft_lib import strategies
+from kdft_lib.data import TensorData
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import (
     BitFit,
@@ -20,7 +21,7 @@ from kdft_lib.strategies import (
     Phases,
     blocks,
 )
-from kdft_lib.training import fit
+from kdft_lib.training import evaluate, fit, predict
 
 OPTIMIZERS = {
     "AdamW": torch.optim.AdamW,
@@ -609,3 +610,76 @@ def test_lora_refuses_to_merge_into_a_shared_weight_and_to_train_other_updates_o
         ValueError, match=r"r is 4, but the model carries updates of an earlier LoRA\(merge=False\) with 2"
     ):
         LoRA(lr=0.1, r=4).prepare(model)
+
+
+def encoder():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), nn.Linear(8, 3))
+
+
+def sequences(count=12):
+    generator = torch.Generator().manual_seed(0)
+    return TensorData(torch.randn(count, 5, 8, generator=generator), torch.arange(count * 5).view(count, 5) % 3)
+
+
+def test_what_lora_learned_is_seen_in_evaluation_too():
+    """Without a hook inside, torch's encoder layers read the frozen weights past peft's layers."""
+    model, data = encoder(), sequences()
+    before = predict(model, data)
+    names = ["0.linear1", "0.linear2"]
+    history = fit(
+        model, data, objective=Supervised(), strategy=LoRA(lr=0.1, target_modules=names, merge=False), epochs=10,
+        batch_size=4, val_data=data,
+    )  # fmt: skip
+    assert (predict(model, data) - before).abs().max() > 0.1
+    assert torch.allclose(predict(model, data), model(data.inputs), atol=1e-5)
+    fit(model, data, objective=Supervised(), strategy=LoRA(lr=1e-9, target_modules=names), steps=1, batch_size=4)
+    assert evaluate(model, data)["loss"] == pytest.approx(history.epochs[-1]["val_loss"], abs=1e-4)
+    assert not hasattr(model, "peft_config")
+
+
+def test_layers_that_attention_reads_past_are_refused():
+    with pytest.raises(ValueError, match="an update would do nothing"):
+        LoRA(lr=0.1, target_modules=["0.self_attn.out_proj"]).prepare(encoder())
+
+
+def test_a_run_that_was_refused_merges_nothing(blobs):
+    def train(**more):
+        fit(model, blobs, objective=Supervised(), strategy=LoRA(lr=0.1, **more), steps=2)
+
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+    train(r=4, merge=False)
+    with pytest.raises(ValueError, match="carries updates"):
+        train(r=8)
+    assert hasattr(model[0], "lora_A")
+    train(r=4)
+    assert type(model[0]) is nn.Linear
+
+
+def test_new_layers_have_the_mode_of_the_model(blobs):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).eval()
+    fit(model, blobs, objective=Supervised(), strategy=LoRA(lr=0.1, dropout=0.5, merge=False), steps=2)
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("make", [BitFit, LoRA])
+def test_a_head_moves_whole_its_statistics_too(blobs, make):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.BatchNorm1d(8, affine=False), nn.Linear(8, 3)))
+    fit(model, blobs, objective=Supervised(), strategy=make(lr=0.1, head="1"), steps=5)
+    assert model[1][0].num_batches_tracked == 5
+
+
+def test_updates_of_a_model_in_16_bits_are_kept_in_32():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)).bfloat16()
+    LoRA(lr=0.1).prepare(model)
+    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
+    assert model(torch.ones(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_blocks_of_a_compiled_model_are_those_inside():
+    class Three(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+    assert blocks(torch.compile(Three())) == [f"_orig_mod.{name}" for name in blocks(Three())]

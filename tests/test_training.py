@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 
 import pytest
@@ -413,3 +414,77 @@ def test_whole_numbers_may_come_as_other_numbers(blobs, steps):
     )
     with pytest.raises(ValueError, match=r"seed is 0\.5; it must be a whole number"):
         fit(linear(), blobs, objective=Supervised(), strategy=FULL, steps=2, seed=0.5)
+    for name in ("seed", "batch_size", "accumulate", "num_workers"):
+        with pytest.raises(TypeError, match=f"{name} is None; it must be a"):
+            fit(linear(), blobs, objective=Supervised(), strategy=FULL, steps=2, **{name: None})
+
+
+def test_gradients_that_were_there_do_not_move_the_first_step(blobs):
+    plain, stale = linear(), linear()
+    (1000 * stale(blobs.inputs).square().sum()).backward()
+    for model in (plain, stale):
+        fit(model, blobs, objective=Supervised(), strategy=FULL, optimizer=SGD, steps=1)
+    assert distance(plain, stale) == 0
+
+
+def test_scores_are_computed_in_full_precision(blobs):
+    seen = []
+
+    def metric(logits, targets):
+        seen.append((logits @ logits.T).dtype)
+        return 0.0
+
+    fit(nn.Linear(4, 3), blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=1, val_data=blobs,
+        precision="bfloat16", metrics={"m": metric})  # fmt: skip
+    assert set(seen) == {torch.float32}
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return itertools.repeat({"inputs": torch.zeros(3, 2, 2), "targets": torch.zeros(2, 2, dtype=torch.long)})
+
+
+class Unlabeled(Endless):
+    def __iter__(self):
+        return itertools.repeat(torch.zeros(3, 2, 2))
+
+
+def test_samples_of_streams_are_counted_and_not_their_positions():
+    how = {"strategy": FULL, "batch_size": 4, "steps": 3}
+    history = fit(nn.Conv2d(3, 2, 1), Endless(), objective=Supervised(), **how)
+    assert history.ledger.labels == 12
+    objective = SoftTargets(nn.Conv2d(3, 2, 1), class_dim=1)
+    history = fit(
+        nn.Conv2d(3, 2, 1), Endless(), transfer_data=DataLoader(Unlabeled(), batch_size=2), objective=objective, **how
+    )
+    assert (history.ledger.labels, history.ledger.unlabeled) == (12, 6)
+
+
+@pytest.mark.parametrize(("options", "size"), [
+    ({"batch_size": 40, "accumulate": 4}, 20), ({"batch_size": 40}, 80),
+])  # fmt: skip
+def test_validation_has_twice_as_many_in_memory_as_training(blobs, options, size):
+    sizes = []
+
+    class Seen(nn.Linear):
+        def forward(self, inputs):
+            if not self.training:
+                sizes.append(len(inputs))
+            return super().forward(inputs)
+
+    fit(Seen(4, 3), blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=1, val_data=blobs, **options)
+    assert sizes[0] == size
+    sizes.clear()
+    loader = DataLoader(TensorDataset(blobs.inputs, blobs.targets), batch_size=10)
+    fit(Seen(4, 3), loader, objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=1, val_data=blobs)
+    assert sizes[0] == 20
+
+
+def test_validation_data_that_can_be_read_once_is_for_one_epoch(blobs):
+    def train(epochs):
+        fit(nn.Linear(4, 3), blobs, objective=Supervised(), strategy=FullFineTuning(lr=0.1), epochs=epochs,
+            val_data=(batch for batch in [blobs.rows(slice(0, 20))]))  # fmt: skip
+
+    train(1)
+    with pytest.raises(ValueError, match="val_data is a generator, which can be read once"):
+        train(2)

@@ -74,6 +74,19 @@ def random_state_kept() -> Iterator[None]:
         restore(kept)
 
 
+@contextmanager
+def others_from(seed: int) -> Iterator[None]:
+    """Python's and NumPy's random numbers follow from a seed, and are afterwards where they were."""
+    kept = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+
+
 def draw_from(seed: int) -> None:
     """Let torch's, Python's and NumPy's random numbers on the CPU follow from a seed."""
     torch.default_generator.manual_seed(seed)

@@ -73,7 +73,7 @@ class Strategy(ABC):
         return 0, epochs
 
     def finish(self, model: nn.Module) -> None:  # noqa: B027
-        """Called once, at the end of the run, however it ended."""
+        """Called once, at the end of a run that has prepared the model, however it ended."""
 
     def but(self, **changes: Any) -> Self:
         """The same strategy with some arguments changed, a new one.
@@ -192,18 +192,20 @@ class BitFit(Strategy):
             head.requires_grad_(True)
 
     def before_epoch(self, model: nn.Module, epoch: int) -> None:
-        keep_frozen_still(model)
+        keep_frozen_still(model, but=self.head)
 
 
-def keep_frozen_still(model: nn.Module) -> None:
+def keep_frozen_still(model: nn.Module, but: str | None = None) -> None:
     """Put into evaluation mode each module that is frozen whole, and each batch normalisation whose
-    scale is frozen."""
+    scale is frozen; but for a head of that name, which moves whole."""
     for module in model.modules():
         own = list(module.parameters())
         frozen = bool(own) and not any(parameter.requires_grad for parameter in own)
         normalises = isinstance(module, nn.modules.batchnorm._BatchNorm)
         if frozen or (normalises and (module.weight is None or not module.weight.requires_grad)):
             module.eval()
+    if but is not None:
+        find_head(model, but).train()
 
 
 def find_head(model: nn.Module, name: str) -> nn.Module:

@@ -164,7 +164,7 @@ def _opened(prefix: str, module: nn.Module, total: int) -> Iterator[tuple[str, n
         if _is_list(child):
             for place, layer in child.named_children():
                 yield f"{full}.{place}", layer
-        elif any(
+        elif (_size(child) == total and sum(map(_has_matrix, child.children())) > 1) or any(
             _is_list(inner) and (isinstance(inner, nn.ModuleList) or 2 * _size(child) > total)
             for inner in child.modules()
         ):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdft_lib.features import find
@@ -90,7 +91,7 @@ class LoRA(Strategy):
             head.requires_grad_(True)
 
     def before_epoch(self, model: nn.Module, epoch: int) -> None:
-        keep_frozen_still(model)
+        keep_frozen_still(model, but=self.head)
 
     def finish(self, model: nn.Module) -> None:
         if not self.merge:
@@ -99,6 +100,7 @@ class LoRA(Strategy):
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
+        vars(model).pop("peft_config", None)
 
     def _check_same(self, updates: dict[str, Any]) -> None:
         """Refuse to train on with another rank or scale, or in other layers, than the updates have."""
@@ -143,11 +145,21 @@ class LoRA(Strategy):
             inject_adapter_in_model(config, model)
         except ValueError as error:
             raise ValueError(f"target_modules is {names}, and peft cannot update them: {error}") from None
+        for layer in _updates(model).values():
+            layer.register_forward_pre_hook(_looked_at)
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name and parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.float()  # In 16 bits, small steps would be rounded away.
 
     def _chosen(self, model: nn.Module) -> list[str]:
         if self.target_modules is not None:
             for name in self.target_modules:
                 find(model, name, "target_modules")
+                if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
+                    raise ValueError(
+                        f"target_modules has {name!r}, whose weight torch's attention reads past its module, so that an"
+                        " update would do nothing; choose other layers"
+                    )
             return self.target_modules
         # Attention of torch's own kind reads the weights of its layers past their modules.
         hidden = tuple(
@@ -174,6 +186,10 @@ def _is_shared(model: nn.Module, layer: nn.Module) -> bool:
     """Whether another module has the same weight, as the table of tokens of a language model often has."""
     weight = getattr(layer, "weight", None)
     return any(getattr(other, "weight", None) is weight for other in model.modules() if other is not layer)
+
+
+def _looked_at(*_: Any) -> None:
+    """Where a layer inside has a hook, torch's encoder layers call it in evaluation, and do not read its weight."""
 
 
 def _updates(model: nn.Module) -> dict[str, Any]:

@@ -175,9 +175,9 @@ def criterion_of(settings: Settings, classes: bool, *, validated: bool) -> Crite
     scores = [*(["accuracy"] if classes else []), "loss", *(settings.metrics or ())]
     best = scores[0] if isinstance(settings.keep_best, bool) else settings.keep_best
     criterion = Criterion.of(best) if isinstance(best, str) else Criterion.of(*best)
-    wanted = {"keep_best": criterion.name} if settings.keep_best else {}
-    wanted |= {type(each).__name__: each.monitor for each in settings.callbacks if getattr(each, "monitor", None)}
-    for what, name in [*wanted.items(), *(("metrics", name) for name in settings.metrics or ())]:
+    wanted = [("keep_best", criterion.name)] if settings.keep_best else []
+    wanted += [(type(each).__name__, each.monitor) for each in settings.callbacks if getattr(each, "monitor", None)]
+    for what, name in [*wanted, *(("metrics", name) for name in settings.metrics or ())]:
         if not validated:
             raise ValueError(f"{what} needs val_data to score by {name!r}; give some, never the test set")
         if name not in scores:

@@ -58,6 +58,7 @@ class Checkpoints:
         """
         if self.folder is None:
             return
+        run.record.tick()
         random = [torch.get_rng_state()]
         if run.accelerator.device.type == "cuda":
             random.append(torch.cuda.get_rng_state())
@@ -104,7 +105,15 @@ class Checkpoints:
                 " give a budget that is as large or larger, or another checkpoint_dir"
             )
         state = run.lent.shares(state, run.optimizer)
-        for name in ("model", "optimizer", "objective"):
+        own, kept = run.model.state_dict(), state["model"]
+        shapes = [{name: getattr(value, "shape", None) for name, value in each.items()} for each in (own, kept)]
+        if shapes[0] != shapes[1]:
+            other = next(name for name in own | kept if shapes[0].get(name, 0) != shapes[1].get(name, 0))
+            raise ValueError(
+                f"{self.folder} holds another model, which differs in {other}. Use the arguments of that run, or"
+                " another checkpoint_dir"
+            )
+        for name in ("optimizer", "objective", "model"):
             try:
                 getattr(run, name).load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:

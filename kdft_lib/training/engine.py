@@ -52,7 +52,8 @@ def accelerator(precision: str) -> Accelerator:
 
 class Lent:
     """A context in which a caller's model is a run's: itself, or, sharded, a copy of which each process holds a share.
-    Afterwards modes, ``requires_grad`` and torch's random state are as before.
+    Afterwards modes, ``requires_grad`` and torch's random state are as before, and no gradient is left, nor is one that
+    was there taken along.
 
     Args:
         model: The caller's.
@@ -77,15 +78,21 @@ class Lent:
         # A seed that is set reaches all CUDA devices.
         self._random = torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else [])
         self._random.__enter__()
+        self.prepared = False
+        for parameter in [*self._own.parameters(), *self._objective.parameters()]:
+            parameter.grad = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._strategy.finish(self._handed_back(trained=error is None))
+        model = self._handed_back(trained=error is None)
+        if self.prepared:
+            self._strategy.finish(model)
         for parameter, required in self._required:
             parameter.requires_grad_(required)
             parameter.grad = None
+        self._own.train(self._modes[0][1])  # Modules that are new have the mode of the whole.
         for module, training in self._modes:
             module.training = training
         self._random.__exit__(kind, error, trace)

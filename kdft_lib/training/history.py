@@ -19,8 +19,9 @@ class History:
     Attributes:
         steps: One dict for each optimiser step: ``step`` (from 1), ``epoch`` (from 0), ``lr`` (the
             highest of the groups), ``loss`` and its unweighted parts.
-        epochs: One dict for each epoch: ``epoch``, ``step``, the means of ``loss`` and its parts,
-            and, where there was validation data, its scores, such as ``val_accuracy`` and ``val_loss``.
+        epochs: One dict for each epoch, or two where a resumed run's budget grew within it: ``epoch``, ``step``, the
+            means of ``loss`` and its parts, and, where there was validation data, its scores, such as ``val_accuracy``
+            and ``val_loss``.
         best_epoch: The epoch (from 0) that was best by what ``keep_best`` names, by default of highest validation
             accuracy, or lowest loss where there is no accuracy; the earliest of equals, or ``None`` without
             validation data.

@@ -103,10 +103,12 @@ def evaluate(
     scores = Scores(loss, metrics, class_dim)
     with _asked(model) as device:
         for batch in source(data, num_workers=num_workers, collate_fn=collate_fn).in_order(batch_size):
-            # Without a name, an answer is gone before the next batch is made.
-            scores.add(_answer(model, batch, device), batch)
-            del batch
-        return scores.result()
+            answer = _answer(model, batch, device)
+            with torch.autocast(device.type, enabled=False):
+                scores.add(answer, batch)
+            del answer, batch
+        with torch.autocast(device.type, enabled=False):
+            return scores.result()
 
 
 @contextmanager

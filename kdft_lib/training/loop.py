@@ -141,7 +141,7 @@ def _validated(run: Run, val_data: Data) -> dict[str, float]:
     with run.accelerator.autocast():
         return evaluate(
             run.model, val_data, loss=objective.scored_by, metrics=settings.metrics, class_dim=objective.class_dim,
-            batch_size=min(512, 2 * settings.batch_size), num_workers=settings.num_workers,
+            batch_size=min(512, 2 * run.at_once), num_workers=settings.num_workers,
             collate_fn=settings.collate_fn,
         )  # fmt: skip
 

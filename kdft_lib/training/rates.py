@@ -100,9 +100,9 @@ def find_lr(
         train_data: The data, which must be readable more than once.
         objective: What it learns from.
         strategy: What may move. Its rates stay in proportion, and its ``lr`` takes those that are tried.
-        lowest: The first rate, positive.
-        highest: The last rate, above ``lowest``.
-        steps: How many rates are tried, 20 or more; 100 is usual.
+        lowest: Where the rates begin, positive; the first that is tried is half a step above it.
+        highest: Where they end, above ``lowest``; the last is half a step below it.
+        steps: How many rates are tried, 20 or more, at even ratios; 100 is usual.
         **options: Further options of :func:`fit`, such as ``batch_size``, ``augment`` and ``seed``.
 
     Returns:

@@ -57,6 +57,10 @@ class Record:
             if shown is not None:
                 shown.close()
 
+    def tick(self) -> None:
+        """Note how long it has taken so far."""
+        self.history.seconds = time.perf_counter() - self._started
+
     def log(self, group: str, values: Mapping[str, float], step: int) -> None:
         """For TensorBoard."""
         for name, value in values.items():
@@ -76,6 +80,6 @@ class Record:
             if self._settings.keep_best:
                 self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.history.epochs.append(row)
-        self.history.seconds = time.perf_counter() - self._started
+        self.tick()
         if self.writer is not None:
             self.log("val", scores, step)

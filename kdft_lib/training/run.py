@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdft_lib import sharding
-from kdft_lib.data import Batch, batches
+from kdft_lib.data import Batch, batches, order
 from kdft_lib.data.sources import Counted, Data, source
 from kdft_lib.data.values import Totals
 from kdft_lib.objectives import Objective
@@ -67,6 +67,11 @@ class Run:
         self.steps_per_epoch = length or settings.steps or 1
         self.total_steps = settings.steps or (settings.epochs or 0) * self.steps_per_epoch
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        if isinstance(val_data, Iterator) and self.epochs > 1:
+            raise ValueError(
+                f"val_data is {checks.what(val_data)}, which can be read once, and there are {self.epochs} epochs; give"
+                " a Dataset, a DataLoader or a list"
+            )
         self.step, self.labeled = 0, 0
         self.average: MovingAverage | None = None
         self._several, self._weighs = self.accelerator.num_processes > 1, objective.weighs
@@ -76,11 +81,12 @@ class Run:
         self.checkpoints = Checkpoints(settings.checkpoint_dir)
         if settings.checkpoint_dir is not None:
             checks.check_resumption(sources)
-            arguments = {
+            arguments: dict[str, Any] = {
                 "model": type(model).__name__, "objective": objective, "strategy": strategy,
                 "teachers": [teacher.fingerprint() for teacher in objective.teachers()],
                 "processes": self.accelerator.num_processes, "sharded": self.lent.sharded,
-            } | settings.decisive() | {"transfer_data": "none"} | self._data  # fmt: skip
+            } | settings.decisive() | {"transfer_data": "none"}  # fmt: skip
+            arguments |= found if settings.validates else self._data
             self.checkpoints.arguments = {
                 name: re.sub(r" at 0x[0-9a-fA-F]+", "", str(value)) for name, value in arguments.items()
             }
@@ -121,6 +127,7 @@ class Run:
     def _prepare(self, first_batch: Batch) -> None:
         """Make the optimiser, and let Accelerate wrap what it must."""
         self.strategy.prepare(self.model)
+        self.lent.prepared = True
         self.objective.prepare(self.model, first_batch)
         if not self.strategy.param_groups(self.model):
             raise ValueError(
@@ -183,25 +190,27 @@ class Run:
         accumulate, augment = self.settings.accumulate, self.settings.augment
         while self.step < self._last_step and not self.record.history.stopped:
             drawn, counts = zip(*map(next, self._drawn), strict=True)
-            totals: dict[str, Any] = counts[0]
-            self.labeled += totals["labeled"]
+            totals: dict[str, Any] = counts[0] | {"rows": min(counts[0]["labeled"], counts[0]["samples"])}
             if len(counts) > 1 or self._several:
-                totals = self._totals(counts)
+                totals = self._totals([totals, *counts[1:]])
+            self.labeled += totals.pop("rows")
             if self.accelerator.device.type != "cpu":
                 drawn = tuple(batches.apply(batch, self._to_device) for batch in drawn)
             parts = [*drawn] if len(drawn) == accumulate == 1 else batches.parts(drawn, accumulate)
             if augment is not None:
-                parts = [part | {"inputs": augment(part["inputs"])} for part in parts]
+                with order.others_from(order.seed_of(self.settings.seed, self.step, self.accelerator.process_index)):
+                    parts = [part | {"inputs": augment(part["inputs"])} for part in parts]
             if self._rewrites:
-                parts = self._rewritten(parts)
+                parts = self._rewritten(parts, totals["samples"])
             if self._weighs:
                 totals = totals | self._weighed(parts)
             yield [part | {"totals": totals} for part in parts]
 
-    def _rewritten(self, parts: list[Batch]) -> list[Batch]:
+    def _rewritten(self, parts: list[Batch], samples: int) -> list[Batch]:
         """What the objective makes of the parts, each of which says how many samples of the step come before it."""
         sizes = [batches.size(part) for part in parts]
-        begins = itertools.accumulate(sizes, initial=self.accelerator.process_index * sum(sizes))
+        begin = samples * self.accelerator.process_index // self.accelerator.num_processes
+        begins = itertools.accumulate(sizes, initial=begin)
         with self.accelerator.autocast():
             return [
                 self.objective.before_step(self.model, part | {"begins": begin})
@@ -238,7 +247,7 @@ class Run:
         """What a mean is over: counts for the whole step, all parts and processes together. Labels of transfer data
         do not count."""
         totals = counts[0] | {name: sum(count[name] for count in counts) for name in ("samples", "counted")}
-        names = ("samples", "labeled", "counted", "given")
+        names = ("samples", "labeled", "counted", "given", "rows")
         return totals | dict(zip(names, self._over_processes([totals[name] for name in names]), strict=True))
 
     def _weighed(self, parts: list[Batch]) -> dict[str, Tensor]:
@@ -287,9 +296,19 @@ class Run:
             for buffer in [*self.model.buffers(), *(held for held in averages if not sharding.is_cut(held))]:
                 buffer.copy_(broadcast(buffer))
 
+    def _batch_size(self, name: str) -> int:
+        """How many samples a step takes of some data: a loader's own number, where it has one."""
+        return getattr(self._data[name].data, "batch_size", None) or self.settings.batch_size
+
+    @property
+    def at_once(self) -> int:
+        """How many samples of the training data each process has in memory at a time."""
+        share = self.settings.accumulate * self.accelerator.num_processes
+        return max(1, self._batch_size("train_data") // share)
+
     def _ledger(self) -> Ledger:
         labels, without = self._known["train_data"] or (self.labeled, 0)
-        unlabeled = sum(self._known.get("transfer_data", (0,)) or (self.step * self.settings.batch_size,))
+        unlabeled = sum(self._known.get("transfer_data", (0,)) or (self.step * self._batch_size("transfer_data"),))
         watched = "val_data" in self._known and (self.settings.keep_best or self.settings.callbacks)
         behind = [teacher.labels for teacher in self.objective.teachers()] + [None] * self.objective.taught_by_data
         return Ledger(

@@ -104,7 +104,9 @@ class Settings:
             checks.check_schedule(self.schedule)
         for name, (kinds, wanted) in _TYPES.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, kinds) or (kinds is Real and isinstance(value, bool))):
+            if value is None and getattr(type(self), name) is None:
+                continue
+            if not isinstance(value, kinds) or (kinds is Real and isinstance(value, bool)):
                 raise TypeError(f"{name} is {checks.what(value)}; it must be {wanted}")
 
     @property
