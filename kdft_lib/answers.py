@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdft_lib.data import TensorData
+from kdft_lib.losses.checks import wider
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +61,7 @@ def compress(
         raise ValueError(f'rest is {rest!r}; choose "even", "bucket" or "sampled"')
     if top_k < 1 or (top_k > classes and rest != "sampled"):
         raise ValueError(f"top_k is {top_k}; it must be from 1 to {classes}, the number of classes")
-    log_probabilities = logits.double().log_softmax(-1)
+    log_probabilities = wider(logits).log_softmax(-1)
     known = {}
     if rest == "sampled":
         flat = log_probabilities.exp().reshape(-1, classes)
@@ -194,7 +196,7 @@ def named_answers(
         for name, probability in named.items():
             if name not in number:
                 raise ValueError(f"answer {row} names {name!r}, which is no class; there are {', '.join(classes)}")
-            if not isinstance(probability, int | float) or not 0 <= probability <= 1:
+            if not isinstance(probability, numbers.Real) or not 0 <= probability <= 1:
                 raise ValueError(
                     f"answer {row} gives {name!r} the probability {probability!r}; it must be a number from 0 to 1"
                 )

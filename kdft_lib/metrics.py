@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdft_lib import models
 from kdft_lib.data import UNLABELED, batches
 from kdft_lib.data.sources import Data, source
+from kdft_lib.losses.checks import wider
 from kdft_lib.retrieval import ndcg, places, recall
 from kdft_lib.unbalanced import average_precision, best_threshold, f1
 
@@ -97,11 +98,12 @@ def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
         >>> round(calibration_error(torch.tensor([[100.0, 0.0]]), torch.tensor([1])), 4)
         1.0
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
     logits, targets = _labeled(logits, targets)
-    probabilities = logits.double().softmax(dim=-1)
-    return multiclass_calibration_error(probabilities, targets, logits.shape[-1], n_bins=bins).item()
+    confidence, decided = wider(logits).softmax(dim=-1).max(dim=-1)
+    # The surest answers belong to the last bin, though their confidence is rounded to 1.
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    gaps = confidence.new_zeros(bins).index_add(0, place, confidence - (decided == targets).to(confidence.dtype))
+    return gaps.abs().sum().item() / len(targets)
 
 
 def confidence_threshold(logits: Tensor, targets: Tensor, accuracy: float = 0.95) -> float:
@@ -130,9 +132,9 @@ def confidence_threshold(logits: Tensor, targets: Tensor, accuracy: float = 0.95
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy is {accuracy}; it is the share of answers that shall be right, from 0 to 1")
     logits, targets = _labeled(logits, targets)
-    confidence, decided = logits.double().softmax(-1).max(-1)
+    confidence, decided = wider(logits).softmax(-1).max(-1)
     order = confidence.argsort(descending=True)
-    sure, right = confidence[order], (decided == targets)[order].double()
+    sure, right = confidence[order], (decided == targets)[order].to(confidence.dtype)
     shares = right.cumsum(0) / torch.arange(1, len(right) + 1, device=right.device)
     # A threshold cannot part answers of the same confidence.
     parted = torch.cat([sure[:-1] > sure[1:], torch.tensor([True], device=sure.device)])
@@ -274,7 +276,7 @@ def latency(model: nn.Module, inputs: models.Inputs, *, repeats: int = 50) -> La
             _wait()
             times.append(1000 * (time.perf_counter() - start))
     times = times[5:]
-    return Latency(statistics.median(times), statistics.quantiles(times, n=20)[-1])
+    return Latency(statistics.median(times), statistics.quantiles(times, n=20, method="inclusive")[-1])
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
@@ -291,15 +293,15 @@ def in_blocks(values: Callable[..., Tensor], *columns: Tensor) -> Tensor:
     """
 
     def wide(part: Tensor) -> Tensor:
-        return part.double() if part.is_floating_point() else part
+        return wider(part) if part.is_floating_point() else part
 
     size = max(1, _BLOCK * len(columns[0]) // max(1, columns[0].numel()))
     return torch.cat([values(*map(wide, parts)) for parts in zip(*(each.split(size) for each in columns), strict=True)])
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def _labeled(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

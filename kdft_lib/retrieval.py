@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from kdft_lib.losses.checks import wider
 
 
 def places(scores: Tensor, targets: Tensor) -> Tensor:
@@ -25,6 +28,12 @@ def places(scores: Tensor, targets: Tensor) -> Tensor:
         >>> places(torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.2, 0.2]]), torch.tensor([2, 0])).tolist()
         [2.0, 2.0]
     """
+    above, level = _tied(scores, targets)
+    return above + wider(level + 1) / 2
+
+
+def _tied(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """How many documents are above the one that each query asks for, and how many level with it, itself included."""
     if scores.dim() != 2 or targets.shape != scores.shape[:1] or targets.dtype != torch.int64 or not scores.numel():
         raise ValueError(
             f"scores has shape {tuple(scores.shape)} and targets {tuple(targets.shape)} of dtype {targets.dtype}; they"
@@ -38,8 +47,7 @@ def places(scores: Tensor, targets: Tensor) -> Tensor:
             f"targets holds {wrong[0].item()}; it must be from 0 to {scores.shape[1] - 1}, the row of a document"
         )
     own = scores.gather(1, targets.unsqueeze(1))
-    above, level = (scores > own).sum(1), (scores == own).sum(1)
-    return above + (level + 1).double() / 2
+    return (scores > own).sum(1), (scores == own).sum(1)
 
 
 def recall(scores: Tensor, targets: Tensor, k: int = 10) -> float:
@@ -61,7 +69,8 @@ def recall(scores: Tensor, targets: Tensor, k: int = 10) -> float:
         >>> recall(torch.tensor([[0.9, 0.1, 0.5], [0.7, 0.2, 0.1]]), torch.tensor([2, 0]), k=1)
         0.5
     """
-    return (places(scores, targets) <= _positive(k)).double().mean().item()
+    above, level = _tied(scores, targets)
+    return ((_positive(k) - above) / level).clamp(0, 1).mean().item()
 
 
 def ndcg(scores: Tensor, targets: Tensor, k: int = 10) -> float:
@@ -83,8 +92,11 @@ def ndcg(scores: Tensor, targets: Tensor, k: int = 10) -> float:
         >>> round(ndcg(torch.tensor([[0.9, 0.1, 0.5], [0.7, 0.2, 0.1]]), torch.tensor([2, 0])), 4)
         0.8155
     """
-    found = places(scores, targets)
-    return (1 / (1 + found).log2()).masked_fill(found > _positive(k), 0.0).mean().item()
+    above, level = _tied(scores, targets)
+    gains = 1 / torch.arange(2, scores.shape[1] + 2, dtype=torch.float64, device=above.device).log2()
+    gains[_positive(k) :] = 0.0
+    sums = F.pad(gains.cumsum(0), (1, 0))
+    return ((sums[above + level] - sums[above]) / level).mean().item()
 
 
 def _positive(k: int) -> int:

@@ -210,3 +210,19 @@ linear_soft_target_loss(hidden, weight, *other).backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     assert float(printed(program)) < 16
+
+
+def test_hidden_states_of_autocast_meet_weights_in_32_bits():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(6, 4, generator=generator), torch.randn(9, 4, generator=generator)
+    half = hidden.bfloat16()
+    found = linear_soft_target_loss(half, weight, half, weight + 1)
+    assert found == pytest.approx(linear_soft_target_loss(half.float(), weight, half.float(), weight + 1).item())
+
+
+def test_targets_that_the_mask_leaves_out_may_be_anything():
+    hidden, weight, mask = torch.randn(5, 4), torch.randn(9, 4), torch.tensor([True] * 4 + [False])
+    targets = torch.tensor([0, 1, 2, 3, 999])
+    found = linear_soft_target_loss(hidden, weight, hidden, weight + 1, mask=mask, targets=targets)
+    wanted = linear_soft_target_loss(hidden[:4], weight, hidden[:4], weight + 1, targets=targets[:4])
+    torch.testing.assert_close(found, wanted)

@@ -1017,3 +1017,16 @@ def test_every_loss_is_tested_here():
         losses.next_bytes, losses.NextBytes,
     }  # fmt: skip
     assert {getattr(losses, name) for name in losses.__all__} <= tested
+
+
+@pytest.mark.parametrize(
+    "loss", [soft_target_loss, lambda ours, theirs, t: losses.dkd_loss(ours, theirs, torch.tensor([0]), t)]
+)
+def test_slopes_of_many_classes_fit_into_16_bits(loss):
+    student, teacher = torch.zeros(1, 1 << 17, dtype=torch.float16), torch.zeros(1, 1 << 17, dtype=torch.float16)
+    teacher[0, 7] = 60.0
+    (found,) = torch.autograd.grad(loss(student.requires_grad_(), teacher, 1.0), student)
+    wide = student.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad(loss(wide, teacher.double(), 1.0), wide)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.double(), wanted, atol=1e-3, rtol=1e-2)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -127,8 +129,33 @@ def test_what_is_found_is_what_torchmetrics_finds(k):
 def test_documents_of_the_same_score_share_their_places():
     scores = torch.tensor([[0.5, 0.5, 0.9, 0.1], [0.0, 0.0, 0.0, 0.0]])
     assert metrics.places(scores, torch.tensor([1, 3])).tolist() == [2.5, 2.5]
-    assert metrics.recall(scores, torch.tensor([1, 3]), k=2) == 0.0
-    assert metrics.recall(scores, torch.tensor([1, 3]), k=3) == 1.0
+    assert metrics.recall(scores, torch.tensor([1, 3]), k=2) == 0.5
+    assert metrics.recall(scores, torch.tensor([1, 3]), k=3) == 0.875
+
+
+@pytest.mark.parametrize("count", [5, 19, 100])
+def test_a_model_that_tells_nothing_finds_what_chance_finds(count):
+    told, order = torch.zeros(1, count), torch.arange(count).float().flip(0)
+    each = [(order.roll(shift).unsqueeze(0), torch.tensor([0])) for shift in range(count)]
+    for score in (metrics.recall, metrics.ndcg):
+        chance = sum(score(*one) for one in each) / count
+        assert score(told, torch.tensor([3])) == pytest.approx(chance)
+
+
+def test_the_surest_answers_are_in_the_last_bin():
+    sure, less = torch.tensor([20.0, 0.0]), torch.tensor([3.0, 0.0])
+    logits, targets = torch.stack([sure] * 10 + [less] * 10), torch.tensor([0] * 9 + [1] + [0] * 10)
+    confidence = logits.double().softmax(-1).amax(-1)
+    wanted = (confidence.sum() - 19).abs().item() / 20
+    assert metrics.calibration_error(logits, targets) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_no_percentile_is_beyond_what_was_measured(monkeypatch):
+    ticks = itertools.accumulate([*[0.0, 0.001] * 9, 0.0, 0.002])
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(ticks))
+    found = metrics.latency(nn.Linear(2, 2), torch.zeros(1, 2), repeats=5)
+    assert found.median == pytest.approx(1.0)
+    assert 1.0 < found.percentile95 <= 2.0
 
 
 @pytest.mark.parametrize("score", [metrics.places, metrics.recall, metrics.ndcg])

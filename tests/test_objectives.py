@@ -30,6 +30,7 @@ from kdft_lib.objectives import (
     Supervised,
 )
 from kdft_lib.teachers import Teacher
+from kdft_lib.training.checks import check_weights
 
 
 class Counting(nn.Linear):
@@ -713,7 +714,7 @@ def test_adapters_and_starts_of_a_sum_are_in_its_state():
         (lambda: Supervised() * math.inf, ValueError, "factor is inf at epoch 0"),
         (lambda: Supervised() + 1, TypeError, "unsupported operand"),
         (lambda: Supervised() * "two", TypeError, "can't multiply|unsupported operand"),
-        (lambda: (0 * Supervised()).before_epoch(0, 1), ValueError, "ce_weight are 0 at epoch 0; nothing"),
+        (lambda: check_weights(0 * Supervised(), 0), ValueError, "ce_weight are 0 at epoch 0; nothing"),
     ],
 )
 def test_sums_that_make_no_sense_are_refused(make, error, message):
@@ -726,8 +727,70 @@ def test_a_weight_that_is_0_at_first_is_no_error_in_a_sum(student, teacher, batc
     objective.before_epoch(0, 3)
     assert set(objective(student, batch)) == {"loss", "supervised/ce"}
     alone = SoftTargets(teacher, kd_weight=lambda epoch, epochs: float(epoch), ce_weight=0.0)
+    alone.before_epoch(0, 3)
     with pytest.raises(ValueError, match="kd_weight and ce_weight are 0 at epoch 0; nothing would be learned"):
-        alone.before_epoch(0, 3)
+        check_weights(alone, 0)
+
+
+def test_a_term_with_an_epoch_of_its_own_may_begin_with_weights_of_0(student, teacher, batch):
+    class Noted(SoftTargets):
+        def before_epoch(self, epoch, epochs):
+            super().before_epoch(epoch, epochs)
+            self.noted = epoch
+
+    term = Noted(teacher, kd_weight=lambda epoch, epochs: float(epoch), ce_weight=0.0)
+    objective = Supervised() + term
+    objective.before_epoch(0, 3)
+    check_weights(objective, 0)
+    assert term.noted == 0
+    assert set(objective(student, batch)) == {"loss", "supervised/ce"}
+
+
+@pytest.mark.parametrize("make", [RKD, SimilarityPreserving, Contrastive])
+def test_samples_that_a_mask_leaves_out_say_nothing(make):
+    student, teacher, generator = Maps(2), Maps(5), torch.Generator().manual_seed(0)
+    objective = make(teacher, "first", "first")
+    images_, mask = torch.randn(4, 1, 6, 6, generator=generator), torch.tensor([True, True, True, False])
+    objective.prepare(student, {"inputs": images_})
+
+    def loss(**batch):
+        return objective(student, batch)["loss"].item()
+
+    other = images_.clone()
+    other[3] = 100.0
+    wanted = loss(inputs=images_[:3])
+    assert loss(inputs=images_, mask=mask) == pytest.approx(wanted, rel=1e-5)
+    assert loss(inputs=other, mask=mask) == pytest.approx(wanted, rel=1e-5)
+
+
+class Tagger(nn.Module):
+    """Classes for each token."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.table(input_ids)
+
+
+@pytest.mark.parametrize("make", [SoftTargets, HardTargets, DIST])
+def test_padding_that_would_count_is_refused(make):
+    tokens = torch.tensor([[1, 2, 0], [3, 4, 5]])
+    there = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    objective, student = make(Tagger(), ce_weight=0.0), Tagger()
+    with pytest.raises(ValueError, match=f"inputs are padded, and {make.__name__} would count that"):
+        objective(student, {"inputs": {"input_ids": tokens, "attention_mask": there}})
+    objective(student, {"inputs": {"input_ids": tokens, "attention_mask": there}, "mask": there.bool()})
+    objective(student, {"inputs": {"input_ids": tokens, "attention_mask": torch.ones_like(there)}})
+
+
+def test_a_hint_may_be_of_a_model_in_64_bits():
+    student, teacher = Maps(2).double(), Maps(5).double()
+    objective = Hint(teacher, "first", "first")
+    batch = {"inputs": torch.randn(4, 1, 6, 6, dtype=torch.float64)}
+    objective.prepare(student, batch)
+    assert objective(student, batch)["loss"].dtype == torch.float64
 
 
 def test_an_objective_without_parts_says_so(student, batch):
@@ -1050,3 +1113,17 @@ def test_few_inputs_tell_how_many_classes_there_are(monkeypatch):
     answers = {"indices": torch.tensor([[0, 4]]).expand(64, 2), "values": torch.zeros(64, 2)}
     SoftTargets(None).prepare(Counting(), {"inputs": torch.randn(64, 5), "teacher_logits": answers})
     assert asked == [2]
+
+
+def test_a_row_of_several_labels_has_all_or_none():
+    targets = torch.tensor([[1.0, 0.0], [UNLABELED, 1.0]])
+    with pytest.raises(ValueError, match="−100 for a part of a row"):
+        Supervised(multi_label=True)(nn.Linear(4, 2), {"inputs": torch.ones(2, 4), "targets": targets})
+
+
+def test_old_classes_that_do_not_count_may_be_labelled():
+    objective = LwF(nn.Linear(4, 2), classes=[0, 1], joint=False)
+    batch = {"inputs": torch.ones(2, 4), "targets": torch.tensor([0, 2]), "mask": torch.tensor([False, True])}
+    assert objective(nn.Linear(4, 3), batch)["loss"].isfinite()
+    with pytest.raises(ValueError, match="old class"):
+        objective(nn.Linear(4, 3), batch | {"mask": torch.tensor([True, True])})

@@ -175,7 +175,7 @@ def test_a_text_of_no_known_word_has_an_answer():
 def test_answers_in_names_are_what_compress_keeps():
     probabilities = torch.tensor([[0.6, 0.3, 0.08, 0.02], [0.1, 0.2, 0.3, 0.4]])
     names = ("a", "b", "c", "d")
-    said = [{names[place]: row[place].item() for place in row.topk(2).indices} for row in probabilities]
+    said = [{names[place]: np.float32(row[place]) for place in row.topk(2).indices} for row in probabilities]
     data = TensorData(torch.randn(2, 5))
     ours = named_answers(data, said, names, source="an API").teacher_logits
     theirs = compress(probabilities.log(), 2, rest="bucket")

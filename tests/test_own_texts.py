@@ -483,7 +483,7 @@ def test_in_a_sum_padding_must_be_masked():
     model = llama()
     inputs = {"input_ids": torch.ones(2, 4, dtype=torch.int64), "attention_mask": torch.tensor([[1, 1, 1, 0], [1] * 4])}
     objective = 1.0 * GKD(llama(), on_policy=0.0)
-    with pytest.raises(ValueError, match="inputs are padded, and in a sum GKD would count that; give a mask"):
+    with pytest.raises(ValueError, match="inputs are padded, and GKD would count that; give a mask"):
         objective(model, {"inputs": inputs})
     whole = {"input_ids": inputs["input_ids"], "attention_mask": torch.ones(2, 4, dtype=torch.int64)}
     assert objective(model, {"inputs": whole})["loss"] >= 0

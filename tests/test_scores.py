@@ -202,3 +202,9 @@ def test_rows_are_not_paired_by_their_number_alone():
 
     with pytest.raises(ValueError, match=r"logits has shape \(4, 3, 5\) and targets \(3, 4\)"):
         evaluate(Turned(), TensorData(torch.randn(3, 4, 5), torch.randint(5, (3, 4))))
+
+
+def test_numbers_are_no_labels():
+    data = TensorData(torch.ones(4, 1), torch.full((4, 1), 20.0))
+    with pytest.raises(ValueError, match="numbers need a loss"):
+        evaluate(nn.Linear(1, 1), data)

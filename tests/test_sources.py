@@ -471,3 +471,11 @@ def test_numbers_of_positions_are_counted_where_the_mask_has_them():
     batch = {"inputs": torch.zeros(4, 6), "targets": torch.rand(4, 6), "mask": torch.arange(24).view(4, 6) % 2 == 0}
     _, totals = next(source([batch]).training(4, 0, 0, (0, 1)))
     assert (totals["counted"], totals["labeled"]) == (12, 12)
+
+
+def test_labels_that_transformers_would_shift_are_refused():
+    tokens = torch.arange(6).view(2, 3)
+    with pytest.raises(ValueError, match="a target is the token after"):
+        as_batch({"input_ids": tokens, "labels": tokens.masked_fill(tokens == 5, -100)})
+    as_batch({"input_ids": tokens, "labels": torch.full_like(tokens, -100)})
+    as_batch({"input_ids": tokens, "labels": tokens + 1})

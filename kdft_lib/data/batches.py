@@ -176,6 +176,14 @@ def _names(batch: Batch) -> set[str]:
 
 def _named(raw: Mapping[Any, Any]) -> Batch:
     """A dict of columns: ours, or a Hugging Face one, where what a model is given stands beside the rest."""
+    tokens, said = raw.get("input_ids"), raw.get("labels")
+    if isinstance(tokens, Tensor) and isinstance(said, Tensor) and tokens.shape == said.shape:
+        counted = said != UNLABELED
+        if counted.any() and (tokens == said)[counted].all():
+            raise ValueError(
+                "labels are the tokens themselves, which a causal model of Transformers shifts inside; here a target is"
+                " the token after: labels = F.pad(labels[:, 1:], (0, 1), value=-100), or kdft_lib.data.packed"
+            )
     label = next((name for name in ("targets", *_LABELS) if name in raw), None)
     batch = {("targets" if name == label else name): raw[name] for name in raw}
     if "inputs" in batch:

@@ -44,7 +44,8 @@ def dist_loss(
     student, teacher = student.reshape(-1, student.shape[-1]), teacher.reshape(-1, teacher.shape[-1])
     if len(student) < 2:
         raise ValueError(
-            "student_logits holds one sample; DIST correlates over a batch and needs two or more: raise batch_size"
+            "student_logits holds one sample; DIST correlates over a batch and needs two or more: raise batch_size,"
+            " or let more positions count"
         )
     if positive("temperature", temperature) != 1:
         student, teacher = student * (1 / temperature), teacher * (1 / temperature)

@@ -75,7 +75,8 @@ class _Blocks(torch.autograd.Function):
     def forward(ctx: Any, student: Tensor, teacher: Tensor, *how: Any) -> Tensor:
         ctx.save_for_backward(student, teacher)
         divergence, temperature, dtype, mask, *more = ctx.how = how
-        ctx.slopes, classes = student.new_empty(student.shape), student.shape[-1]
+        held = dtype if student.dtype == torch.float16 else student.dtype  # Not divided yet, they may be beyond 65,504.
+        ctx.slopes, classes = student.new_empty(student.shape, dtype=held), student.shape[-1]
         rows = [each.reshape(-1, classes) for each in (student, teacher, ctx.slopes)]
         height = max((_ROOM // classes if student.is_cpu else len(rows[0]) // 8) // divergence.room, 1)
         room, scale = student.new_empty(divergence.room, height, classes, dtype=dtype), math.log2(math.e) / temperature
@@ -102,6 +103,7 @@ class _Blocks(torch.autograd.Function):
             slopes = torch.autograd.grad(values, student, upstream[0], create_graph=twice)[0]
         else:
             slopes.mul_(upstream[0].mul(temperature).div_(ctx.divisors).unsqueeze(-1))
+            slopes = slopes.to(ctx.saved_tensors[0].dtype)
         return slopes, None, *[None] * len(ctx.how)
 
 

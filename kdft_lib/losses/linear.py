@@ -100,6 +100,7 @@ def linear_soft_target_loss(
     if mask is not None:
         check_mask(mask, student_hidden)
     if targets is not None:
+        targets = targets if mask is None else targets.masked_fill(~mask, UNLABELED)
         # Of its shape, logits have the positions and the classes.
         check_targets(targets, student_hidden.new_empty(()).expand(*shape, len(student_weight)), targets != UNLABELED)
     counted = None if mask is None else mask.reshape(-1).nonzero().squeeze(1)
@@ -118,7 +119,8 @@ def linear_soft_target_loss(
             found.append(F.cross_entropy(logits, of_target[block], ignore_index=UNLABELED, reduction="none"))
         return found
 
-    hidden = rows(student_hidden, (student_hidden.shape[-1],))
+    # Under autocast the two may differ.
+    hidden = rows(student_hidden, student_hidden.shape[-1:]).to(student_weight.dtype)
     at_once = targets is None and reduction != "none" and torch.is_grad_enabled()
     found = _Blocks.apply(terms, at_once, reduction == "none", hidden, student_weight, student_bias)
     if reduction == "none":
@@ -168,7 +170,8 @@ class _Teacher:
         if weight is not None:
             _check_layer("teacher", given, weight, bias)
         detached = (None if each is None else each.detach() for each in (weight, bias))
-        return cls(rows(given.detach(), given.shape[-1:]), *detached)
+        found = rows(given.detach(), given.shape[-1:])
+        return cls(found if weight is None else found.to(weight.dtype), *detached)
 
     def compared(
         self, block: slice, logits: Tensor, kind: divergences.Divergence, temperature: float, more: list[float]

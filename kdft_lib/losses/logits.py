@@ -242,7 +242,7 @@ def hard_target_loss(
         student_logits: The student's logits, ``(..., C)``, unnormalised.
         teacher_logits: The teacher's logits, ``(..., C)``, or the highest of them, as
             :func:`kdft_lib.teachers.compress` keeps them; they receive no gradient. Where several classes share the
-            highest logit, the first of them is the decision.
+            highest logit, the first of them is the decision, and any of those that :func:`compress` kept.
         reduction: The reduction over samples: ``"mean"`` (never over classes), ``"sum"``, or ``"none"``.
 
     Returns:

@@ -161,9 +161,6 @@ class Objective(nn.Module):
     def before_epoch(self, epoch: int, epochs: int) -> None:
         """Called before each epoch, counted from 0; schedules of weights move here."""
         self._follow(epoch, epochs)
-        if not any(factor and any(term.weights.values()) for factor, term in self.terms()):
-            names = " and ".join(named(term.weights) for _, term in self.terms())
-            raise ValueError(f"{names} are 0 at epoch {epoch}; nothing would be learned")
 
     def __add__(self, other: Objective) -> Sum:
         from kdft_lib.objectives.sum import Sum
@@ -243,7 +240,8 @@ class Objective(nn.Module):
                 several labels at once, ``(..., C)`` from 0 to 1.
             label_smoothing: How much of each label is spread evenly over all classes.
             multi_label: Whether classes do not exclude one another; the cross-entropy is then binary.
-            weight: How much each class counts, ``(C,)``; all alike by default.
+            weight: How much each class counts, ``(C,)``; all alike by default. The sum is divided by the number of
+                labels, unless ``_label_weights`` says what they weigh, as that of :class:`Supervised` does.
 
         Returns:
             A scalar, 0 where the batch has no label.
@@ -323,8 +321,8 @@ class Objective(nn.Module):
     def _targets(self, batch: Batch) -> Tensor:
         if batch.get("targets") is None:
             raise ValueError(
-                f"{type(self).__name__} counts labels, but the batch has no targets;"
-                " give labelled data, or set ce_weight=0 to learn from a teacher alone"
+                f"{type(self).__name__} counts labels, but the batch has no targets; give labelled data"
+                + (", or set ce_weight=0 to learn from a teacher alone" if self.teacher is not None else "")
             )
         return batch["targets"]
 

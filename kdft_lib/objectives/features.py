@@ -105,7 +105,7 @@ class _Projected(FeatureObjective):
                 nn.Conv2d(ours.shape[1], theirs.shape[1], 1)
                 if ours.dim() == 4
                 else nn.Linear(ours.shape[-1], theirs.shape[-1])
-            ).to(device)
+            ).to(device, torch.promote_types(ours.dtype, torch.float32))
 
     def projected(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The student's features, of the teacher's shape."""
@@ -215,7 +215,8 @@ class Contrastive(_Projected):
         self.temperature = positive("temperature", temperature)
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        ours, theirs = (everywhere(side) for side in _counted(self.projected(student, teacher), teacher, batch))
+        kept = _counted(self.projected(student, teacher), teacher, batch, rows=True)
+        ours, theirs = map(everywhere, kept)
         return {"contrast": self.whole_batch(losses.contrastive_loss(ours, theirs, self.temperature), batch)}
 
     def extra_repr(self) -> str:
@@ -283,7 +284,7 @@ class SimilarityPreserving(FeatureObjective):
         super().__init__(teacher, student_layer, teacher_layer, weights={"similarity": 1.0})
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        ours, theirs = (everywhere(side) for side in _counted(student, teacher, batch))
+        ours, theirs = map(everywhere, _counted(student, teacher, batch, rows=True))
         value = losses.similarity_preserving_loss(ours, theirs)
         return {"similarity": self.whole_batch(value, batch)}
 
@@ -329,16 +330,19 @@ class RKD(FeatureObjective):
         super().__init__(teacher, student_layer, teacher_layer, weights=weights)
 
     def compare(self, student: Tensor, teacher: Tensor, batch: Batch) -> dict[str, Tensor]:
-        ours, theirs = (everywhere(side) for side in _counted(student, teacher, batch))
+        ours, theirs = map(everywhere, _counted(student, teacher, batch, rows=True))
         wanted = {"distance": losses.rkd_distance_loss, "angle": losses.rkd_angle_loss}
         return {
             name: self.whole_batch(loss(ours, theirs), batch) for name, loss in wanted.items() if self.weights[name]
         }
 
 
-def _counted(student: Tensor, teacher: Tensor, batch: Batch) -> list[Tensor]:
-    """Features of tokens, 0 where a mask leaves them out, so that nothing hangs on what padding holds."""
+def _counted(student: Tensor, teacher: Tensor, batch: Batch, rows: bool = False) -> list[Tensor]:
+    """Features of tokens, 0 where a mask leaves them out, so that nothing hangs on what padding holds; with ``rows``
+    features of samples, without those that a mask leaves out."""
     mask = batch.get("mask")
+    if rows and mask is not None and mask.shape == student.shape[:1]:
+        return [side[mask] for side in (student, teacher)]
     if mask is None or not student.dim() == teacher.dim() == 3 or mask.shape != student.shape[:2]:
         return [student, teacher]
     return [side.masked_fill(~mask.unsqueeze(-1), 0.0) for side in (student, teacher)]

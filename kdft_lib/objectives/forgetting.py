@@ -81,6 +81,7 @@ class LwF(LogitObjective):
         if not self.joint:
             old = self._places(student_logits, teacher_logits)
             targets = self._targets(batch)
+            targets = targets[batch["mask"]] if "mask" in batch else targets
             if readable(targets) and torch.isin(targets, targets.new_tensor(old)).any():
                 raise ValueError(f"targets holds an old class ({old}); with joint=False only new ones may be labelled")
             places = torch.tensor(old, device=student_logits.device)

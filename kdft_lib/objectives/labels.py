@@ -27,6 +27,16 @@ def check_classes(objective: object, logits: Tensor, targets: Tensor, totals: Ma
     check_targets(targets, logits, batches.has_label(targets), totals)
 
 
+def check_padding(objective: object, logits: Tensor, inputs: Mapping[str, Tensor]) -> None:
+    """Refuse padding among positions that would all count."""
+    there = inputs.get("attention_mask")
+    if there is not None and there.shape == logits.shape[:-1] and not there.all():
+        raise ValueError(
+            f"inputs are padded, and {type(objective).__name__} would count that; give a mask of what counts, as"
+            " kdft_lib.data.padded does, or as attention_mask.bool() says"
+        )
+
+
 def check_weight(weight: Tensor, logits: Tensor) -> None:
     """Refuse weights that are none for each class."""
     if len(weight) != logits.shape[-1]:
@@ -63,6 +73,10 @@ def _check_multi_label(targets: Tensor, labeled: Tensor, logits: Tensor) -> None
         )
     if not readable(targets):
         return
+    if (~labeled & (targets != batches.UNLABELED).any(-1)).any():
+        raise ValueError(
+            "targets has −100 for a part of a row; with multi_label=True a row has all of its labels or none"
+        )
     outside = labeled.unsqueeze(-1) & ((targets < 0) | (targets > 1))
     if outside.any():
         raise ValueError(

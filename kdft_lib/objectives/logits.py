@@ -16,7 +16,7 @@ from kdft_lib.losses.divergences import DECOUPLED, FORWARD_KL, rowwise
 from kdft_lib.losses.sparse import Answers, check_classes
 from kdft_lib.objectives.base import Objective
 from kdft_lib.objectives.checks import Weight
-from kdft_lib.objectives.labels import refuse_numbers, refuse_single
+from kdft_lib.objectives.labels import check_padding, refuse_numbers, refuse_single
 from kdft_lib.teachers import Teacher
 
 
@@ -89,6 +89,8 @@ class LogitObjective(Objective):
 
     def parts(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         teacher = teacher or self._answers(batch)
+        if "mask" not in batch and isinstance(batch["inputs"], Mapping):
+            check_padding(self, student.logits, batch["inputs"])
         parts = {}
         if self.weights["kd"]:
             targets = batch.get("targets")

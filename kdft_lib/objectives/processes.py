@@ -13,7 +13,8 @@ def everywhere(rows: Tensor) -> Tensor:
     """The rows of all processes, in order, differentiable; where there is one process, the rows.
 
     Args:
-        rows: The rows of this process, ``(N, ...)``; N may differ between processes.
+        rows: The rows of this process, ``(N, ...)``. All dimensions may differ between processes, as where each pads
+            its own; what is missing is 0.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return rows
@@ -25,12 +26,13 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        count = torch.tensor([len(rows)], device=rows.device)
-        counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
-        dist.all_gather(counts, count)
-        ctx.counts = [int(number) for number in counts]
-        padded = rows.new_zeros(max(ctx.counts), *rows.shape[1:])
-        padded[: len(rows)] = rows
+        ctx.own = rows.shape
+        shape = torch.tensor(rows.shape, device=rows.device)
+        shapes = [torch.empty_like(shape) for _ in range(dist.get_world_size())]
+        dist.all_gather(shapes, shape)
+        ctx.counts = [int(other[0]) for other in shapes]
+        padded = rows.new_zeros(torch.stack(shapes).amax(0).tolist())
+        padded[tuple(map(slice, rows.shape))] = rows
         shares = [torch.empty_like(padded) for _ in ctx.counts]
         dist.all_gather(shares, padded)
         return torch.cat([share[:number] for share, number in zip(shares, ctx.counts, strict=True)])
@@ -39,4 +41,4 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Tensor:
         gradient = upstream[0].contiguous().clone()
         dist.all_reduce(gradient)
-        return gradient.split(ctx.counts)[dist.get_rank()]
+        return gradient.split(ctx.counts)[dist.get_rank()][tuple(map(slice, ctx.own))]

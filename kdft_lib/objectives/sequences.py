@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,22 +11,20 @@ from torch import Tensor, nn
 from kdft_lib import losses, models
 from kdft_lib.data import Batch, batches
 from kdft_lib.features import Outputs
-from kdft_lib.losses import divergences
 from kdft_lib.losses.checks import positive
 from kdft_lib.losses.linear import Kind
 from kdft_lib.losses.sparse import Answers
-from kdft_lib.losses.variation import TOTAL_VARIATION
 from kdft_lib.models.unwrapped import causal
 from kdft_lib.objectives import own_texts
 from kdft_lib.objectives.checks import Weight
 from kdft_lib.objectives.logits import LogitObjective
 from kdft_lib.teachers import Teacher
 
-_DIVERGENCES: dict[str, tuple[divergences.Divergence, Callable[..., Tensor]]] = {
-    "forward_kl": (divergences.FORWARD_KL, losses.soft_target_loss),
-    "reverse_kl": (divergences.REVERSE_KL, losses.reverse_kl_loss),
-    "jensen_shannon": (divergences.JENSEN_SHANNON, losses.jensen_shannon_loss),
-    "total_variation": (TOTAL_VARIATION, losses.total_variation_loss),
+_DIVERGENCES: dict[str, Callable[..., Tensor]] = {
+    "forward_kl": losses.soft_target_loss,
+    "reverse_kl": losses.reverse_kl_loss,
+    "jensen_shannon": losses.jensen_shannon_loss,
+    "total_variation": losses.total_variation_loss,
 }
 
 
@@ -167,13 +165,6 @@ class GKD(LogitObjective):
                 f"GKD {does} ({argument}), which a sum or a factor cannot; use its kd_weight and ce_weight, or"
                 f" {'on_policy=0' if self.on_policy else 'in_blocks=False'}"
             )
-        inputs = batch["inputs"]
-        there = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-        if "written" not in batch and "mask" not in batch and there is not None and not there.all():
-            raise ValueError(
-                "inputs are padded, and in a sum GKD would count that; give a mask of what counts, as"
-                " kdft_lib.data.padded does"
-            )
         return super().parts(student, teacher, batch)
 
     def divergence(self, student_logits: Tensor, teacher_logits: Answers, batch: Batch) -> Tensor:
@@ -190,9 +181,7 @@ class GKD(LogitObjective):
 
     def _between(self, student_logits: Tensor, teacher_logits: Answers) -> Tensor:
         more = (self.beta,) if self._kind == "jensen_shannon" else ()
-        divergence, loss = _DIVERGENCES[self._kind]
-        if isinstance(teacher_logits, Tensor):
-            return divergences.rowwise(divergence, student_logits, teacher_logits, self.temperature, *more)
+        loss = _DIVERGENCES[self._kind]
         return loss(student_logits, teacher_logits, *more, self.temperature, reduction="none")
 
     def extra_repr(self) -> str:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from kdft_lib.data.sources import Source
 from kdft_lib.objectives import Objective
+from kdft_lib.objectives.checks import named
 from kdft_lib.strategies import Strategy
 
 
@@ -128,6 +129,17 @@ def _has_modes(module: nn.Module) -> bool:
     """Whether it computes something else in training: dropout of any kind, from any library, asks ``self.training``."""
     code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
     return code is not None and "training" in code.co_names
+
+
+def check_weights(objective: Objective, epoch: int) -> None:
+    """Refuse an epoch in which nothing counts.
+
+    Raises:
+        ValueError: If so.
+    """
+    if not any(factor and any(term.weights.values()) for factor, term in objective.terms()):
+        names = " and ".join(named(term.weights) for _, term in objective.terms())
+        raise ValueError(f"{names} are 0 at epoch {epoch}; nothing would be learned")
 
 
 def check_resumption(sources: list[Source]) -> None:

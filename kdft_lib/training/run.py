@@ -170,6 +170,7 @@ class Run:
         self.model.train()
         self.strategy.before_epoch(self.model, epoch)
         self.objective.before_epoch(epoch, self.epochs)
+        checks.check_weights(self.objective, epoch)
         groups = self._groups()
         self._peaks = [group["lr"] for group in groups]
         for held, group in zip(self.optimizer.param_groups, groups, strict=True):

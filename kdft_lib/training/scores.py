@@ -115,6 +115,11 @@ class Scores:
         labeled = _counted(batches.has_label(targets), batch).flatten()
         rows, targets = logits.flatten(0, -2), _beside(targets.flatten(0, -2), logits)
         known = _beside(labeled, logits).unsqueeze(-1)
+        if (known & ((targets < 0) | (targets > 1))).any():
+            raise ValueError(
+                "targets holds numbers that are no labels from 0 to 1; numbers need a loss, such as"
+                " loss=torch.nn.functional.mse_loss"
+            )
         nats = metrics.in_blocks(
             lambda block, labels: F.binary_cross_entropy_with_logits(block, labels, reduction="none").sum(-1),
             rows, targets.masked_fill(~known, 0.0),
