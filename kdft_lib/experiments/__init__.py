@@ -3,7 +3,8 @@ and a report of one run."""
 
 from kdft_lib.experiments.comparison import Candidates, Measure, Score, compare
 from kdft_lib.experiments.grid import Candidate, grid
-from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, NamedBy, OnFeatures, Then, Wrapped
+from kdft_lib.experiments.methods import Classical, Given, Interpolated, Members, OnFeatures, Then, Wrapped
+from kdft_lib.experiments.naming import NamedBy
 from kdft_lib.experiments.recipe import Recipe
 from kdft_lib.experiments.records import Recorded, hardware, record, recorded
 from kdft_lib.experiments.report import Arm, as_text, is_first, output_folder, report

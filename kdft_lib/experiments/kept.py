@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 import torch
 
-from kdft_lib.data import Splits
+from kdft_lib.data import Splits, TensorData
+from kdft_lib.data.columns import in_memory
 from kdft_lib.experiments.grid import Candidate, described
 from kdft_lib.experiments.trained import Trained
 from kdft_lib.files import written_whole
@@ -116,7 +117,7 @@ class Kept:
                     f"keep is {self.folder}, where {path.name} is another run of {what}: the method, the data or the"
                     " program has changed since; use another folder, or delete this one"
                 )
-            _count(path, content["seconds"])
+            _count(path, content.get("seconds", 0.0))
             return content["trained"]
         started = time.perf_counter()
         trained = candidate.method.train(splits, seed)
@@ -136,8 +137,16 @@ class Kept:
         """A digest of what is learned from and chosen by, computed once for each seed's splits."""
         if self._hashed[0] is not splits:
             parts = (splits.train, splits.transfer, splits.val)
-            self._hashed = splits, " ".join(part.fingerprint()[:12] if len(part) else "none" for part in parts)
+            self._hashed = splits, " ".join(_told(part) if len(part) else "none" for part in parts)
         return self._hashed[1]
+
+
+def _told(part: TensorData) -> str:
+    """A digest of rows and of what a teacher said of them, which a fingerprint leaves out."""
+    said = part.teacher_logits
+    columns = said if isinstance(said, Mapping) else {} if said is None else {"inputs": said}
+    answers = [TensorData(in_memory(column)).fingerprint()[:12] for column in columns.values()]
+    return " ".join([part.fingerprint()[:12], *answers])
 
 
 def _count(path: Path, before: float) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdft_lib.data import UNLABELED, Splits, TensorData
-from kdft_lib.experiments.trained import Method, Source, Trained, as_module, found, shown
-from kdft_lib.teachers import Ensemble, Teacher
+from kdft_lib.experiments.trained import Method, Source, Trained, as_module, found
+from kdft_lib.teachers import Ensemble
 from kdft_lib.training import Ledger, interpolate
 
 
@@ -78,8 +78,8 @@ class Classical:
         from sklearn.base import clone
 
         estimator = clone(self.estimator)
-        if "random_state" in estimator.get_params():
-            estimator.set_params(random_state=seed)
+        seeded = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
+        estimator.set_params(**dict.fromkeys(seeded, seed))
         train, targets = splits.train, splits.train.targets
         if targets is None:
             raise ValueError("train has no targets; a classical method needs labels")
@@ -147,16 +147,19 @@ class OnFeatures(Wrapped):
     pretraining: str = "none"
 
     def train(self, splits: Splits, seed: int) -> Trained:
-        """Compute the features of the labelled rows, and train the method on them."""
+        """Compute the features of the labelled rows, and of what else the method looks at, and train it on them."""
         given = splits._replace(train=self.features(splits.train))
-        if _reads_unlabeled(self.method):
+        if len(splits.transfer) and any(map(_reads_unlabeled, _inside(self.method))):
             given = given._replace(transfer=self.features(splits.transfer))
+        if len(splits.val) and any(map(_validates, _inside(self.method))):
+            given = given._replace(val=self.features(splits.val))
         trained = self.method.train(given, seed)
+        alike = dataclasses.replace(trained, ledger=Ledger())  # Without its seconds, which are never the same.
         return dataclasses.replace(
             trained,
             ledger=trained.ledger + Ledger(pretraining=self.pretraining),
-            shown=functools.partial(_shown_features, self.features, trained),
-            decides=trained.decides and functools.partial(_decided_by_features, self.features, trained),
+            shown=functools.partial(_shown_features, self.features, alike),
+            decides=trained.decides and functools.partial(_decided_by_features, self.features, alike),
         )
 
 
@@ -168,97 +171,21 @@ def _decided_by_features(features: Callable[[TensorData], TensorData], trained: 
     return trained.decide(features(data))
 
 
-def _reads_unlabeled(method: Any) -> bool:
-    """Whether something in a method looks at the inputs without labels."""
+def _inside(method: Any) -> Iterator[Any]:
+    """A method, and those that it is around."""
     while method is not None:
-        if isinstance(method, NamedBy) or getattr(method, "transfer_data", None) is not None:
-            return True
+        yield method
         method = getattr(method, "method", None)
-    return False
 
 
-@dataclass(frozen=True)
-class NamedBy(Wrapped):
-    """A method that learns from the labels and from what another decided of the inputs without labels:
-    pseudo-labels (Lee, 2013), or self-training where it is the same method.
-
-    Names are no labels, so the ledger counts these inputs as unlabelled, and the labels of the namer apart.
-
-    Attributes:
-        method: Learns from labels and names alike.
-        namer: Who names: once for each seed, whatever settings are tried.
-        sure: Only names of a higher probability than this count; by default all do.
-
-    Example:
-        >>> from sklearn.linear_model import LogisticRegression
-        >>> data = TensorData(torch.eye(2).repeat(5, 1), torch.tensor([0, 1]).repeat(5))
-        >>> splits = Splits(data[:4], data[4:].without_labels(), data, data)
-        >>> itself = Classical(LogisticRegression())
-        >>> ledger = NamedBy(itself, itself).train(splits, seed=0).ledger
-        >>> ledger.labels, ledger.unlabeled, ledger.teacher_labels
-        (4, 6, 4)
-        >>> named = NamedBy(itself, lambda splits, seed: print("asked") or itself)
-        >>> _ = [named.but(C=strength).train(splits, seed=0) for strength in (1.0, 10.0)]
-        asked
-    """
-
-    method: Method
-    namer: Source
-    sure: float | None = None
-
-    def __post_init__(self) -> None:
-        namer = self.namer if isinstance(self.namer, _Namer) else _Namer(self.namer)
-        object.__setattr__(self, "namer", namer)
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        """Ask the namer, and train the method on labels and names."""
-        namer: Any = self.namer
-        first, names = namer.asked(splits, seed)
-        unnamed = splits.transfer
-        if self.sure is not None:
-            rows = namer.certainty() > self.sure
-            unnamed, names = unnamed[rows], names[rows]
-        train = splits.train.with_rows(unnamed.with_targets(names))
-        trained = self.method.train(splits._replace(train=train), seed)
-        known = first.ledger
-        if isinstance(namer.source, nn.Module | Teacher):
-            known = dataclasses.replace(known, teacher_labels=Teacher(namer.source).labels)
-        behind = known.teacher_labels
-        ledger = dataclasses.replace(
-            trained.ledger,
-            labels=len(splits.train),
-            unlabeled=len(splits.transfer),
-            teacher_labels=None if behind is None else max(first.ledger.labels, behind),
-            pretraining=(trained.ledger + Ledger(pretraining=first.ledger.pretraining)).pretraining,
-        )
-        return dataclasses.replace(trained, ledger=ledger)
+def _reads_unlabeled(method: Any) -> bool:
+    """Whether it looks at the inputs without labels."""
+    named_or_taught = getattr(method, "namer", None) is not None or getattr(method, "transfer_data", None) is not None
+    return named_or_taught or getattr(method, "train_data", "train") != "train"
 
 
-class _Namer:
-    """Whom to ask for names, and what was said of the splits that were asked about last."""
-
-    def __init__(self, source: Source):
-        self.source = source
-        self._last: tuple[Splits, int, Trained, Tensor] | None = None
-        self._certainty: Tensor | None = None
-
-    def __repr__(self) -> str:
-        return shown(self.source)
-
-    def asked(self, splits: Splits, seed: int) -> tuple[Trained, Tensor]:
-        """Who names for a seed, and the names of the inputs without labels."""
-        if self._last is None or self._last[0] is not splits or self._last[1] != seed:
-            first = found(self.source, splits, seed)
-            self._last, self._certainty = (splits, seed, first, first.decide(splits.transfer)), None
-        return self._last[2:]
-
-    def certainty(self) -> Tensor:
-        """The probability of each of these names."""
-        assert self._last is not None
-        if self._certainty is None:
-            splits, _, first, _ = self._last
-            self._certainty = first.logits(splits.transfer).softmax(dim=-1).amax(dim=-1)
-        return self._certainty
+def _validates(method: Any) -> bool:
+    return getattr(getattr(method, "settings", None), "validates", False)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,9 @@ class Recipe:
             on: ``"labels"``: on the labelled inputs; ``"all"``: on those without labels too.
             settings: Arguments of the objective.
 
+        Raises:
+            ValueError: If ``on`` is none of these.
+
         Example:
             >>> from kdft_lib.models import ConvNet
             >>> from kdft_lib.objectives import SoftTargets, Supervised
@@ -136,13 +139,15 @@ class Recipe:
             >>> alone.taught_by(alone, SoftTargets, on="all", temperature=2.0).transfer_data
             'transfer'
         """
-        given = {"transfer_data": "transfer"} if on == "all" else {}
+        if on not in ("labels", "all"):
+            raise ValueError(f'on is {on!r}; it must be "labels" or "all"')
+        given = {"transfer_data": "transfer" if on == "all" else None}
         return self.but(teacher=teacher, objective=functools.partial(objective, **settings), **given)
 
     def train(self, splits: Splits, seed: int) -> Trained:
         """Make the student and train it; one seed sets the initialisation and the order."""
         before = found(self.start, splits, seed) if self.start is not None else None
-        with torch.random.fork_rng([]):
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             model = self.model() if before is None else a_copy(before.model, self.change)
         teacher = self.teacher.teacher(splits, seed) if self.teacher is not None else None

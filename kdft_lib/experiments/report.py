@@ -185,10 +185,9 @@ def report(
     if student not in arms:
         raise ValueError(f"student is {student!r}; arms has {', '.join(map(repr, arms))}")
     for name, arm in arms.items():
-        if len(arm.answers) != len(targets):
-            raise ValueError(
-                f"arm {name!r} has {len(arm.answers)} answers to {len(targets)} targets; give one for each"
-            )
+        count = len(arm.answers) if classes else arm.answers.numel()
+        if count != (len(targets) if classes else targets.numel()):
+            raise ValueError(f"arm {name!r} has {count} answers to {len(targets)} targets; give one for each")
     test = {name: _scores(arm, targets, len(classes)) | _costs(arm) for name, arm in arms.items()}
     made: dict[str, Any] = {"test": test}
     said = arms[student].answers
@@ -244,7 +243,7 @@ def _cell(value: Any) -> str:
 def _scores(arm: Arm, targets: Tensor, classes: int) -> dict[str, Any]:
     answers = arm.answers
     if not classes:
-        off = (answers.double() - targets.double()).flatten()
+        off = answers.double().flatten() - targets.double().flatten()
         spread = targets.double().var(correction=0)
         return {
             "root mean square error": float(f"{off.square().mean().sqrt():.5g}"),

@@ -148,8 +148,10 @@ class Answering(nn.Module):
         # Without weights, nothing else would tell one from another, in this process or the next.
         self.register_buffer("told", torch.tensor(_told(trained)))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.trained.logits(TensorData(inputs.cpu())).to(inputs.device)
+    def forward(self, inputs: Tensor | None = None, **named: Tensor) -> Tensor:
+        given = named if inputs is None else {"": inputs}
+        there = {name: tensor.cpu() for name, tensor in given.items()}
+        return self.trained.logits(TensorData(there.get("", there))).to(next(iter(given.values())).device)
 
 
 def _told(trained: Trained) -> int:
@@ -182,7 +184,7 @@ def found(source: Source, splits: Splits, seed: int) -> Trained:
     if isinstance(source, nn.Module | Teacher):
         source = Teacher(source)
         return Trained(source.model, Ledger(labels=source.labels or 0, pretraining=source.pretraining), seed=seed)
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         made = source.train(splits, seed) if isinstance(source, Method) else source(splits, seed)
     return made if isinstance(made, Trained) else found(made, splits, seed)

@@ -86,7 +86,7 @@ class Exported:
         least = self.threshold if threshold is None else threshold
         if not 0 <= least <= 1:
             raise ValueError(f"threshold is {least}; it is a confidence, from 0 to 1")
-        rows = raw.to_dict("records") if hasattr(raw, "to_dict") else raw
+        rows = raw.to_dict("records") if hasattr(raw, "columns") else raw.to_list() if hasattr(raw, "to_list") else raw
         if isinstance(rows, str | Path | Mapping):
             raise ValueError(f"raw is one input, {str(rows)[:60]!r}; give a list of them")
         given: list[Any] = []

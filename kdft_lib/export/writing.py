@@ -76,6 +76,12 @@ def _exported(
     called: _Called, path: Path, inputs: Mapping[str, Tensor], card: Mapping[str, Any] | None, max_tokens: int | None
 ) -> Path:
     examples = {name: tensor[:2] for name, tensor in inputs.items()}
+    for each in examples.values():
+        if len(each) < 2 or (_is_tokens(each) and each.shape[1] < 2):
+            raise ValueError(
+                f"the examples have shape {tuple(each.shape)}; give two or more, and texts of two tokens or more, so"
+                " that the file is made for any number"
+            )
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens", max=max_tokens)
     shapes = [{0: rows, 1: tokens} if _is_tokens(each) else {0: rows} for each in examples.values()]
     with evaluation_mode(called), _quiet():
@@ -176,6 +182,11 @@ def write(
         _into(path, notes)
         models.save(called.model, place / f"{name}.safetensors", notes, inside=True)
         _write(place / f"{name}.md", as_markdown(notes, f"{name}.onnx"))
+        others = [file.name for file in folder.glob("*.onnx") if file.stem != name]
+        for beside in ("tokenizer.json", "columns.json"):
+            new, old = place / beside, folder / beside
+            if others and new.exists() and old.exists() and new.read_bytes() != old.read_bytes():
+                raise ValueError(f"{old} belongs to {others[0]}; write {name} to a folder of its own")
         for file in place.iterdir():
             os.replace(file, folder / file.name)
     return load(folder / path.name)

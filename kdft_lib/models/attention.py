@@ -39,7 +39,7 @@ def apart(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     begins = positions[:, 1:] != positions[:, :-1] + 1
     if not begins.any():
         return {}
-    _check(own, own.config, positions.shape[1])
+    _check(own, own.config.get_text_config(decoder=True), positions.shape[1])
     documents = F.pad(begins.cumsum(1), (1, 0))
     seen = (documents.unsqueeze(2) == documents.unsqueeze(1)).tril().unsqueeze(1)
     dtype = next(parameter.dtype for parameter in own.parameters() if parameter.is_floating_point())
@@ -56,10 +56,12 @@ def _check(model: nn.Module, config: Any, length: int) -> None:
             f" take version 5 or newer, or {instead}"
         )
     kinds = {*(getattr(config, "layer_types", None) or ())} - {"full_attention", "sliding_attention"}
-    if kinds or getattr(model, "_is_stateful", False):
+    stateful = getattr(model, "_is_stateful", False)
+    if kinds or stateful:
+        does = "carries a state from one to the next" if stateful else f"has {', '.join(sorted(kinds))}"
         raise ValueError(
-            f"several documents are in a row, and a {type(model).__name__} carries a state from one to the next, which"
-            f" no mask forbids; {instead}"
+            f"several documents are in a row, and a {type(model).__name__} {does}, which no mask made here holds apart;"
+            f" {instead}"
         )
     kind = getattr(config, "_attn_implementation", None)
     if kind not in (None, "eager", "sdpa"):

@@ -61,6 +61,8 @@ def before_head(model: nn.Module, inputs: Inputs) -> tuple[Tensor, Any]:
         found = logits(model, inputs)
     finally:
         handle.remove()
+    if not seen:
+        raise ValueError("in_blocks is True, and the model is compiled; give the model itself, or set in_blocks=False")
     bias = getattr(head, "bias", None)
     with torch.no_grad():
         expected = F.linear(seen[-1][:, -1:], head.weight, bias).to(found.dtype)

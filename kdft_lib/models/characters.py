@@ -89,6 +89,9 @@ class NGram(nn.Module):
             self.register_buffer(f"contexts{length}", torch.empty(0, dtype=torch.int64))
             self.register_buffer(f"counts{length}", torch.empty(0, num_classes))
 
+    def extra_repr(self) -> str:
+        return f"order={self.order}, discount={self.discount}"
+
     def count(self, data: TensorData) -> NGram:
         """Forget what was counted before, and count a text."""
         targets = data.targets

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from kdft_lib.files import written_whole
+from kdft_lib.models.characters import CharacterGRU
 from kdft_lib.models.own import MLP, PictureClassifier, WordBag
 from kdft_lib.models.small import DSCNN, ConvNet, ResNet
 
 _OURS: dict[str, type[nn.Module]] = {
-    each.__name__: each for each in (ConvNet, ResNet, DSCNN, PictureClassifier, WordBag, MLP)
+    each.__name__: each for each in (ConvNet, ResNet, DSCNN, PictureClassifier, WordBag, MLP, CharacterGRU)
 }
 
 
@@ -29,7 +30,8 @@ def save(model: nn.Module, path: str | Path, card: Mapping[str, Any] | None = No
     interruption leaves what was there before.
 
     Args:
-        model: The model to keep, any module. One of :mod:`kdft_lib.models` can be loaded again by its card alone.
+        model: The model to keep, any module. One of ConvNet, ResNet, DSCNN, PictureClassifier, WordBag, MLP and
+            CharacterGRU can be loaded again by its card alone.
         path: The file to write, whose name ends in ``.safetensors``.
         card: The notes that a person should find, a model card: data, recipe, accuracy, licence. Plain JSON
             values.

@@ -67,7 +67,9 @@ def language_model(name: str | Path = SMOLLM2, *, dtype: torch.dtype = torch.flo
             f"{name}'s tokenizer has {len(tokenizer):,} tokens and its model {words:,}; they do not belong together,"
             " or model.resize_token_embeddings(len(tokenizer)) was left out before saving"
         )
-    return model.to(dtype), tokenizer
+    for parameter in model.parameters():  # Buffers, such as the frequencies of rotary positions, keep their precision.
+        parameter.data = parameter.data.to(dtype)
+    return model, tokenizer
 
 
 def smollm2_file() -> Path:

@@ -70,7 +70,7 @@ class PictureClassifier(nn.Module):
             self.network, self.head_name = found, f"network.{found.head_name}"
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return self.network(self.transform(pictures))
+        return self.network(self.transform(pictures).to(next(self.network.parameters()).dtype))
 
     @classmethod
     def named(cls, name: str, classes: Sequence[str], size: int = 64) -> PictureClassifier:
@@ -232,6 +232,7 @@ class TextClassifier(nn.Module):
                 folder, num_labels=len(classes), id2label=dict(enumerate(classes)),
                 label2id={name: place for place, name in enumerate(classes)},
                 ignore_mismatched_sizes=True, local_files_only=True, attn_implementation="eager",
+                dtype=torch.float32,
             )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder} cannot be read as a classifier of texts ({error})") from None

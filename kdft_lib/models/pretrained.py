@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_WITH_WEIGHTS: dict[str, dict[str, Any]] = {
+    "inception_v3": {"transform_input": True}, "googlenet": {"transform_input": True, "aux_logits": False},
+}  # fmt: skip
+"""What torchvision sets where a network has weights, and not without; the one is no other network than the other."""
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -104,8 +108,12 @@ def imagenet_backbone(
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; it must be 1 or more")
     model, size, mean, std = _found(name, pretrained, image_size)
-    heads = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    head_name, head = heads[-1]
+    heads = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    of_timm: Any = getattr(model, "pretrained_cfg", {})
+    head_name = of_timm.get("classifier", next(reversed(heads), None))
+    if not isinstance(head_name, str) or head_name not in heads:
+        raise ValueError(f"name is {name!r}, whose head is not one linear layer; choose another network")
+    head = heads[head_name]
     if num_classes is not None:
         parent, _, child = head_name.rpartition(".")
         setattr(model.get_submodule(parent), child, nn.Linear(head.in_features, num_classes))
@@ -204,7 +212,8 @@ def _torchvision(name: str, pretrained: bool = True) -> tuple[nn.Module, int, An
         raise ValueError(f"name is {name!r}, which is no network here; choose efficientnet_lite0, or {', '.join(near)}")
     weights = models.get_model_weights(name).DEFAULT
     try:
-        model = models.get_model(name, weights=weights if pretrained else None)
+        more = {} if pretrained else _WITH_WEIGHTS.get(name, {})
+        model = models.get_model(name, weights=weights if pretrained else None, **more)
     except OSError as error:
         raise OSError(
             f"the weights of {name} are not here and cannot be downloaded ({error});"

@@ -114,6 +114,11 @@ def cut_table(model: Any, kept: Tensor) -> Any:
         raise ValueError(
             f"kept has shape {tuple(kept.shape)}; it must be (size,), numbers of the model's {words} tokens, ascending"
         )
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Embedding) and "per_layer" in name:
+            raise ValueError(
+                f"model is a {type(model).__name__}, which has a second table of tokens, {name}, that is not cut here"
+            )
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is not None and head.weight is table.weight
     # The copy shares the large tables with the model until it has its own.
@@ -121,13 +126,13 @@ def cut_table(model: Any, kept: Tensor) -> Any:
     own = copy.deepcopy(model, shared)
     with torch.no_grad():
         new = own.get_input_embeddings()  # It may do more than look up, such as scale what it finds.
-        new.weight = nn.Parameter(table.weight[kept].clone())
+        new.weight = _rows(table.weight, kept)
         new.num_embeddings, new.padding_idx = len(kept), None
         if head is not None:
             last = nn.Linear(head.in_features, len(kept), bias=head.bias is not None, device=head.weight.device)
-            last.weight = new.weight if tied else nn.Parameter(head.weight[kept].clone())
+            last.weight = new.weight if tied else _rows(head.weight, kept)
             if head.bias is not None:
-                last.bias = nn.Parameter(head.bias[kept].clone())
+                last.bias = _rows(head.bias, kept)
             own.set_output_embeddings(last)
     own.vocab_size = own.config.vocab_size = len(kept)
     for settings in (own.config, getattr(own, "generation_config", None)):
@@ -135,6 +140,10 @@ def cut_table(model: Any, kept: Tensor) -> Any:
             if getattr(settings, name, None) is not None:
                 setattr(settings, name, _renumbered(getattr(settings, name), kept.tolist()))
     return own
+
+
+def _rows(whole: Tensor, kept: Tensor) -> nn.Parameter:
+    return nn.Parameter(whole[kept].clone(), requires_grad=whole.requires_grad)
 
 
 def spellings(tokenizer: Any, smaller: Any) -> list[list[int]]:
@@ -171,6 +180,8 @@ def _used(own: Any, texts: Iterable[str], count: int) -> Tensor:
     own = type(own).from_str(own.to_str())
     own.no_truncation()
     own.no_padding()
+    if isinstance(texts, str):
+        raise TypeError("texts is one text; give a list of texts, [text]")
     for text in texts:
         numbers = torch.tensor(own.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
         used += numbers.bincount(minlength=count)

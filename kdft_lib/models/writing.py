@@ -58,10 +58,10 @@ def sample(
         tensor([[1, 0, 1, 0, 0],
                 [1, 0, 1, 0, 0]])
     """
-    if prompts.dim() != 2 or prompts.shape[1] == 0 or prompts.dtype != torch.int64:
+    if prompts.dim() != 2 or 0 in prompts.shape or prompts.dtype != torch.int64:
         raise ValueError(
-            f"prompts has dtype {prompts.dtype} and shape {tuple(prompts.shape)}; it must be int64, (N, P), with P of"
-            " 1 or more"
+            f"prompts has dtype {prompts.dtype} and shape {tuple(prompts.shape)}; it must be int64, (N, P), with N and"
+            " P of 1 or more"
         )
     if length < 0:
         raise ValueError(f"length is {length}; it must be 0 or more")
@@ -133,7 +133,7 @@ def _generated(
     before = (longest - starts).unsqueeze(1)
     places = torch.arange(longest, device=prompts.device) - before
     there = places >= 0
-    chance = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    chance = {"do_sample": True, "temperature": float(temperature), "top_k": 0, "top_p": 1.0} if temperature else {}
     settings = GenerationConfig(
         max_new_tokens=most, eos_token_id=list(ends) or None, pad_token_id=0, use_cache=True, **chance
     )
@@ -146,6 +146,8 @@ def _generated(
         )  # fmt: skip
     finally:
         own.generation_config = kept
+        if hasattr(own, "get_base_model"):  # peft gives what it has to the model inside.
+            own.get_base_model().generation_config = kept
     back = torch.arange(width, device=prompts.device) + before
     return F.pad(found, (0, longest + width - found.shape[1])).gather(1, back)
 

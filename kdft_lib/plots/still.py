@@ -207,7 +207,8 @@ def probabilities(
     width = 0.8 / len(rows)
     for index, (label, values) in enumerate(rows.items()):
         place = numpy.arange(len(classes)) + (index - (len(rows) - 1) / 2) * width
-        ax.bar(place, torch.as_tensor(values).detach().cpu().numpy(), width, label=label, color=PALETTE[index])
+        color = PALETTE[index % len(PALETTE)]
+        ax.bar(place, torch.as_tensor(values).detach().cpu().numpy(), width, label=label, color=color)
     ax.set_xticks(range(len(classes)), list(classes), rotation=35, ha="right", rotation_mode="anchor")
     ax.grid(axis="x", visible=False)
     ax.set_ylabel("probability")
