@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from scipy import stats
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
@@ -42,6 +43,7 @@ from kdft_lib.experiments import (
     per_seed,
     records,
 )
+from kdft_lib.experiments import trained as trained_parts
 from kdft_lib.experiments.grid import described
 from kdft_lib.features import Remembered
 from kdft_lib.objectives import L2SP, HardTargets, SoftTargets, Supervised
@@ -1008,3 +1010,63 @@ def test_bodies_that_differ_are_told_apart():
     bodies = [nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)) for _ in range(2)]
     first, same, other = (repr(Remembered(body, "1")) for body in (bodies[0], bodies[0], bodies[1]))
     assert first == same != other
+
+
+def test_a_seed_reaches_the_parts_of_a_pipeline(blob_splits):
+    method = Classical(make_pipeline(RandomForestClassifier(3, max_features=1)))
+    first, second = (method.train(blob_splits(0), 5).model.predict_proba(blob_splits(0).test.inputs) for _ in range(2))
+    assert (first == second).all()
+
+
+def test_kept_runs_are_told_by_what_was_answered(blob_splits, tmp_path):
+    splits = blob_splits(0)
+
+    def answered(sign):
+        said = splits.train.with_teacher_logits(sign * torch.eye(3)[splits.train.targets], "an API")
+        return lambda seed: splits._replace(train=said)
+
+    method = BASE.but(objective=SoftTargets(ce_weight=0.0))
+    compare({"taught": method}, answered(1.0), seeds=range(2), keep=tmp_path)
+    compare({"taught": method}, answered(1.0), seeds=range(2), keep=tmp_path)
+    with pytest.raises(ValueError, match="is another run of taught"):
+        compare({"taught": method}, answered(-1.0), seeds=range(2), keep=tmp_path)
+
+
+def test_features_are_what_a_method_validates_by_too(blob_splits):
+    wide = OnFeatures(
+        BASE.but(model=lambda: nn.Linear(8, 3), keep_best=True), lambda data: data.with_inputs(data.inputs.repeat(1, 2))
+    )
+    assert wide.train(blob_splits(0), 0).accuracy(blob_splits(0).test) > 0.3
+    alone = blob_splits(0)._replace(transfer=blob_splits(0).transfer[:0])
+    assert wide.but(transfer_data="transfer").train(alone, 0).ledger.unlabeled == 0
+    itself = Classical(LogisticRegression())
+    assert NamedBy(itself, itself).train(alone, 0).ledger.labels == 60
+
+
+def test_what_was_trained_alike_on_features_has_one_number(blob_splits):
+    made = [OnFeatures(Classical(LogisticRegression()), module_doubled).train(blob_splits(0), 0) for _ in range(2)]
+    assert trained_parts._told(made[0]) == trained_parts._told(made[1])
+
+
+def module_doubled(data):
+    return data.with_inputs(2 * data.inputs)
+
+
+def test_a_recipe_on_labels_leaves_the_other_inputs_out():
+    both = BASE.taught_by(BASE, SoftTargets, on="all")
+    assert both.transfer_data == "transfer"
+    assert both.taught_by(BASE, SoftTargets).transfer_data is None
+    with pytest.raises(ValueError, match="on is 'every'"):
+        BASE.taught_by(BASE, SoftTargets, on="every")
+
+
+def test_an_estimator_teaches_a_student_that_takes_keywords():
+    class Named(nn.Linear):
+        def forward(self, features):
+            return super().forward(features)
+
+    data = TensorData({"features": torch.eye(2).repeat(5, 1)}, torch.tensor([0, 1]).repeat(5))
+    trained = Trained(LogisticRegression(), Ledger(), shown=lambda data: data.inputs["features"].numpy())
+    trained.model.fit(data.inputs["features"].numpy(), data.targets.numpy())
+    objective = SoftTargets(Answering(trained), ce_weight=0.0)
+    training.fit(Named(2, 2), data, objective=objective, strategy=FullFineTuning(lr=0.1), steps=2)

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import json
 import math
+import types
 
 import pytest
 import torch
@@ -260,6 +261,14 @@ def test_models_that_cannot_hold_documents_apart_say_so(monkeypatch):
     with pytest.raises(ValueError, match=r"^several documents are in a row of 20 tokens, and the model looks 8 back"):
         models.logits(model, inputs)
     model.config.sliding_window = None
+    composite = llama()
+    composite.config.get_text_config = lambda decoder=False: types.SimpleNamespace(sliding_window=8, layer_types=None)
+    with pytest.raises(ValueError, match="the model looks 8 back"):
+        models.logits(composite, inputs)
+    model.config.layer_types = ["chunked_attention"]
+    with pytest.raises(ValueError, match="has chunked_attention, which no mask made here holds apart"):
+        models.logits(model, inputs)
+    model.config.layer_types = None
     model.config._attn_implementation = "flex_attention"
     with pytest.raises(ValueError, match=r"the model attends by flex_attention, which takes no mask"):
         models.logits(model, inputs)
@@ -355,6 +364,11 @@ def test_a_folder_gives_back_what_was_saved(tmp_path):
     read, tokenizer = language_model(tmp_path)
     assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
     assert language_model(str(tmp_path), dtype=torch.bfloat16)[0].dtype == torch.bfloat16
+    llama().save_pretrained(tmp_path / "llama")
+    TOKENIZER.save_pretrained(tmp_path / "llama")
+    halved, _ = language_model(tmp_path / "llama", dtype=torch.bfloat16)
+    assert halved.dtype == torch.bfloat16
+    assert halved.model.rotary_emb.inv_freq.dtype == torch.float32
     for name, tensor in model.state_dict().items():
         assert torch.equal(read.state_dict()[name], tensor.float()), name
     assert not read.training

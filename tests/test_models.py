@@ -119,3 +119,28 @@ def test_evaluation_mode_gives_each_module_its_own_mode_back(net):
         assert not torch.is_grad_enabled()
     assert [module.training for module in model.modules()] == before
     assert torch.is_grad_enabled()
+
+
+def test_a_network_of_characters_comes_back_by_its_card(tmp_path):
+    net = models.CharacterGRU(4, 4, 5).eval()
+    again = models.load(models.save(net, tmp_path / "characters.safetensors")).eval()
+    tokens = torch.randint(5, (2, 6))
+    assert torch.equal(again(tokens), net(tokens))
+
+
+def test_n_grams_are_told_apart_by_their_discount():
+    first, second = (models.NGram(2, discount, 5) for discount in (0.0, 0.75))
+    assert models.files.digest(first) != models.files.digest(second)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "timm:resnetv2_50", "timm:deit_tiny_distilled_patch16_224"])
+def test_networks_without_one_linear_head_are_named(name):
+    if name.startswith("timm"):
+        pytest.importorskip("timm")
+    with pytest.raises(ValueError, match="whose head is not one linear layer"):
+        models.imagenet_backbone(name, num_classes=10, pretrained=False)
+
+
+def test_a_network_is_the_same_with_weights_and_without():
+    plain = models.imagenet_backbone("inception_v3", num_classes=3, pretrained=False)
+    assert plain.transform_input

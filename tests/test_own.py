@@ -438,3 +438,34 @@ def test_folders_in_an_output_folder_can_be_opened(tmp_path):
         (place / "student" / "config.json").write_text("{}")
     assert (tmp_path / "out" / "student").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "out" / "student" / "config.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_answers_of_another_number_are_refused_and_columns_are_numbers(tmp_path):
+    numbers = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = report(tmp_path, {"student": Arm(numbers.view(4, 1))}, numbers)
+    assert found["test"]["student"]["root mean square error"] == 0
+    with pytest.raises(ValueError, match="has 8 answers to 4 targets"):
+        report(tmp_path, {"student": Arm(torch.zeros(4, 2))}, numbers)
+
+
+def test_two_files_in_a_folder_share_no_reader(tmp_path):
+    export = _export()
+    words = [TextReader.of_words([text, text]) for text in ("a goal", "some songs")]
+    for number, reader in enumerate(words):
+        net = models.WordBag(reader.size, 2)
+        how = {"reader": reader, "examples": reader(["a goal some"] * 2), "classes": ["art", "sport"]}
+        if number:
+            with pytest.raises(ValueError, match=r"tokenizer\.json belongs to a\.onnx; write b to a folder of its own"):
+                export.write(net, tmp_path, name="b", **how)
+        else:
+            export.write(net, tmp_path, name="a", **how)
+    assert len(export.load(tmp_path).predict(pandas.Series(["a goal", "goal a"]))) == 2
+    with pytest.raises(ValueError, match="give two or more"):
+        export.to_onnx(nn.Linear(3, 2), tmp_path / "one.onnx", torch.zeros(1, 3))
+
+
+def test_a_classifier_of_pictures_may_be_in_16_bits():
+    assert (
+        PictureClassifier(size=8, width=4).bfloat16()(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).dtype
+        == torch.bfloat16
+    )

@@ -487,3 +487,14 @@ def test_in_a_sum_padding_must_be_masked():
         objective(model, {"inputs": inputs})
     whole = {"input_ids": inputs["input_ids"], "attention_mask": torch.ones(2, 4, dtype=torch.int64)}
     assert objective(model, {"inputs": whole})["loss"] >= 0
+
+
+@five
+def test_a_model_that_is_wrapped_by_peft_keeps_its_ends():
+    from peft import LoraConfig, get_peft_model
+
+    model = llama()
+    model.generation_config.eos_token_id = 3
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    sample(wrapped, torch.tensor([[1, 2]]), 2, temperature=1)
+    assert wrapped.merge_and_unload().generation_config.eos_token_id == 3

@@ -272,3 +272,17 @@ def test_an_added_token_that_merges_make_too_stays():
     own.add_tokens(["ba"])
     _, kept = cut_tokenizer(own, ["abab"], size=3)
     assert kept.tolist() == [0, 1, 3]
+
+
+def test_what_was_frozen_stays_frozen_and_one_text_is_no_list():
+    model = llama(40).requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in cut_table(model, torch.tensor([0, 1, 7])).parameters())
+    with pytest.raises(TypeError, match="texts is one text; give a list"):
+        cut_tokenizer(bytewise(), TEXTS[0], 280)
+
+
+def test_a_second_table_of_tokens_is_not_left_whole():
+    model = llama(40)
+    model.model.embed_tokens_per_layer = torch.nn.Embedding(40, 4)
+    with pytest.raises(ValueError, match=r"which has a second table of tokens, model\.embed_tokens_per_layer"):
+        cut_table(model, torch.tensor([0, 1, 7]))
