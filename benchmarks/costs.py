@@ -9,6 +9,7 @@ EfficientNet-Lite0 on 32 pictures at 64 × 64. Medians of steps taken in turns o
 from __future__ import annotations
 
 import functools
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -143,8 +144,10 @@ def step(model: nn.Module, objective: Objective, batch: Batch) -> Callable[[], T
 def measured(steps: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, int]]:
     """Median seconds and peak bytes of each."""
     times: dict[str, list[float]] = {name: [] for name in steps}
+    order = random.Random(0)
     for turn in range(TURNS):
-        for name, once in steps.items():
+        for name in order.sample([*steps], len(steps)):  # One pays for the memory that the one before it gave back.
+            once = steps[name]
             started = time.perf_counter()
             once()
             if turn:

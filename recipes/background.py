@@ -1,6 +1,6 @@
 """The long experiments of chapter 01, recorded: what labels, size and steps are each worth to a small network.
 
-They were run as a part of chapter 06's recipe, ``good_teachers.py``, and their records name that command.
+They were run as a part of chapter 06's recipe, ``good_teachers.py``; their records hold no learning rates.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from shared import labeled
+from shared import chosen_before, labeled
 
-from kdft_lib.experiments import Comparison, Recipe, compare, grid, record_all
+from kdft_lib.experiments import Candidate, Comparison, Recipe, compare, grid, record_all
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
@@ -35,7 +35,8 @@ def ladder(labels: int) -> dict[str, Comparison]:
                 for name, kind in kinds.items()
             }
             chosen = {name: max(candidates, key=val_accuracy) for name, candidates in tried.items()}
-            made[f"width {width}, {steps:,} steps"] = compare(chosen, splits)
+            counted = {name: Candidate(chosen_before(each.method), each.setting) for name, each in chosen.items()}
+            made[f"width {width}, {steps:,} steps"] = compare(counted, splits)
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from shared import IMAGENET, LOGISTIC, SVM, OnViews, all_labels, lite0_features, new_head, views, within
+from shared import IMAGENET, LOGISTIC, SVM, OnViews, all_labels, chosen_before, lite0_features, new_head, views, within
 from torch import nn
 
 from kdft_lib.data import Splits, TensorData
@@ -129,7 +129,9 @@ def augmented() -> dict[str, Comparison]:
             "ImageNet's Lite0, frozen": grid(ON_LITE0, lr=HEAD_RATES),
             "ImageNet's Lite0, frozen, views": grid(OnViews(ON_LITE0), lr=HEAD_RATES),
             "SVM on pixels": grid(SVM, C=SVM_CS),
-            "SVM on pixels, views": grid(OnViews(SVM), C=3.0 if title == "5,000 labels" else SVM_CS),
+            "SVM on pixels, views": grid(chosen_before(OnViews(SVM)), C=3.0)
+            if title == "5,000 labels"
+            else grid(OnViews(SVM), C=SVM_CS),
         }
         plain = [name for name in methods if f"{name}, views" in methods]
         scratch, lite0, svm = (f"{name}, views" for name in plain)

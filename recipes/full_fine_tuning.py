@@ -9,7 +9,19 @@ from typing import Any
 import language
 import timm
 import torch
-from shared import IMAGENET, LITE0_HEAD, LOGISTIC, SVM, SVMS, OnViews, lite0, lite0_features, views, within
+from shared import (
+    IMAGENET,
+    LITE0_HEAD,
+    LOGISTIC,
+    SVM,
+    SVMS,
+    OnViews,
+    chosen_before,
+    lite0,
+    lite0_features,
+    views,
+    within,
+)
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.transforms.v2.functional import gaussian_blur
@@ -130,7 +142,7 @@ def augmented() -> dict[str, Comparison]:
     seen, head = FULL.but(augment=views(1)), OnViews(HEAD)
     methods = {
         "everything, views": grid(seen, lr=RATES),
-        "everything": grid(FULL, lr=3e-3),
+        "everything": grid(chosen_before(FULL), lr=3e-3),
         "layer-wise decay, views": grid(seen.but(strategy=LayerwiseLRDecay(lr=1e-3)), lr=HIGHER_RATES),
         "from scratch, views": grid(seen.but(model=untrained, pretraining="none"), lr=HIGHER_RATES),
         "head alone, views": grid(head, lr=HEAD_RATES),

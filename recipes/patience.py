@@ -20,7 +20,7 @@ from kdft_lib.experiments import Candidate, Comparison, Given, Recipe, Source, c
 from kdft_lib.models import ConvNet, fashion_teacher
 from kdft_lib.objectives import HardTargets, SoftTargets, Supervised
 from kdft_lib.strategies import FullFineTuning
-from kdft_lib.teachers import ViewData, cache
+from kdft_lib.teachers import Teacher, ViewData, cache
 
 TEACHER = fashion_teacher()
 BUDGETS = (400, 1600, 6400, 12_800)
@@ -147,8 +147,8 @@ class OfItsClass(nn.Module):
 
 
 @per_seed
-def of_its_class(seed: int) -> nn.Module:
-    return OfItsClass(TEACHER, shop(seed).train)
+def of_its_class(seed: int) -> Teacher:
+    return Teacher(OfItsClass(TEACHER, shop(seed).train), labels=Teacher(TEACHER).labels)
 
 
 def likeness(steps: int) -> dict[str, Comparison]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from kdft_lib.data import Batch, RandomShiftFlip, Splits, TensorData
 from kdft_lib.datasets import FASHION_BACKGROUND, FASHION_NORMALIZATION, fashion_mnist
-from kdft_lib.experiments import Classical, Given, Method, Once, Recipe, Source, Trained, found, grid
+from kdft_lib.experiments import Classical, Given, Method, Once, Recipe, Source, Then, Trained, found, grid
 from kdft_lib.experiments.methods import Wrapped
 from kdft_lib.features import Remembered
 from kdft_lib.models import ConvNet, imagenet_backbone
@@ -64,6 +64,11 @@ class OnViews(Wrapped):
         drawn = self.seen.draw(len(many), torch.Generator().manual_seed(seed))
         seen = many.with_inputs(self.seen.apply(many.inputs, drawn))
         return self.method.train(splits._replace(train=seen), seed).but(labels=len(splits.train))
+
+
+def chosen_before(method: Method) -> Then:
+    """A method whose one setting was chosen elsewhere by the labels to choose by, which count."""
+    return Then(method, lambda run, splits, _: run.but(choosing=len(splits.val)))
 
 
 _all_labels = functools.cache(functools.partial(fashion_mnist, labeled=None))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from patience import four_settings
-from shared import LOGISTIC, SVM, all_labels, shifted, shop, student, thousand_labels
+from shared import LOGISTIC, SVM, all_labels, chosen_before, shifted, shop, student, thousand_labels
 from torch import Tensor
 
 from kdft_lib.data import Splits
@@ -77,7 +77,8 @@ def everything() -> dict[str, Comparison]:
     methods = {"labels": LABELS, "soft targets": SOFT}
     short = {name: grid(method.but(steps=6 * steps), lr=(1e-2, 3e-2, 1e-1)) for name, method in methods.items()}
     made = compare(short, all_labels)
-    long = {name: grid(method.but(steps=60 * steps), **made.setting(name)) for name, method in methods.items()}
+    patient = {name: chosen_before(method.but(steps=60 * steps)) for name, method in methods.items()}
+    long = {name: grid(method, **made.setting(name)) for name, method in patient.items()}
     return {"6 epochs": made, "60 epochs": compare(long, all_labels)}
 
 

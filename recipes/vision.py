@@ -28,8 +28,8 @@ tried = functools.partial(grid, lr=RATES, weight_decay=0.1)
 
 
 def logits(trained: Trained, data: TensorData) -> Tensor:
-    """A network's; a method that only decides is sure of everything."""
-    if isinstance(trained.model, nn.Module):
+    """A network's, or those of probabilities; a method that only decides is sure of everything."""
+    if isinstance(trained.model, nn.Module) or hasattr(trained.model, "predict_proba"):
         return trained.logits(data)
     return 1000.0 * F.one_hot(trained.decide(data), 10)
 

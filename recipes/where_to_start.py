@@ -17,7 +17,7 @@ import language
 import torch
 from full_fine_tuning import FULL, HEAD, MINILM_HEAD, PIECES, READS, minilm_features
 from sequences import FIRST, own_text
-from shared import LOGISTIC, labeled, student
+from shared import LOGISTIC, chosen_before, labeled, student
 from torch import nn
 
 from kdft_lib import experiments
@@ -90,7 +90,10 @@ def family(
     swept = experiments.compare(methods, splits, contrasts=contrasts, measures=MEASURES)
     best = swept.setting(SWEPT)["lr"]
     varied: dict[str, Candidates] = {
-        what: grid(method.but(**change), lr=best if what in at_its_rate else rates) for what, change in changes.items()
+        what: grid(chosen_before(method.but(**change)), lr=best)
+        if what in at_its_rate
+        else grid(method.but(**change), lr=rates)
+        for what, change in changes.items()
     }
     varied = {SWEPT: Then(swept.source(SWEPT), as_it_is), **varied}
     contrasts = [(what, SWEPT) for what in changes]

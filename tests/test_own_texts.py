@@ -495,6 +495,6 @@ def test_a_model_that_is_wrapped_by_peft_keeps_its_ends():
 
     model = llama()
     model.generation_config.eos_token_id = 3
-    wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
     sample(wrapped, torch.tensor([[1, 2]]), 2, temperature=1)
     assert wrapped.merge_and_unload().generation_config.eos_token_id == 3

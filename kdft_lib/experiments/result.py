@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -243,7 +244,7 @@ class Comparison:
 
     def ledger(self) -> pandas.DataFrame:
         """What each method consumed: labels to train, to choose and of its teacher; unlabelled
-        inputs; pretraining; optimiser steps; mean seconds; settings tried.
+        inputs; pretraining; optimiser steps; median seconds; settings tried.
         """
         import pandas
 
@@ -258,7 +259,7 @@ class Comparison:
                 "unlabelled": f"{first.unlabeled:,}",
                 "pretraining": first.pretraining,
                 "steps": f"{first.steps:,}",
-                "seconds": f"{sum(entry.seconds for entry in entries) / len(entries):.1f}",
+                "seconds": f"{statistics.median(entry.seconds for entry in entries):.1f}",
                 "settings tried": len(self.val[method]),
             })  # fmt: skip
         return pandas.DataFrame(rows).set_index("method")

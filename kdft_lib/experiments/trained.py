@@ -183,7 +183,9 @@ def found(source: Source, splits: Splits, seed: int) -> Trained:
     """
     if isinstance(source, nn.Module | Teacher):
         source = Teacher(source)
-        return Trained(source.model, Ledger(labels=source.labels or 0, pretraining=source.pretraining), seed=seed)
+        unknown = source.labels is None
+        known = Ledger(source.labels or 0, teacher_labels=None if unknown else 0, pretraining=source.pretraining)
+        return Trained(source.model, known, seed=seed)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         made = source.train(splits, seed) if isinstance(source, Method) else source(splits, seed)
