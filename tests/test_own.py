@@ -122,6 +122,9 @@ def test_pictures_are_read_as_a_person_sees_them(tmp_path):
     assert (palette.int() - plain.int()).abs().max() < 15, "a palette has the nearest of its colours"
     with Image.open(tmp_path / "turned.png") as opened:
         assert PictureReader(16)([opened])[0].equal(rotated)
+    for given in (np.zeros((4, 4, 3)), torch.zeros(3, 4, 4), None):
+        with pytest.raises(ValueError, match=r"a picture is a .*; give a path, a PIL image, or a NumPy array of uint8"):
+            PictureReader(16)([given])
 
 
 def test_tables_are_read_whatever_wrote_them(tmp_path):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -84,8 +84,17 @@ class PictureReader:
                 raise ValueError(
                     f"{given} is no picture that can be read ({said}); mend it, or take it out of the folder"
                 ) from None
+        elif isinstance(given, Image.Image):
+            picture = ImageOps.exif_transpose(given)
         else:
-            picture = Image.fromarray(given) if isinstance(given, np.ndarray) else ImageOps.exif_transpose(given)
+            try:
+                picture = Image.fromarray(cast("Any", given))
+            except (AttributeError, TypeError):
+                kind = f"{type(given).__name__} of {getattr(given, 'dtype', 'no dtype')}"
+                raise ValueError(
+                    f"a picture is a {kind}, {tuple(getattr(given, 'shape', ()))}; give a path, a PIL image, or a NumPy"
+                    " array of uint8, (H, W) or (H, W, 3)"
+                ) from None
         if picture.mode == "F":
             what = given if isinstance(given, str | os.PathLike) else "a picture"
             raise ValueError(f"{what} holds floating-point numbers, and which is white is not known; give 8 or 16 bits")
