@@ -81,6 +81,16 @@ def students() -> dict[str, Comparison]:
     return {"settings": short, "a million tokens": found}
 
 
+def one_rate() -> dict[str, Comparison]:
+    """Labels and answers at the rate that the other two students with random weights chose. An eighth of the steps hardly
+    tells rates apart, and the one that labels chose there is unsteady in all of them.
+    """
+    top = f"top {KEPT}"
+    methods = {"labels": grid(ON_LABELS, lr=RATES[1]), top: grid(ON_ANSWERS, lr=RATES[1])}
+    made = experiments.compare(methods, text, contrasts=[(top, "labels")], score=minus_bits_per_byte, measures=MEASURES)
+    return {"one rate": made}
+
+
 def beside() -> dict[str, Comparison]:
     """What needs no training, or counts. The two seeds differ in nothing but what takes time."""
     alone: dict[str, Candidates] = {
@@ -123,6 +133,7 @@ def answers() -> None:
 BEFORE: dict[str, Callable[[], Any]] = {"teacher": teacher, "answers": answers, "written": own_size_written.written}
 EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
     "own-size": students,
+    "own-size-one-rate": one_rate,
     "own-size-beside": beside,
     "own-size-larger": larger,
 }
