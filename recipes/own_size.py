@@ -82,8 +82,8 @@ def students() -> dict[str, Comparison]:
 
 
 def one_rate() -> dict[str, Comparison]:
-    """Labels and answers at the rate that the other two students with random weights chose. An eighth of the steps hardly
-    tells rates apart, and the one that labels chose there is unsteady in all of them.
+    """Labels and answers at the rate that the other two students with random weights chose. In an eighth of the steps
+    rates are hardly told apart, and the one that labels chose there is unsteady in all of them.
     """
     top = f"top {KEPT}"
     methods = {"labels": grid(ON_LABELS, lr=RATES[1]), top: grid(ON_ANSWERS, lr=RATES[1])}
