@@ -18,7 +18,7 @@ from sklearn.model_selection import cross_val_predict
 from torch.nn.functional import mse_loss
 
 from kdft_lib import export, models
-from kdft_lib.data import TensorData, table
+from kdft_lib.data import table
 from kdft_lib.experiments import Arm, as_text, is_first, output_folder, report
 from kdft_lib.metrics import confidence_threshold
 from kdft_lib.objectives import Objective, SoftTargets, Supervised
@@ -70,15 +70,16 @@ def main(args: argparse.Namespace) -> None:
         said = torch.from_numpy(cross_val_predict(forest, inputs, targets, method=method, cv=5)).float()
         if len(transfer):
             said = torch.cat([said, torch.from_numpy(getattr(forest, method)(transfer.inputs.numpy())).float()])
-        rows = train.with_rows(transfer)
         if args.regression:
             # The squared distances to label and answer together are smallest halfway.
             halfway = torch.cat([(train.targets.flatten() + said[: len(train)]) / 2, said[len(train) :]])
-            taught = TensorData(rows.inputs, halfway.view(-1, 1))
+            rows = train.without_labels().with_rows(transfer)
+            taught = rows.with_targets(halfway.view(-1, 1))
             by_labels = Supervised(loss=mse_loss)
             by_teacher: Objective = by_labels
         else:
             said = (said + 1e-4) / (said + 1e-4).sum(1, keepdim=True)
+            rows = train.with_rows(transfer)
             taught = answers(rows, probabilities=said, source="a forest of gradient-boosted trees")
             by_labels, by_teacher = Supervised(), SoftTargets(temperature=1.0, kd_weight=0.5, ce_weight=0.5)
 

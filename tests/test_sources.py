@@ -474,8 +474,9 @@ def test_numbers_of_positions_are_counted_where_the_mask_has_them():
 
 
 def test_labels_that_transformers_would_shift_are_refused():
-    tokens = torch.arange(6).view(2, 3)
+    tokens = torch.arange(12).view(2, 6)
     with pytest.raises(ValueError, match="a target is the token after"):
-        as_batch({"input_ids": tokens, "labels": tokens.masked_fill(tokens == 5, -100)})
+        as_batch({"input_ids": tokens, "labels": tokens.masked_fill(tokens < 3, -100)})
+    as_batch({"input_ids": tokens, "labels": tokens.masked_fill(tokens < 6, -100)})
     as_batch({"input_ids": tokens, "labels": torch.full_like(tokens, -100)})
     as_batch({"input_ids": tokens, "labels": tokens + 1})

@@ -181,22 +181,26 @@ def found(source: Source, splits: Splits, seed: int) -> Trained:
         >>> found(per_seed(lambda seed: nn.Linear(1, seed)), None, 3).model.out_features
         3
     """
+    made = _made(source, splits, seed)
+    if isinstance(made, Trained):
+        return made
+    return Trained(made.model, Ledger(labels=made.labels or 0, pretraining=made.pretraining), seed=seed)
+
+
+def _made(source: Source, splits: Splits, seed: int) -> Trained | Teacher:
     if isinstance(source, nn.Module | Teacher):
-        source = Teacher(source)
-        unknown = source.labels is None
-        known = Ledger(source.labels or 0, teacher_labels=None if unknown else 0, pretraining=source.pretraining)
-        return Trained(source.model, known, seed=seed)
+        return Teacher(source)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         made = source.train(splits, seed) if isinstance(source, Method) else source(splits, seed)
-    return made if isinstance(made, Trained) else found(made, splits, seed)
+    return made if isinstance(made, Trained) else _made(made, splits, seed)
 
 
 def as_teacher(source: Source, splits: Splits, seed: int) -> Teacher:
     """A source's model for a seed, as a teacher that knows what it cost."""
-    if isinstance(source, nn.Module | Teacher):
-        return Teacher(source)
-    trained = found(source, splits, seed)
+    trained = _made(source, splits, seed)
+    if isinstance(trained, Teacher):
+        return trained
     ledger = trained.ledger
     behind = None if ledger.teacher_labels is None else max(ledger.labels, ledger.teacher_labels)
     return Teacher(as_module(trained), labels=behind, pretraining=ledger.pretraining)
