@@ -334,7 +334,7 @@ for name, plain in {"labels": given, "soft targets": distilled, "soft targets, m
         fields = ("objective", "strategy", "settings", "train_data")
         for field in fields:
             found = getattr(recipe, field)
-            found = found(recipe.teacher) if isinstance(found, functools.partial) else found
+            found = found(teacher) if isinstance(found, functools.partial) else found
             assert repr(found) == repr(getattr(wanted, field)), f"{name}: another {field}"
         assert repr(recipe.model()) == repr(wanted.model()), f"{name}: another network"
 costs = [getattr(tried, "method", tried).estimator.get_params() for tried in methods["SVM"]]
