@@ -114,6 +114,8 @@ def test_more_rows_bring_their_labels_if_they_have_any():
     numbers = TensorData(torch.zeros(2, 3), torch.ones(2))
     with pytest.raises(ValueError, match="give those without as transfer_data"):
         numbers.with_rows(numbers.without_labels())
+    several = TensorData(torch.zeros(1, 3), torch.ones(1, 2))
+    assert several.with_rows(several.without_labels()).targets.tolist() == [[1, 1], [UNLABELED, UNLABELED]]
 
 
 def test_views_are_shifted_and_mirrored_copies():

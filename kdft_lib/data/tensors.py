@@ -162,7 +162,8 @@ class TensorData(Dataset[Batch]):
         joined = batches.join(first, second)
         known = next((part.targets for part in (self, more) if part.targets is not None), None)
         if known is not None:
-            if known.is_floating_point() and (self.targets is None or more.targets is None):
+            numbers = known.is_floating_point() and (known.dim() == 1 or known.shape[-1] == 1)
+            if numbers and (self.targets is None or more.targets is None):
                 raise ValueError(
                     "some of the rows have numbers to learn and the others none, which no number can say; give those"
                     " without as transfer_data"
