@@ -221,7 +221,7 @@ def test_the_page_is_in_order(visit, name, theme):
     """In one visit. What it looked like is kept as pictures: the beginning of each page, and a few from end to end."""
     visited = visit(color_scheme=theme, reduced_motion="reduce")
     page = visited.open(name, wait_until="networkidle")
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
     faults = [*faults_of_loading(visited), *faults_of_pictures(page), *faults_of_icons(page), *faults_of_motion(page)]
     page.locator(".bd-article details").evaluate_all("(all) => all.forEach((details) => { details.open = true; })")
     faults += faults_of_formulas(page, name)
