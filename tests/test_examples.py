@@ -163,8 +163,12 @@ def test_texts_with_folders_of_hugging_face(stories, tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.BertConfig(vocab_size=reader.size, max_position_embeddings=64, **sizes)
     config.id2label = dict(enumerate(sorted(BBC_TOPICS)))
-    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
+    transformers.BertForSequenceClassification(config).bfloat16().save_pretrained(tmp_path / "bert")
     reader.tokenizer.save(str(tmp_path / "bert/tokenizer.json"))
+    read = models.TextClassifier(tmp_path / "bert", sorted(BBC_TOPICS))
+    assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}, (
+        "small steps would be lost in 16 bits"
+    )
     places = {"teacher": tmp_path / "bert", "student": tmp_path / "bert"}
     columns = {"text_column": "story", "label_column": "topic"}
     found = run("texts", tmp_path / "out", data=stories / "news.csv", **columns, steps=3, **places)

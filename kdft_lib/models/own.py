@@ -232,8 +232,7 @@ class TextClassifier(nn.Module):
                 folder, num_labels=len(classes), id2label=dict(enumerate(classes)),
                 label2id={name: place for place, name in enumerate(classes)},
                 ignore_mismatched_sizes=True, local_files_only=True, attn_implementation="eager",
-                dtype=torch.float32,
-            )  # fmt: skip
+            ).float()  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder} cannot be read as a classifier of texts ({error})") from None
         finally:
