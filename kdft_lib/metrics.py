@@ -58,7 +58,7 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
         0.5
     """
     logits, targets = _labeled(logits, targets)
-    return (logits.argmax(dim=-1) == targets).double().mean().item()
+    return (logits.argmax(dim=-1) == targets).sum().item() / len(targets)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> float:
@@ -167,7 +167,8 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> float:
             f"student_logits has shape {tuple(student_logits.shape)} and teacher_logits"
             f" {tuple(teacher_logits.shape)}; both must be the same (N, C), with N of 1 or more"
         )
-    return (student_logits.argmax(dim=-1) == teacher_logits.argmax(dim=-1)).double().mean().item()
+    same = student_logits.argmax(dim=-1) == teacher_logits.argmax(dim=-1)
+    return same.sum().item() / same.numel()
 
 
 def bits_per_byte(model: nn.Module, data: Data, *, batch_size: int = 4) -> float:

@@ -92,8 +92,8 @@ def ndcg(scores: Tensor, targets: Tensor, k: int = 10) -> float:
         >>> round(ndcg(torch.tensor([[0.9, 0.1, 0.5], [0.7, 0.2, 0.1]]), torch.tensor([2, 0])), 4)
         0.8155
     """
-    above, level = _tied(scores, targets)
-    gains = 1 / torch.arange(2, scores.shape[1] + 2, dtype=torch.float64, device=above.device).log2()
+    above, level = (counts.cpu() for counts in _tied(scores, targets))
+    gains = 1 / torch.arange(2, scores.shape[1] + 2, dtype=torch.float64).log2()
     gains[_positive(k) :] = 0.0
     sums = F.pad(gains.cumsum(0), (1, 0))
     return ((sums[above + level] - sums[above]) / level).mean().item()

@@ -108,7 +108,8 @@ def best_threshold(logits: Tensor, targets: Tensor, positive: int = 1) -> float:
 
 
 def _of_class(logits: Tensor, targets: Tensor, positive: int) -> tuple[Tensor, Tensor]:
-    """Of each labelled sample the log-odds of a class, in float64, and whether it is of that class."""
+    """Of each labelled sample the log-odds of a class, in float64, and whether it is of that class; on the CPU, since
+    not every device has float64."""
     if logits.dim() != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
             f"logits has shape {tuple(logits.shape)} and targets {tuple(targets.shape)}; wanted (N, C) and (N,)"
@@ -120,6 +121,6 @@ def _of_class(logits: Tensor, targets: Tensor, positive: int) -> tuple[Tensor, T
     counted = targets != UNLABELED
     if not counted.any():
         raise ValueError("targets holds no label; there is nothing to score")
-    logits, targets = logits[counted].double(), targets[counted]
+    logits, targets = logits[counted].cpu().double(), targets[counted].cpu()
     others = torch.cat([logits[:, :positive], logits[:, positive + 1 :]], dim=1)
     return logits[:, positive] - others.logsumexp(1), targets == positive

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from own_size_parts import LENGTH, cut, spelled
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdft_lib import metrics, models
 from kdft_lib.data import Splits, TensorData
@@ -46,6 +47,28 @@ class TokenNGram(models.NGram):
             longer[place, keys[at] % self.num_classes] += (counts[at] - self.discount) / total[place]
             found = torch.where((kinds > 0).unsqueeze(-1), longer, found)
         return found.log().view(*input_ids.shape, -1)
+
+
+class AsWriter(nn.Module):
+    """An n-gram that is asked as models of Transformers are. The keys that it keeps of a text are its tokens."""
+
+    config = SimpleNamespace(is_encoder_decoder=False)
+
+    def __init__(self, counts: TokenNGram):
+        super().__init__()
+        self.counts = counts
+
+    def can_generate(self) -> bool:
+        return True
+
+    def get_input_embeddings(self) -> Any:
+        return SimpleNamespace(num_embeddings=self.counts.num_classes)
+
+    def forward(self, input_ids: Tensor, past_key_values: Any, **_: Any) -> Any:
+        new, keys = input_ids.shape[1], input_ids[:, None, :, None].float()
+        text, _ = past_key_values.update(keys, keys, 0)
+        read = text[:, 0, -(new + self.counts.order - 1) :, 0].long()
+        return SimpleNamespace(logits=self.counts(read)[:, -new:])
 
 
 @dataclass(frozen=True)

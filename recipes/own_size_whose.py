@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from own_size_draft import bits_per_byte, expected_acceptance, scored
+from own_size_draft import STEADY, Whole, bits_per_byte, expected_acceptance, last, scored
 from own_size_files import Shared, kept, kept_numbers
-from own_size_lessons import BATCH, KEPT, ON_ANSWERS, RATES, TOP, in_short, taught
-from own_size_parts import LENGTH, ROWS, Body, Head, asked, everything, heard, rows, said, spread, teacher
+from own_size_lessons import BATCH, ON_ANSWERS, TOP, in_short, taught
+from own_size_parts import LENGTH, ROWS, Body, asked, everything, heard, rows, spread, teacher
 from own_size_written import PROMPT, begun, behind_beginnings, continued, in_rows, written
 from torch import Tensor, nn
 
 from kdft_lib import experiments, losses, models
 from kdft_lib.data import Batch, Splits, TensorData
 from kdft_lib.experiments import Comparison, Then, Trained
-from kdft_lib.objectives import GKD
 from kdft_lib.teachers import Teacher
 
 MORE, MORE_RATE = 32, 0.001
@@ -28,9 +27,8 @@ HELD, FEW = 48, 16
 """So many texts the teacher writes for the test, and each student, to be measured on."""
 
 
-class Drawn(GKD):
-    """Reverse KL, in full or by one token drawn from the student at each place. Answers that come with the data are
-    what goes into the teacher's last layer.
+class Drawn(Whole):
+    """Reverse KL by one token drawn from the student at each place.
 
     With :math:`a = \\log q(x) - \\log p(x)` of the token drawn, k1 is a, and k3 is :math:`e^{-a} - 1 + a`; the mean of
     both is the reverse KL. As a loss, k1 pulls nowhere on average; as a reward, which takes no gradient, towards where
@@ -38,34 +36,25 @@ class Drawn(GKD):
     """
 
     def __init__(self, teacher: Any, by: str, **how: Any):
-        super().__init__(teacher, divergence="reverse_kl", end=None, **how)
+        super().__init__(teacher, "reverse_kl", **how)
         self.by = by
 
     def divergence(self, student_logits: Tensor, teacher_logits: Any, batch: Batch) -> Tensor:
-        if self.teacher is None:
-            teacher_logits = last(teacher_logits)
-        if self.by == "all":
-            return losses.reverse_kl_loss(student_logits, teacher_logits, reduction="none")
-        own, theirs = (logits.float().log_softmax(-1) for logits in (student_logits, teacher_logits))
+        own, theirs = (logits.float().log_softmax(-1) for logits in (student_logits, self.said(teacher_logits)))
         token = torch.multinomial(own.detach().exp().flatten(0, -2), 1).view(*own.shape[:-1], 1)
         own, theirs = own.gather(-1, token).squeeze(-1), theirs.gather(-1, token).squeeze(-1)
         apart = own - theirs
         return apart.detach() * own if self.by == "k1" else (-apart).exp() - 1 + apart
 
 
-def last(states: Tensor) -> Tensor:
-    """What the teacher says, from what goes into its last layer."""
-    with torch.no_grad():
-        return Head(teacher())(states)
+def from_data(divergence: str) -> Whole:
+    return Whole(None, divergence, on_policy=0.0)
 
 
-def from_data(by: str) -> Drawn:
-    return Drawn(None, by, on_policy=0.0)
-
-
-def on_own_text(by: str) -> Drawn:
-    """The student goes on with each beginning, and the teacher says what it would have."""
-    return Drawn(teacher(), by, on_policy=1.0)
+def on_own_text(by: str) -> Whole:
+    """The student goes on with each beginning, and the teacher says what it would have: all of it, or of one token."""
+    how: dict[str, Any] = {"on_policy": 1.0}
+    return Whole(teacher(), "reverse_kl", **how) if by == "all" else Drawn(teacher(), by, **how)
 
 
 # Whose text -------------------------------------------------------------------------------------------
@@ -97,11 +86,6 @@ def new(splits: Splits) -> TensorData:
 def given(splits: Splits) -> TensorData:
     """What authors wrote behind the beginnings, which has been read once."""
     return behind_beginnings(heard("train")[begun()[which()]])
-
-
-def given_top(splits: Splits) -> TensorData:
-    """The same with the answers that were learned from then."""
-    return behind_beginnings(said(KEPT, "bucket")[begun()[which()]])
 
 
 def beginnings(splits: Splits) -> TensorData:
@@ -228,16 +212,16 @@ def on_novels(trained: Trained, splits: Splits) -> float:
 
 def whose() -> dict[str, Comparison]:
     """A few steps more, on whose text, and by how much of what the teacher says."""
-    chosen = in_short({"forward KL": ON_ANSWERS}, {"forward KL": {"lr": RATES}}, scored, score=expected_acceptance)
+    chosen = in_short({"forward KL": ON_ANSWERS}, {"forward KL": {"lr": STEADY}}, scored, score=expected_acceptance)
     before = Shared(TOP.but(**chosen.setting("forward KL")))
     more = TOP.but(start=before, steps=MORE, lr=MORE_RATE)
-    reverse = more.but(objective=functools.partial(from_data, "all"))
+    forward, reverse = (more.but(objective=functools.partial(from_data, kind)) for kind in ("forward_kl", "reverse_kl"))
     own = {
         by: more.but(objective=functools.partial(on_own_text, by), train_data=beginnings) for by in ("all", "k1", "k3")
     }
     arms: dict[str, Any] = {
         "before": before,
-        "given text, forward KL": more.but(train_data=given_top),
+        "given text, forward KL": forward.but(train_data=given),
         "given text": reverse.but(train_data=given),
         "new text": reverse.but(train_data=new),
         "teacher's text": reverse.but(train_data=by_teacher),
@@ -245,7 +229,7 @@ def whose() -> dict[str, Comparison]:
         "own text, one token": own["k1"],
         "own text, k3": own["k3"],
     }
-    contrasts = [("teacher's text", "new text"), ("own text", "new text")]
+    contrasts = [("given text", "given text, forward KL"), ("teacher's text", "new text"), ("own text", "new text")]
     contrasts += [("own text, one token", "own text"), ("own text, k3", "own text")]
     measures = {"bits per byte": on_novels} | {name: functools.partial(measure, name) for name in MEASURED}
     made = experiments.compare(

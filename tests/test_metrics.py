@@ -171,3 +171,42 @@ def test_what_cannot_be_found_is_named(score):
 def test_nobody_looks_at_no_document():
     with pytest.raises(ValueError, match="k is 0; it must be 1 or more"):
         metrics.recall(torch.zeros(2, 3), torch.tensor([0, 1]), k=0)
+
+
+class OnApple(torch.Tensor):
+    """A tensor as on Apple's devices, which have no float64."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = super().__torch_function__(func, types, args, kwargs)
+        if func == torch.Tensor.device.__get__:
+            return torch.device("mps")
+        if func is torch.Tensor.cpu:
+            return found.as_subclass(torch.Tensor)
+        if isinstance(found, cls) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return found
+
+
+APPLE = [
+    "accuracy",
+    "cross_entropy",
+    "calibration_error",
+    "agreement",
+    "average_precision",
+    "f1",
+    "best_threshold",
+    "recall",
+    "ndcg",
+]
+
+
+@pytest.mark.parametrize("name", APPLE)
+def test_no_metric_needs_float64_of_a_device(name):
+    generator = torch.Generator().manual_seed(0)
+    logits, others = torch.randn(2, 60, 3, generator=generator)
+    given = others if name == "agreement" else torch.randint(3, (60,), generator=generator)
+    score = getattr(metrics, name)
+    with pytest.raises(TypeError, match="MPS"):
+        logits.as_subclass(OnApple).double()
+    assert score(logits.as_subclass(OnApple), given.as_subclass(OnApple)) == pytest.approx(score(logits, given))

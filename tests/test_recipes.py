@@ -321,6 +321,20 @@ def test_the_n_gram_of_many_tokens_is_that_of_few(own_size):
     torch.testing.assert_close(sparse(new), dense(new))
 
 
+def test_an_n_gram_that_drafts_sees_the_tokens_before(own_size):
+    from transformers import DynamicCache
+
+    counts, cut = importlib.import_module("own_size_counts"), own_size.cut()
+    ngram = counts.TokenNGram(3, 0.75, len(cut.tokenizer)).count(own_size.rows("train"))
+    text, cache, draft = own_size.rows("test").inputs["input_ids"][:1], DynamicCache(), counts.AsWriter(ngram)
+    found = [draft(piece, past_key_values=cache).logits for piece in text.split([5, 1, 6], dim=1)]
+    assert torch.equal(torch.cat(found, 1), ngram(text))
+    cache.crop(-8)
+    assert torch.equal(draft(text[:, 4:], past_key_values=cache).logits, ngram(text)[:, 4:])
+    found = models.speculative_sample(cut.model, draft, text[:, :4], 12, temperature=0)
+    assert torch.equal(found.text, models.sample(cut.model, text[:, :4], 12, temperature=0))
+
+
 def test_what_took_hours_is_made_once_and_says_of_what(own_size, monkeypatch, tmp_path):
     files, parts = (importlib.import_module(f"own_size_{name}") for name in ("files", "parts"))
     for part in (files, parts):

@@ -85,7 +85,10 @@ def next_bytes(
     """
     _check(logits, tokens, vocabulary, mask)
     counted = (torch.ones_like(tokens) if mask is None else mask).bool()
-    rows, device, classes = counted.view(-1, counted.shape[-1]).tolist(), logits.device, logits.shape[-1]
+    rows, classes, home = counted.view(-1, counted.shape[-1]).tolist(), logits.shape[-1], logits.device
+    if home.type == "mps":  # It has no float64.
+        logits = logits.cpu()
+    device = logits.device
     spelled, numbers, alphabetical, order = _spelled(tuple(vocabulary), classes)
     tree = _Tree(tokens.view(-1, tokens.shape[-1]).tolist(), rows, spelled)
 
@@ -113,7 +116,8 @@ def next_bytes(
     answer = torch.stack([known, (rest - math.log(_CLASSES)).expand_as(known)]).logsumexp(0).log_softmax(1)
     kept = -torch.expm1(rest - torch.cat([known, rest], 1).logsumexp(1, keepdim=True)).detach().squeeze(1)
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    return NextBytes(answer.to(dtype), kept.to(dtype), index([ord(symbol) for symbol in tree.text]))
+    text = index([ord(symbol) for symbol in tree.text])
+    return NextBytes(answer.to(home, dtype), kept.to(home, dtype), text.to(home))
 
 
 def _sums(logarithms: Tensor, cells: Tensor, count: int) -> Tensor:
