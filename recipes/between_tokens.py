@@ -32,8 +32,8 @@ Loss = Callable[[Tensor], Tensor]
 Maker = Callable[[Text, Student], Loss]
 
 SMOLLM2 = "SmolLM2-135M-Instruct, 2 trillion tokens"
-STEPS, RATE = 100, 0.3
-"""Of Adam, whose rate falls to 0."""
+STEPS, MORE, RATE = 100, 400, 0.3
+"""Of Adam, whose rate falls to 0; more, where it might be steps that are missing."""
 BESIDE_LABELS = 1.5
 """How much ULD weighs beside cross-entropy in its authors' results, folders ``d1.5`` of their llm-distillation."""
 SMALL = 1e-8
@@ -169,12 +169,12 @@ def expected(loss: Maker, at: Place, by: Student) -> Loss:
     return lambda table: torch.stack([chance * part(table[rows]) for chance, part, rows in parts]).sum()
 
 
-def led(loss: Loss, start: Tensor) -> Tensor:
+def led(loss: Loss, start: Tensor, steps: int) -> Tensor:
     """The table that a student ends with."""
     table = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([table], RATE)
-    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
-    for _ in range(STEPS):
+    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    for _ in range(steps):
         optimizer.zero_grad()
         loss(table).backward()
         optimizer.step()
@@ -194,6 +194,7 @@ class Follow:
 
     kind: str
     name: str
+    steps: int = STEPS
 
     def train(self, splits: Splits, seed: int) -> Trained:
         at, by = place(self.kind, seed), student(self.kind)
@@ -201,8 +202,8 @@ class Follow:
         loss, truth = expected(LOSSES[self.name], at, by), expected(exact(reached), at, by)
         common = by.often.expand_as(at.right)
         found = {
-            "left by one who is right": beyond(led(loss, at.right), at, reached),
-            "left by one who is not": beyond(led(loss, common), at, reached),
+            "left by one who is right": beyond(led(loss, at.right, self.steps), at, reached),
+            "left by one who is not": beyond(led(loss, common, self.steps), at, reached),
             "before": beyond(common, at, reached),
             "direction": float(F.cosine_similarity(direction(loss, common), direction(truth, common), dim=0)),
             "of the loss where it is right": float(loss(at.right) / loss(common)),
@@ -211,16 +212,16 @@ class Follow:
 
 
 def beyond(table: Tensor, at: Place, reached: slice) -> float:
-    """Bits a byte that a student needs beyond the teacher's, of the places that a loss reaches."""
+    """Bits that a student needs beyond the teacher's for a token of its own, of the places that a loss reaches."""
     spent = [
         float(soft_target_loss(table[rows[reached]], text.right[reached], 1.0, reduction="sum"))
         for rows, text in zip(at.rows, at.texts, strict=True)
     ]
-    sizes = [text.ends[0][-1] for text in at.texts]
+    sizes = [len(text.right[reached]) for text in at.texts]
     return sum(map(operator.mul, at.chances, spent)) / sum(map(operator.mul, at.chances, sizes)) / math.log(2)
 
 
-def minus_bits_per_byte(trained: Trained, data: TensorData) -> float:
+def minus_bits(trained: Trained, data: TensorData) -> float:
     """Beyond the teacher's, by one who was right before; the higher the better, as comparisons have it."""
     return -trained.model["left by one who is right"]
 
@@ -265,10 +266,12 @@ def read() -> dict[str, Comparison]:
 def led_by_losses() -> dict[str, Comparison]:
     """Students of either kind, over places of the text."""
     names = ("left by one who is not", "before", "direction", "of the loss where it is right")
+    longer = "next bytes, of each beginning"
     return {
         kind: experiments.compare(
-            {name: Follow(kind, name) for name in LOSSES}, nothing, seeds=range(places),
-            contrasts=[(name, "exactly") for name in LOSSES if name != "exactly"], score=minus_bits_per_byte,
+            {name: Follow(kind, name) for name in LOSSES} | {f"{longer}, {MORE} steps": Follow(kind, longer, MORE)},
+            nothing, seeds=range(places),
+            contrasts=[(name, "exactly") for name in LOSSES if name != "exactly"], score=minus_bits,
             measures={name: functools.partial(of, name) for name in names},
         )
         for kind, places in PLACES.items()

@@ -60,7 +60,7 @@ FEWER = {
     "language_rivals": {"PIECES": 300},
     "retrieval": {"TURNS": 2},
     "between_tokens": {
-        "WORDS": 280, "LIKELIEST": 4, "LONGEST": 6, "BEFORE": 20, "STEPS": 2, "novels": lambda: few_texts(),
+        "WORDS": 280, "LIKELIEST": 4, "LONGEST": 6, "BEFORE": 20, "STEPS": 2, "MORE": 3, "novels": lambda: few_texts(),
     },
     "language_labels": {
         "FOLDER": None, "names": lambda: torch.arange(66, 71),
