@@ -20,7 +20,7 @@ MOST_CELLS = 60
 MOST_WORDS, MOST_NUMERALS, MOST_INTERVALS = 2200, 90, 15
 SHORT = {"00-ten-minutes": (900, 10)}
 """Chapters with fewer words, and at most so many cells of code."""
-PAGES = {"does-it-carry", "the-fields-bugs", "where-to-start"}
+PAGES = {"between-tokenizers", "does-it-carry", "the-fields-bugs", "where-to-start"}
 """Notebooks that are no chapters: nothing is to be learned step by step, exercised or taken home."""
 SHOWN = re.compile(r"(?ms)^```python\n# recipes/(\w+\.py)\n(.*?)^```")
 RECORDED = re.compile(r"recorded\(f?\"([a-z0-9]+(?:-[a-z0-9]+)*)")
