@@ -148,9 +148,11 @@ def of_both(ours: Tensor, theirs: Tensor, own: Tensor, same: Tensor) -> Tensor:
     return share * known + ((1 - share) * apart(left, highest(others)) if left.numel() and others.numel() else 0)
 
 
+BY_BYTES = "next bytes, of each beginning"
+LONGER = f"{BY_BYTES}, {MORE} steps"
 LOSSES: dict[str, Maker] = {
     "exactly": exact(),
-    "next bytes, of each beginning": of_bytes("beginnings"),
+    BY_BYTES: of_bytes("beginnings"),
     "next bytes, of the text": of_bytes("text"),
     "ULD": uld,
     "ULD beside labels": beside_labels(uld),
@@ -266,10 +268,9 @@ def read() -> dict[str, Comparison]:
 def led_by_losses() -> dict[str, Comparison]:
     """Students of either kind, over places of the text."""
     names = ("left by one who is not", "before", "direction", "of the loss where it is right")
-    longer = "next bytes, of each beginning"
     return {
         kind: experiments.compare(
-            {name: Follow(kind, name) for name in LOSSES} | {f"{longer}, {MORE} steps": Follow(kind, longer, MORE)},
+            {name: Follow(kind, name) for name in LOSSES} | {LONGER: Follow(kind, BY_BYTES, MORE)},
             nothing, seeds=range(places),
             contrasts=[(name, "exactly") for name in LOSSES if name != "exactly"], score=minus_bits,
             measures={name: functools.partial(of, name) for name in names},
