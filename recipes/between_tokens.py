@@ -196,7 +196,7 @@ class Follow:
 
     kind: str
     name: str
-    steps: int = STEPS
+    steps: int
 
     def train(self, splits: Splits, seed: int) -> Trained:
         at, by = place(self.kind, seed), student(self.kind)
@@ -270,7 +270,7 @@ def led_by_losses() -> dict[str, Comparison]:
     names = ("left by one who is not", "before", "direction", "of the loss where it is right")
     return {
         kind: experiments.compare(
-            {name: Follow(kind, name) for name in LOSSES} | {LONGER: Follow(kind, BY_BYTES, MORE)},
+            {name: Follow(kind, name, STEPS) for name in LOSSES} | {LONGER: Follow(kind, BY_BYTES, MORE)},
             nothing, seeds=range(places),
             contrasts=[(name, "exactly") for name in LOSSES if name != "exactly"], score=minus_bits,
             measures={name: functools.partial(of, name) for name in names},

@@ -84,7 +84,7 @@ def test_a_student_that_is_right_begins_as_the_teacher_does(recipe, kind):
         torch.testing.assert_close(at.right[rows], text.right)
         loss = recipe.LOSSES["exactly"](text, by)
         assert float(loss(text.right)) == pytest.approx(0, abs=1e-9)
-    made = recipe.Follow(kind, "exactly").train(None, 0).model
+    made = recipe.Follow(kind, "exactly", 2).train(None, 0).model
     assert made["left by one who is right"] == pytest.approx(0, abs=1e-6)
     assert made["direction"] == pytest.approx(1)
     assert made["before"] > 0
