@@ -115,8 +115,8 @@ def larger() -> dict[str, Comparison]:
     twice = {"model": functools.partial(llama, **TWICE), "lr": 0.003}
     pruned = {"model": functools.partial(fewer_layers, LAYERS), "lr": 0.001, "steps": 100, "pretraining": SMOLLM2}
     methods: dict[str, Candidates] = {
-        f"8 million, top {KEPT}": Then(OneRun(TOP.but(**twice)), taught),
-        f"{LAYERS} of its layers, top {KEPT}, 100 steps": Then(OneRun(TOP.but(**pruned)), taught),
+        "8 million, labels": OneRun(LABELS.but(**twice)),
+        f"{LAYERS} of its layers, labels, 100 steps": OneRun(LABELS.but(**pruned)),
     }
     made = experiments.compare(
         methods, text, seeds=range(2), score=minus_bits_per_byte, measures=MEASURES, equal_budgets=False

@@ -86,7 +86,9 @@ def spread(count: int, most: int) -> Tensor:
 
 @functools.cache
 def rows(part: str) -> TensorData:
-    """Some of these rows."""
+    """Some of these rows; ``half`` is every second of those to learn from."""
+    if part == "half":
+        return rows("train")[::2]
     whole = everything(part)
     return whole[spread(len(whole), ROWS[part])]
 
@@ -135,18 +137,18 @@ def heard(part: str) -> TensorData:
     return asked(Body(teacher()), rows(part), f"states-{part}")
 
 
-def states() -> Any:
+def states(part: str = "train") -> Any:
     """That of the text."""
-    return heard("train").teacher_logits
+    return heard(part).teacher_logits
 
 
 @functools.cache
-def said(k: int, rest: Rest) -> TensorData:
+def said(k: int, rest: Rest, part: str = "train") -> TensorData:
     """The text with what the teacher says of each place: some of its tokens, and of the rest how much it is."""
-    kept = asked(Head(teacher()), TensorData(states()), f"{rest}-{k}", top_k=k, rest=rest)
+    kept = asked(Head(teacher()), TensorData(states(part)), f"{part}-{rest}-{k}", top_k=k, rest=rest)
     assert kept.teacher is not None
     assert kept.teacher_logits is not None
-    return rows("train").with_teacher_logits(kept.teacher_logits, kept.teacher)
+    return rows(part).with_teacher_logits(kept.teacher_logits, kept.teacher)
 
 
 def bytes_a_token(data: TensorData) -> float:

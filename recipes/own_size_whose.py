@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from own_size_draft import STEADY, Whole, bits_per_byte, expected_acceptance, last, scored
+from own_size_draft import ANSWERED, FORWARD, STEADY, Whole, bits_per_byte, expected_acceptance, last, scored
 from own_size_files import Shared, kept, kept_numbers
-from own_size_lessons import BATCH, ON_ANSWERS, TOP, in_short, taught
+from own_size_lessons import BATCH, in_short, taught
 from own_size_parts import LENGTH, ROWS, Body, asked, everything, heard, rows, spread, teacher
 from own_size_written import PROMPT, begun, behind_beginnings, continued, in_rows, written
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from kdft_lib.experiments import Comparison, Then, Trained
 from kdft_lib.teachers import Teacher
 
 MORE, MORE_RATE = 32, 0.001
-"""Steps, on eight texts each, after a million tokens of forward KL; the rate is untried, and the same for all."""
+"""Steps, on eight texts each, after half a million tokens of forward KL; the rate is untried, and the same for all."""
 HELD, FEW = 48, 16
 """So many texts the teacher writes for the test, and each student, to be measured on."""
 
@@ -62,8 +62,9 @@ def on_own_text(by: str) -> Whole:
 
 @functools.cache
 def which() -> Tensor:
-    """Some of the beginnings that the teacher went on with."""
-    return torch.randperm(len(begun()), generator=torch.Generator().manual_seed(0))[: MORE * BATCH]
+    """Some of the beginnings that the teacher went on with, of rows that a draft has read."""
+    read = (begun() % 2 == 0).nonzero().squeeze(1)
+    return read[torch.randperm(len(read), generator=torch.Generator().manual_seed(0))][: MORE * BATCH]
 
 
 @functools.cache
@@ -85,7 +86,7 @@ def new(splits: Splits) -> TensorData:
 
 def given(splits: Splits) -> TensorData:
     """What authors wrote behind the beginnings, which has been read once."""
-    return behind_beginnings(heard("train")[begun()[which()]])
+    return behind_beginnings(asked(Body(teacher()), rows("train")[begun()[which()]], "states-given"))
 
 
 def beginnings(splits: Splits) -> TensorData:
@@ -212,9 +213,9 @@ def on_novels(trained: Trained, splits: Splits) -> float:
 
 def whose() -> dict[str, Comparison]:
     """A few steps more, on whose text, and by how much of what the teacher says."""
-    chosen = in_short({"forward KL": ON_ANSWERS}, {"forward KL": {"lr": STEADY}}, scored, score=expected_acceptance)
-    before = Shared(TOP.but(**chosen.setting("forward KL")))
-    more = TOP.but(start=before, steps=MORE, lr=MORE_RATE)
+    chosen = in_short({"forward KL": ANSWERED}, {"forward KL": {"lr": STEADY}}, scored, score=expected_acceptance)
+    before = Shared(FORWARD.but(**chosen.setting("forward KL")))
+    more = FORWARD.but(start=before, steps=MORE, lr=MORE_RATE)
     forward, reverse = (more.but(objective=functools.partial(from_data, kind)) for kind in ("forward_kl", "reverse_kl"))
     own = {
         by: more.but(objective=functools.partial(on_own_text, by), train_data=beginnings) for by in ("all", "k1", "k3")

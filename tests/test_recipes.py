@@ -388,9 +388,9 @@ def test_lessons_in_turn_read_each_row_once(own_size, monkeypatch):
         return some(places, splits)
 
     monkeypatch.setattr(draft, "some", noted)
-    draft.InTurn().train(draft.text(), 0)
-    assert [len(places) for places in read] == [4, 4]
-    assert torch.cat(read).sort().values.tolist() == [*range(8)]
+    draft.InTurn().train(draft.scored(), 0)
+    assert [len(places) for places in read] == [2, 2]
+    assert torch.cat(read).sort().values.tolist() == [*range(4)]
 
 
 def test_a_bare_loop_writes_what_generate_does(own_size):
