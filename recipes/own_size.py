@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import own_size_draft
+import own_size_pace
 import own_size_whose
 import own_size_written
 from own_size_counts import Counted, CountedBytes
@@ -37,6 +38,7 @@ from own_size_lessons import (
 from own_size_parts import (
     MEASURES,
     SMOLLM2,
+    TUNED,
     Compressed,
     SmolLM2,
     bytes_a_token,
@@ -49,12 +51,18 @@ from own_size_parts import (
 from own_size_students import AsMade, fewer_layers, llama
 
 from kdft_lib import experiments
-from kdft_lib.experiments import Candidates, Comparison, Then, grid
+from kdft_lib.data import Splits
+from kdft_lib.experiments import Candidates, Comparison, Then, Trained, grid
 
 TWICE = {"width": 256, "layers": 8, "heads": 4, "keys": 2, "hidden": 768}
 """8.3 million numbers."""
 LAYERS = 12
 """Of the teacher's 30, in the one student that is the teacher with fewer of them."""
+
+
+def begun_tuned(trained: Trained, splits: Splits, seed: int) -> Trained:
+    """The ledger of who starts from the tuned teacher has the rows that tuned it."""
+    return trained.but(teacher_labels=8 * TUNED)
 
 
 def students() -> dict[str, Comparison]:
@@ -64,7 +72,7 @@ def students() -> dict[str, Comparison]:
         f"top {KEPT}": ON_ANSWERS,
         f"{DRAWN} drawn": Then(DRAWS, taught),
         f"top {KEPT} and states": Then(STATES, taught),
-        "labels, cut from the teacher": LABELS.but(**CUT),
+        "labels, cut from the teacher": Then(LABELS.but(**CUT), begun_tuned),
         f"top {KEPT}, cut from the teacher": Then(TOP.but(**CUT), taught),
     }
     top, from_labels, from_answers = f"top {KEPT}", "labels, cut from the teacher", f"top {KEPT}, cut from the teacher"
@@ -89,6 +97,14 @@ def one_rate() -> dict[str, Comparison]:
     methods = {"labels": grid(ON_LABELS, lr=RATES[1]), top: grid(ON_ANSWERS, lr=RATES[1])}
     made = experiments.compare(methods, text, contrasts=[(top, "labels")], score=minus_bits_per_byte, measures=MEASURES)
     return {"one rate": made}
+
+
+def low_rate() -> dict[str, Comparison]:
+    """Labels at the rate that is left: so all three are tried in all steps, and no other method has a better chance."""
+    made = experiments.compare(
+        {"labels": grid(ON_LABELS, lr=RATES[0])}, text, score=minus_bits_per_byte, measures=MEASURES
+    )
+    return {"lowest rate": made}
 
 
 def beside() -> dict[str, Comparison]:
@@ -116,7 +132,7 @@ def larger() -> dict[str, Comparison]:
     pruned = {"model": functools.partial(fewer_layers, LAYERS), "lr": 0.001, "steps": 100, "pretraining": SMOLLM2}
     methods: dict[str, Candidates] = {
         "8 million, labels": OneRun(LABELS.but(**twice)),
-        f"{LAYERS} of its layers, labels, 100 steps": OneRun(LABELS.but(**pruned)),
+        f"{LAYERS} of its layers, labels, 100 steps": Then(OneRun(LABELS.but(**pruned)), begun_tuned),
     }
     made = experiments.compare(
         methods, text, seeds=range(2), score=minus_bits_per_byte, measures=MEASURES, equal_budgets=False
@@ -134,10 +150,11 @@ BEFORE: dict[str, Callable[[], Any]] = {"teacher": teacher, "answers": answers, 
 EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
     "own-size": students,
     "own-size-one-rate": one_rate,
+    "own-size-low-rate": low_rate,
     "own-size-beside": beside,
     "own-size-larger": larger,
 }
-EXPERIMENTS |= own_size_written.RECORDS | own_size_draft.RECORDS | own_size_whose.RECORDS
+EXPERIMENTS |= own_size_written.RECORDS | own_size_draft.RECORDS | own_size_pace.RECORDS | own_size_whose.RECORDS
 
 if __name__ == "__main__":
     names = sys.argv[1:] or [*EXPERIMENTS]

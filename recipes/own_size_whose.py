@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from own_size_draft import ANSWERED, FORWARD, STEADY, Whole, bits_per_byte, expected_acceptance, last, scored
+from own_size_draft import ARMS, FORWARD, Whole, bits_per_byte, expected_acceptance, last, scored, tried
 from own_size_files import Shared, kept, kept_numbers
-from own_size_lessons import BATCH, in_short, taught
+from own_size_lessons import BATCH, taught
 from own_size_parts import LENGTH, ROWS, Body, asked, everything, heard, rows, spread, teacher
 from own_size_written import PROMPT, begun, behind_beginnings, continued, in_rows, written
 from torch import Tensor, nn
@@ -213,7 +213,7 @@ def on_novels(trained: Trained, splits: Splits) -> float:
 
 def whose() -> dict[str, Comparison]:
     """A few steps more, on whose text, and by how much of what the teacher says."""
-    chosen = in_short({"forward KL": ANSWERED}, {"forward KL": {"lr": STEADY}}, scored, score=expected_acceptance)
+    chosen = tried({"forward KL": ARMS["forward KL"]})
     before = Shared(FORWARD.but(**chosen.setting("forward KL")))
     more = FORWARD.but(start=before, steps=MORE, lr=MORE_RATE)
     forward, reverse = (more.but(objective=functools.partial(from_data, kind)) for kind in ("forward_kl", "reverse_kl"))

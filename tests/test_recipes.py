@@ -69,7 +69,7 @@ FEWER = {
     "own_size": {
         "WORDS": 280, "LENGTH": 12, "ROWS": dict.fromkeys(("train", "val", "test", "prose"), 8), "FOLDER": None,
         "CALIBRATION": 4, "SIZES": SHORT, "TWICE": SHORT, "TEXTS": 6, "PROMPT": 4, "TOGETHER": 4,
-        "DRAFTED": (2,), "BEGINNINGS": 2, "BEGUN": 4, "CONTINUED": 6, "HELD": 2, "FEW": 4,
+        "DRAFTED": (2,), "EACH": 1, "BEGUN": 4, "CONTINUED": 6, "HELD": 2, "FEW": 4,
         "novels": lambda: few_texts(), "own_prose": lambda: few_texts().val,
     },
 }  # fmt: skip
@@ -388,7 +388,7 @@ def test_lessons_in_turn_read_each_row_once(own_size, monkeypatch):
         return some(places, splits)
 
     monkeypatch.setattr(draft, "some", noted)
-    draft.InTurn().train(draft.scored(), 0)
+    draft.InTurn(draft.VARIATION).train(draft.scored(), 0)
     assert [len(places) for places in read] == [2, 2]
     assert torch.cat(read).sort().values.tolist() == [*range(4)]
 
@@ -401,6 +401,17 @@ def test_a_bare_loop_writes_what_generate_does(own_size):
     with torch.no_grad():
         said = model(texts[:, :-1]).logits[:, 3:].log_softmax(-1)
     torch.testing.assert_close(surprise, said.gather(-1, texts[:, 4:, None]).squeeze(-1))
+
+
+def test_with_any_draft_a_writer_writes_the_same_and_each_seed_has_its_texts(own_size):
+    pace = importlib.import_module("own_size_pace")
+    drafts = {name: [own_size.llama(**SHORT).eval() for _ in range(2)] for name in ("first", "second")}
+    for who in ("tuned", "as it came"):
+        found = pace.paces(who, 0.0, drafts)
+        assert [*found["the same text"].values()] == [[1.0, 1.0]] * 2
+        assert all(1 <= calls <= 2 for by in found["tokens a call"].values() for calls in by)
+        first, second = pace.beginnings("test", who, 2)
+        assert not torch.equal(first[0], second[0])
 
 
 def test_of_texts_that_repeat_alike_a_seed_draws(own_size, monkeypatch):
