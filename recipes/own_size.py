@@ -128,10 +128,10 @@ def beside() -> dict[str, Comparison]:
 
 def larger() -> dict[str, Comparison]:
     """One run each of what is larger, which stands twice, since a comparison has two seeds."""
-    twice = {"model": functools.partial(llama, **TWICE), "lr": 0.003}
+    twice = OneRun(LABELS.but(model=functools.partial(llama, **TWICE)))
     pruned = {"model": functools.partial(fewer_layers, LAYERS), "lr": 0.001, "steps": 100, "pretraining": SMOLLM2}
     methods: dict[str, Candidates] = {
-        "8 million, labels": OneRun(LABELS.but(**twice)),
+        "8 million, labels": grid(twice, lr=(0.0015, 0.003)),
         f"{LAYERS} of its layers, labels, 100 steps": Then(OneRun(LABELS.but(**pruned)), begun_tuned),
     }
     made = experiments.compare(
