@@ -1,4 +1,4 @@
-"""The long experiments of chapter 17, recorded."""
+"""The long experiments of chapter 18, recorded."""
 
 from __future__ import annotations
 
