@@ -4,16 +4,14 @@ the teacher would accept, and what to train it on.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from own_size_counts import Counted
 from own_size_files import Shared
-from own_size_lessons import KEPT, LABELS, RATE, RATES, STEPS, TOP, in_full, in_short, taught
+from own_size_lessons import CUT, KEPT, LABELS, RATES, STEPS, TOP, in_full, in_short, taught
 from own_size_parts import Head, bits, heard, rows, said, teacher, text
 from torch import Tensor, nn
 
@@ -34,34 +32,46 @@ def scored(seed: int = 0) -> Splits:
     return text()._replace(train=rows("half"), val=heard("val"), test=heard("test"))
 
 
+def merged(ours: Tensor, theirs: Tensor) -> Tensor:
+    """How far two distributions overlap where all but the teacher's 32 likeliest tokens count as one."""
+    places = theirs.topk(KEPT).indices
+    q, p = (logits.softmax(-1).gather(-1, places) for logits in (ours, theirs))
+    return torch.minimum(p, q).sum(-1) + torch.minimum(1 - p.sum(-1), 1 - q.sum(-1))
+
+
 @functools.lru_cache(maxsize=1)
-def beside(model: nn.Module, data: TensorData) -> tuple[float, float]:
+def beside(model: nn.Module, data: TensorData) -> dict[str, float]:
     """Over all places, how far the next token's two distributions overlap, and how often their highest is the same."""
     head, found = Head(teacher()), []
     with models.evaluation_mode(model):
         for batch in data.batches(8):
             ours, theirs = models.logits(model, batch["inputs"]), head(batch["teacher_logits"])
             overlap = 1 - losses.total_variation_loss(ours, theirs, reduction="none")
-            found.append(torch.stack([overlap, (ours.argmax(-1) == theirs.argmax(-1)).float()], -1)[batch["mask"]])
-    overlap, alike = torch.cat(found).double().mean(0).tolist()
-    return overlap, alike
+            alike = (ours.argmax(-1) == theirs.argmax(-1)).float()
+            found.append(torch.stack([overlap, alike, merged(ours, theirs)], -1)[batch["mask"]])
+    return dict(zip(("overlap", "agreement", "merged"), torch.cat(found).double().mean(0).tolist(), strict=True))
 
 
 def expected_acceptance(trained: Trained, data: TensorData) -> float:
     """Of tokens drawn from the draft behind real text, the share that the teacher accepts at temperature 1."""
-    return beside(trained.model, data)[0]
+    return beside(trained.model, data)["overlap"]
 
 
 def agreement(trained: Trained, splits: Splits) -> float:
     """The same at temperature 0."""
-    return beside(trained.model, splits.test)[1]
+    return beside(trained.model, splits.test)["agreement"]
+
+
+def overlap_merged(trained: Trained, splits: Splits) -> float:
+    """What a lesson in which all but 32 tokens are one class sees of the overlap."""
+    return beside(trained.model, splits.test)["merged"]
 
 
 def bits_per_byte(trained: Trained, splits: Splits) -> float:
     return bits(trained, splits.test)
 
 
-ON_TEXT = {"agreement": agreement, "bits per byte": bits_per_byte}
+ON_TEXT = {"agreement": agreement, "overlap, 32 and the rest": overlap_merged, "bits per byte": bits_per_byte}
 
 
 # What to train it on ----------------------------------------------------------------------------------
@@ -104,49 +114,28 @@ def all_said(splits: Splits) -> TensorData:
     return heard("half")
 
 
-OVER_ALL = FORWARD.but(objective=functools.partial(Whole, None, "total_variation", on_policy=0.0), train_data=all_said)
+FORWARD_ALL, REVERSE_ALL, VARIATION_ALL = (
+    FORWARD.but(objective=functools.partial(Whole, None, kind, on_policy=0.0), train_data=all_said)
+    for kind in ("forward_kl", "reverse_kl", "total_variation")
+)
 """What is outside of the 32 likeliest tokens is not one class of its own."""
 
 
-def some(places: Tensor, splits: Splits) -> TensorData:
-    """Rows of the text with what the teacher says."""
-    return half_said(splits)[places]
-
-
-@dataclass(frozen=True)
-class InTurn:
-    """Total variation is what counts, and teaches little where a student finds improbable what its teacher finds
-    probable, as it does at first; so here it comes after forward KL, each for half of the steps, in half of the rows,
-    with a schedule of its own. With forward KL in both halves it shows what the two schedules alone do.
-    """
-
-    second: Any
-    lr: float = RATE
-    steps: int = HALF
-
-    def but(self, **changes: Any) -> InTurn:
-        return dataclasses.replace(self, **changes)
-
-    def train(self, splits: Splits, seed: int) -> Trained:
-        order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
-        first, second = (
-            {"lr": self.lr, "steps": self.steps // 2, "train_data": functools.partial(some, places)}
-            for places in order.chunk(2)
-        )
-        return self.second.but(start=FORWARD.but(**first), **second).train(splits, seed)
-
-
+BEST = "total variation, all tokens"
 ARMS: dict[str, Any] = {
     "labels": Shared(LABELS.but(steps=HALF)),
     "forward KL": Then(Shared(FORWARD), taught),
     "reverse KL": Then(Shared(REVERSE), taught),
     "total variation": Then(Shared(VARIATION), taught),
+    "forward KL, all tokens": Then(Shared(FORWARD_ALL), taught),
+    "reverse KL, all tokens": Then(Shared(REVERSE_ALL), taught),
+    BEST: Then(Shared(VARIATION_ALL), taught),
+    f"{BEST}, cut from the teacher": Then(Shared(VARIATION_ALL.but(**CUT)), taught),
 }
-MORE: dict[str, Any] = {
-    "total variation, all tokens": Then(Shared(OVER_ALL), taught),
-    "forward KL, then total variation": Then(Shared(InTurn(VARIATION)), taught),
-    "forward KL, twice": Then(Shared(InTurn(FORWARD)), taught),
-}
+CONTRASTS = [(name, "forward KL") for name in ("labels", "reverse KL", "total variation")]
+CONTRASTS += [(f"{name}, all tokens", name) for name in ("forward KL", "reverse KL", "total variation")]
+CONTRASTS += [(f"{name}, all tokens", "forward KL, all tokens") for name in ("reverse KL", "total variation")]
+CONTRASTS.append((f"{BEST}, cut from the teacher", BEST))
 COUNTS = grid(Counted, order=(2, 3, 4), discount=(0.75, 0.9))
 HOW: dict[str, Any] = {"score": expected_acceptance, "equal_budgets": False}
 
@@ -156,26 +145,15 @@ def tried(arms: Mapping[str, Any]) -> Comparison:
     return in_short(arms, {name: {"lr": STEADY} for name in arms}, scored, **HOW)
 
 
-def learned(arms: Mapping[str, Any], contrasts: list[tuple[str, str]]) -> dict[str, Comparison]:
-    """The same student as a draft for its teacher: what it learns from, at equal steps, and what that is worth."""
-    short = tried(arms)
-    found = in_full(short, arms, scored, reference="forward KL", contrasts=contrasts, measures=ON_TEXT, **HOW)
-    return {"half a million tokens, tried": short, "half a million tokens": found}
-
-
 def drafts() -> dict[str, Comparison]:
-    """Labels and three divergences from what the teacher says, and an n-gram, which has no chance in it."""
-    found = learned(ARMS, [(name, "forward KL") for name in ARMS if name != "forward KL"])
+    """The same student as a draft for its teacher: labels, three divergences from some or from all of what the teacher
+    says, and another start, at equal steps; and an n-gram, which has no chance in it.
+    """
+    short = tried(ARMS)
+    how: dict[str, Any] = {"reference": "forward KL", "contrasts": CONTRASTS, "measures": ON_TEXT, **HOW}
+    found = in_full(short, ARMS, scored, **how)
     counted = experiments.compare({"n-gram": COUNTS}, scored, seeds=range(2), measures=ON_TEXT, **HOW)
-    return found | {"counted": counted}
+    return {"half a million tokens, tried": short, "half a million tokens": found, "counted": counted}
 
 
-def variations() -> dict[str, Comparison]:
-    """Two more ways to learn by total variation: over all tokens, and after forward KL."""
-    arms = {name: ARMS[name] for name in ("forward KL", "total variation")} | MORE
-    contrasts = [("total variation, all tokens", "total variation")]
-    contrasts.append(("forward KL, then total variation", "forward KL, twice"))
-    return learned(arms, contrasts)
-
-
-RECORDS = {"own-size-draft": drafts, "own-size-variations": variations}
+RECORDS = {"own-size-draft": drafts}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from own_size_counts import AsWriter, TokenNGram
-from own_size_draft import ARMS, COUNTS, HOW, scored, tried
+from own_size_draft import ARMS, BEST, COUNTS, HOW, scored, tried
 from own_size_parts import cut, rows, spread, teacher, whole
 from own_size_written import goes_on
 from torch import Tensor, nn
@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from kdft_lib import experiments, models
 from kdft_lib.experiments import Comparison, Trained, grid
 
-DRAFTED = (1, 2, 4, 8)
+DRAFTED = (1, 2, 4)
 """Tokens a round, of which each arm has the fastest, by the validation's beginnings."""
 EACH, BEGUN, CONTINUED = 4, 32, 48
 """Each seed has so many texts of its own, so intervals are over drafts and texts. They are begun with so many tokens
 and continued by so many.
 """
+TIMED = ("labels", "forward KL", BEST, f"{BEST}, cut from the teacher")
+"""Of the drafts, beside an n-gram."""
 WRITING = {
     "the tuned teacher draws": ("tuned", 1.0),
-    "the tuned teacher, greedily": ("tuned", 0.0),
     "SmolLM2, greedily": ("as it came", 0.0),
 }
 
@@ -117,8 +118,9 @@ def model(trained: Trained) -> nn.Module:
 
 def pace() -> dict[str, Comparison]:
     """Each arm's drafts of five seeds, and an n-gram."""
-    short = tried(ARMS)
-    arms: dict[str, Any] = {arm: grid(method, **short.setting(arm)) for arm, method in ARMS.items()}
+    methods = {name: ARMS[name] for name in TIMED}
+    short = tried(methods)
+    arms: dict[str, Any] = {arm: grid(method, **short.setting(arm)) for arm, method in methods.items()}
     found = experiments.compare(arms | {"n-gram": COUNTS}, scored, reference="forward KL", **HOW)
     drafts = {arm: [model(trained) for trained in runs] for arm, runs in found.trained.items()}
     for how, (who, temperature) in WRITING.items():

@@ -379,20 +379,6 @@ def test_a_run_that_two_records_have_is_trained_once(own_size, monkeypatch, tmp_
     assert Counting.trained == 3
 
 
-def test_lessons_in_turn_read_each_row_once(own_size, monkeypatch):
-    draft, read = importlib.import_module("own_size_draft"), []
-    some = draft.some
-
-    def noted(places, splits):
-        read.append(places)
-        return some(places, splits)
-
-    monkeypatch.setattr(draft, "some", noted)
-    draft.InTurn(draft.VARIATION).train(draft.scored(), 0)
-    assert [len(places) for places in read] == [2, 2]
-    assert torch.cat(read).sort().values.tolist() == [*range(4)]
-
-
 def test_a_bare_loop_writes_what_generate_does(own_size):
     writing, model = importlib.import_module("own_size_written"), own_size.cut().model
     prompts, chance = own_size.rows("test").inputs["input_ids"][:3, :4], torch.Generator()
