@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kdft_lib import experiments, losses, metrics, models
+from kdft_lib import answers, experiments, losses, metrics, models
 from kdft_lib.data import RandomShiftFlip, TensorData, TextData, TextSplits
 from kdft_lib.datasets import bbc, solar, spelling_alphabet, splitting, spoken_digits
 from kdft_lib.experiments import Candidate
@@ -377,6 +377,16 @@ def test_a_run_that_two_records_have_is_trained_once(own_size, monkeypatch, tmp_
     assert files.OneRun(Counting()).train(splits, 5).model.out_features == 1
     files.Shared(Counting()).train(splits._replace(train=TensorData(torch.zeros(2, 1))), 0)
     assert Counting.trained == 3
+
+
+def test_what_is_merged_overlaps_as_a_lesson_with_a_rest_counts_it(own_size, monkeypatch):
+    draft = importlib.import_module("own_size_draft")
+    monkeypatch.setattr(draft, "KEPT", 3)
+    ours, theirs = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0)).double()
+    lesson = losses.total_variation_loss(ours, answers.compress(theirs, 3, rest="bucket"), reduction="none")
+    merged = draft.merged(ours, theirs)
+    torch.testing.assert_close(merged, 1 - lesson, check_dtype=False, rtol=0, atol=2e-3)  # Kept in half precision.
+    assert (merged > 1 - losses.total_variation_loss(ours, theirs, reduction="none")).all()
 
 
 def test_a_bare_loop_writes_what_generate_does(own_size):
