@@ -62,7 +62,7 @@ shop = functools.partial(within, 500)
 
 
 def as_chosen() -> Recipe:
-    """Lite0, fine-tuned for 120 steps on pictures as they are: what the records of chapters 13 and 18 learned from."""
+    """Lite0, fine-tuned for 120 steps on pictures as they are: what the records of chapters 13 and 19 learned from."""
     return FINE_TUNED.but(lr=3e-3, steps=120, augment=None)
 
 

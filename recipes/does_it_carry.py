@@ -16,9 +16,9 @@ on labels.
 7. Probing first (08): moving everything gains over the head alone, and at equal rates a probe first adds less than half
    of that, each the mean over the rates.
 8. Decisions (10): probabilities about all inputs gain, and decisions about them keep more than half of that.
-9. Agreement (chapter 18): accuracy shows less than half of the decisions that eight bits, a scale for each channel,
+9. Agreement (chapter 19): accuracy shows less than half of the decisions that eight bits, a scale for each channel,
    change.
-10. Scales (chapter 18): eight bits keep more decisions with a scale for each channel than with one for a layer.
+10. Scales (chapter 19): eight bits keep more decisions with a scale for each channel than with one for a layer.
 
 A claim holds where its difference, or each of its two, is above zero: paired over seeds, or over the four tests of
 solar cells, of which each has two seeds; corrected by Holm over all cells of a field. It reverses where its contrary

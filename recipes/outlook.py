@@ -1,4 +1,4 @@
-"""The long experiment of chapter 20, recorded: whether noise can teach."""
+"""The long experiment of chapter 21, recorded: whether noise can teach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The long experiments of chapter 18, recorded."""
+"""The long experiments of chapter 19, recorded."""
 
 from __future__ import annotations
 
