@@ -17,7 +17,8 @@ import own_size_pace
 import own_size_whose
 import own_size_written
 from own_size_counts import Counted, CountedBytes
-from own_size_files import FOLDER, OneRun, programs
+from own_size_draft import ARMS, BEST, HOW, ON_TEXT, scored, tried
+from own_size_files import FOLDER, OneRun, Shared, programs
 from own_size_lessons import (
     CUT,
     DRAWN,
@@ -89,6 +90,20 @@ def students() -> dict[str, Comparison]:
     return {"a million tokens, tried": short, "a million tokens": found}
 
 
+def drafts_from_labels() -> dict[str, Comparison]:
+    """A draft that begins with its teacher's weights: is what the teacher says worth more to it than labels?"""
+    cut, known = "labels, cut from the teacher", f"{BEST}, cut from the teacher"
+    arms: dict[str, Any] = {
+        "labels": ARMS["labels"],
+        cut: Then(Shared(ARMS["labels"].method.but(**CUT)), begun_tuned),
+        known: ARMS[known],
+    }
+    short = tried(arms)
+    contrasts = [(cut, "labels"), (known, cut)]
+    found = in_full(short, arms, scored, contrasts=contrasts, measures=ON_TEXT, **HOW)
+    return {"half a million tokens, tried": short, "half a million tokens": found}
+
+
 def one_rate() -> dict[str, Comparison]:
     """Labels and answers at the rate that the other two students with random weights chose. In an eighth of the steps
     rates are hardly told apart, and the one that labels chose there is unsteady in all of them.
@@ -153,6 +168,7 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Comparison]]] = {
     "own-size-low-rate": low_rate,
     "own-size-beside": beside,
     "own-size-larger": larger,
+    "own-size-draft-labels": drafts_from_labels,
 }
 EXPERIMENTS |= own_size_written.RECORDS | own_size_draft.RECORDS | own_size_pace.RECORDS | own_size_whose.RECORDS
 

@@ -234,7 +234,7 @@ def whose() -> dict[str, Comparison]:
     contrasts += [("own text, one token", "own text"), ("own text, k3", "own text")]
     measures = {"bits per byte": on_novels} | {name: functools.partial(measure, name) for name in MEASURED}
     made = experiments.compare(
-        {name: Then(arm, taught) for name, arm in arms.items()}, read_by_drafts, reference="before",
+        {name: Shared(Then(arm, taught)) for name, arm in arms.items()}, read_by_drafts, reference="before",
         contrasts=contrasts, score=expected_acceptance, measures=measures, equal_budgets=False,
     )  # fmt: skip
     return {f"{MORE} steps more": made}
