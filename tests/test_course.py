@@ -236,6 +236,7 @@ def test_slides_name_no_other_host(pack):
             assert not found, path.name
 
 
+@pytest.mark.slow
 def test_slides_fit_and_load_nothing_from_elsewhere(pack, chromium):
     said = []
     page = chromium.new_page(viewport={"width": 1280, "height": 720})

@@ -196,6 +196,7 @@ def of_nowhere(shipped):
     return dict.fromkeys([*shipped.reader.numbers, *shipped.reader.words]) | {"island": "Atlantis", "year": 2008}
 
 
+@pytest.mark.slow
 def test_two_processes_leave_one_folder(forks, penguins, tmp_path, tmp_path_factory):
     """As ``torchrun`` would start them, from a process that has loaded what takes long."""
     assert forks.get_start_method() == "forkserver"

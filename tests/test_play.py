@@ -459,6 +459,7 @@ def test_the_students_are_those_of_the_temperature(visit, stored):
 # ---- choices
 
 
+@pytest.mark.slow
 def test_every_answer_has_what_was_measured(visit, stored):
     reader = visit()
     runs = {tuple(run["answers"].get(choice, 0) for choice in CHOICES): run for run in stored["runs"]}
