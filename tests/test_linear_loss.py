@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from kdft_lib.losses import (
+    divergences,
     jensen_shannon_loss,
     linear,
     linear_soft_target_loss,
@@ -204,7 +205,7 @@ torch.set_num_threads(1)
 from kdft_lib.losses import linear_soft_target_loss
 hidden, weight = torch.randn(1024, 16, requires_grad=True), torch.randn(16384, 16, requires_grad=True)
 other = torch.randn(1024, 16), torch.randn(16384, 16)
-linear_soft_target_loss(hidden[:96], weight, other[0][:96], other[1]).backward()
+linear_soft_target_loss(hidden[:256], weight, other[0][:256], other[1]).backward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 linear_soft_target_loss(hidden, weight, *other).backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
@@ -226,3 +227,18 @@ def test_targets_that_the_mask_leaves_out_may_be_anything():
     found = linear_soft_target_loss(hidden, weight, hidden, weight + 1, mask=mask, targets=targets)
     wanted = linear_soft_target_loss(hidden[:4], weight, hidden[:4], weight + 1, targets=targets[:4])
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("classes", "others"), [(4096, 4096), (4096, 4100), (4100, 4096)])
+def test_slopes_lie_where_the_logits_lay(kind, classes, others, monkeypatch):
+    """Two blocks, each of enough logits for a kernel; both sides mask two classes."""
+    monkeypatch.setattr(linear, "_ROOM", 20 * 4100)
+    student, teacher = given(torch.float32, classes, others, shape=(8, 5))
+    assert divergences.LARGE < 20 * 4096
+    with torch.no_grad():
+        teacher["bias"][:2] = student["bias"][:2] = -torch.inf
+    found = fused(student, teacher, 2.0, divergence=kind)
+    shared = slice(min(classes, others))
+    wanted = dense(kind, logits(student)[..., shared].double(), logits(teacher)[..., shared].double(), 2.0)
+    assert_same(found, wanted.float(), student, rtol=1e-4, atol=1e-6)

@@ -39,17 +39,18 @@ class Divergence(NamedTuple):
 
 def rowwise(
     divergence: Divergence, student: Tensor, teacher: Tensor, temperature: float, *more: Any,
-    mask: Tensor | None = None, large: int = LARGE,
+    mask: Tensor | None = None, large: int = LARGE, overwrite: bool = False,
 ) -> Tensor:  # fmt: skip
     """A divergence of each row of logits times T², from ``(..., C)`` to ``(...)``; the teacher is a constant. Where the
-    ``mask`` is false, the logits may hold anything, and the value is 0."""
+    ``mask`` is false, the logits may hold anything, and the value is 0. A caller that has no more use for the student's
+    logits than one derivative lets it ``overwrite`` them."""
     pair = isinstance(student, Tensor) and isinstance(teacher, Tensor) and student.shape == teacher.shape
     if not (pair and student.is_floating_point() and teacher.is_floating_point() and student.numel() and student.dim()):
         logit_pair(student, teacher)  # Says what is wrong.
     teacher = teacher.detach() if teacher.requires_grad else teacher
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     if student.numel() > large and not (transformed(student) or transformed(teacher)):
-        return _Blocks.apply(student, teacher, divergence, temperature, dtype, mask, *more)
+        return _Blocks.apply(student, teacher, divergence, temperature, dtype, mask, overwrite, *more)
     # In float32 a row's normaliser is rounded by some 1e-7, and its value by T² times that: beyond T = 8 by 1e-5.
     wide = torch.float64 if temperature > 8 and student.device.type != "mps" else dtype
     if mask is not None:
@@ -73,10 +74,12 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, *how: Any) -> Tensor:
+        divergence, temperature, dtype, mask, overwrite, *more = ctx.how = how
         ctx.save_for_backward(student, teacher)
-        divergence, temperature, dtype, mask, *more = ctx.how = how
+        ctx.dtype = student.dtype
         held = dtype if student.dtype == torch.float16 else student.dtype  # Not divided yet, they may be beyond 65,504.
-        ctx.slopes, classes = student.new_empty(student.shape, dtype=held), student.shape[-1]
+        ctx.slopes = student.detach() if overwrite else student.new_empty(student.shape, dtype=held)
+        classes = student.shape[-1]
         rows = [each.reshape(-1, classes) for each in (student, teacher, ctx.slopes)]
         height = max((_ROOM // classes if student.is_cpu else len(rows[0]) // 8) // divergence.room, 1)
         room, scale = student.new_empty(divergence.room, height, classes, dtype=dtype), math.log2(math.e) / temperature
@@ -94,7 +97,7 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        divergence, temperature, _, mask, *more = ctx.how
+        divergence, temperature, _, mask, _, *more = ctx.how
         twice, slopes, ctx.slopes = torch.is_grad_enabled(), ctx.slopes, None
         if twice or slopes is None:
             student, teacher = ctx.saved_tensors
@@ -103,7 +106,7 @@ class _Blocks(torch.autograd.Function):
             slopes = torch.autograd.grad(values, student, upstream[0], create_graph=twice)[0]
         else:
             slopes.mul_(upstream[0].mul(temperature).div_(ctx.divisors).unsqueeze(-1))
-            slopes = slopes.to(ctx.saved_tensors[0].dtype)
+            slopes = slopes.to(ctx.dtype)
         return slopes, None, *[None] * len(ctx.how)
 
 
