@@ -42,8 +42,8 @@ def rowwise(
     mask: Tensor | None = None, large: int = LARGE, overwrite: bool = False,
 ) -> Tensor:  # fmt: skip
     """A divergence of each row of logits times T², from ``(..., C)`` to ``(...)``; the teacher is a constant. Where the
-    ``mask`` is false, the logits may hold anything, and the value is 0. A caller that has no more use for the student's
-    logits than one derivative lets it ``overwrite`` them."""
+    ``mask`` is false, the logits may hold anything, and the value is 0. With ``overwrite`` the slopes may take the
+    place of the student's logits, which are of float32 or wider then, and there is one derivative."""
     pair = isinstance(student, Tensor) and isinstance(teacher, Tensor) and student.shape == teacher.shape
     if not (pair and student.is_floating_point() and teacher.is_floating_point() and student.numel() and student.dim()):
         logit_pair(student, teacher)  # Says what is wrong.
@@ -76,10 +76,9 @@ class _Blocks(torch.autograd.Function):
     def forward(ctx: Any, student: Tensor, teacher: Tensor, *how: Any) -> Tensor:
         divergence, temperature, dtype, mask, overwrite, *more = ctx.how = how
         ctx.save_for_backward(student, teacher)
-        ctx.dtype = student.dtype
         held = dtype if student.dtype == torch.float16 else student.dtype  # Not divided yet, they may be beyond 65,504.
         ctx.slopes = student.detach() if overwrite else student.new_empty(student.shape, dtype=held)
-        classes = student.shape[-1]
+        ctx.dtype, classes = student.dtype, student.shape[-1]
         rows = [each.reshape(-1, classes) for each in (student, teacher, ctx.slopes)]
         height = max((_ROOM // classes if student.is_cpu else len(rows[0]) // 8) // divergence.room, 1)
         room, scale = student.new_empty(divergence.room, height, classes, dtype=dtype), math.log2(math.e) / temperature
