@@ -58,7 +58,7 @@ slow: setup ## what takes long: every recipe for a few steps, runs on two proces
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20 -m "slow and not site"
 
 test-site: setup ## open every page of the built site in a browser, and try what can be moved
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m site $(addprefix tests/test_,site.py browser.py play.py fits.py found.py)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m site $(addprefix tests/test_,site.py browser.py play.py fits.py found.py course.py)
 
 lighthouse: book ## ask Lighthouse of the intro, the longest chapter and an API page (it wants Node 20 or newer)
 	$(BIN)/python tools/run_lighthouse.py

@@ -57,6 +57,17 @@ def fashion():
     return fashion_mnist(labeled=1000)
 
 
+MARKS = {"chromium": "site", "pack": "slow"}
+"""What opens a browser is the site's, so that `make test` needs none; to write the course pack takes long."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for fixture in MARKS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKS[fixture])
+
+
 @pytest.fixture(scope="module")
 def chromium():
     from browsers import launched
