@@ -104,8 +104,7 @@ class _Blocks(torch.autograd.Function):
                 values = rowwise(divergence, student, teacher, temperature, *more, mask=mask, large=student.numel())
             slopes = torch.autograd.grad(values, student, upstream[0], create_graph=twice)[0]
         else:
-            slopes.mul_(upstream[0].mul(temperature).div_(ctx.divisors).unsqueeze(-1))
-            slopes = slopes.to(ctx.dtype)
+            slopes = slopes.mul_(upstream[0].mul(temperature).div_(ctx.divisors).unsqueeze(-1)).to(ctx.dtype)
         return slopes, None, *[None] * len(ctx.how)
 
 
@@ -131,32 +130,28 @@ def _ratios(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) 
 
 def _forward_kl(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """KL(p ‖ q) = Σ p log p/q."""
-    teacher, student = _hide(teacher, student)
-    log_q, log_p = student.log_softmax(dim), teacher.log_softmax(dim)
+    log_p, log_q = (logits.log_softmax(dim) for logits in _hide(teacher, student))
     return ((log_p - log_q) * log_p.exp()).sum(dim)
 
 
 def _forward_kl_block(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) -> Pair:
     """Its slope is q − p."""
     ratios, shift, e, total_q, f, total_p = _ratios(*_hide(teacher, student)[::-1], scale, room)
-    values = ratios.mul_(f).sum(1, True).div_(total_p).add_(shift)
     torch.addcmul(e, f, total_q / total_p, value=-1, out=room[0])
-    return values, total_q
+    return ratios.mul_(f).sum(1, True).div_(total_p).add_(shift), total_q
 
 
 def _reverse_kl_block(student: Tensor, teacher: Tensor, scale: float, room: list[Tensor]) -> Pair:
     """KL(q ‖ p), of which the formula is the same with exchanged roles; its slope is q (log q/p − KL)."""
     ratios, shift, e, total_q, *_ = _ratios(*_hide(student, teacher), scale, room)
-    terms = ratios.mul_(e)
-    mean = terms.sum(1, True).div_(total_q)
-    torch.addcmul(terms, e, mean, value=-1, out=room[0])
+    mean = ratios.mul_(e).sum(1, True).div_(total_q)
+    torch.addcmul(ratios, e, mean, value=-1, out=room[0])
     return mean.add_(shift).neg_(), total_q / -math.log(2)
 
 
 def _jensen_shannon(student: Tensor, teacher: Tensor, dim: int, beta: float) -> Tensor:
     """β KL(p ‖ m) + (1 − β) KL(q ‖ m) with m = β p + (1 − β) q."""
-    student, teacher = _hide(*reversed(_hide(teacher, student)))
-    log_q, log_p = student.log_softmax(dim), teacher.log_softmax(dim)
+    log_q, log_p = (logits.log_softmax(dim) for logits in _hide(*reversed(_hide(teacher, student))))
     p, q = beta * log_p.exp(), (1 - beta) * log_q.exp()
     log_m = (p + q + torch.finfo(q.dtype).tiny).log()  # Where both underflow, 0 · log 0 is 0.
     return (p * (log_p - log_m) + q * (log_q - log_m)).sum(dim)
