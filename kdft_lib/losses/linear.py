@@ -27,7 +27,7 @@ _KINDS = {
 }
 _ROOM = 15 << 18
 """Logits of a block on a CPU: 15 MiB of float32, of which there are two. Of 49,152 classes these are 80 rows, whose
-products of matrices take a fifth longer than of all rows at once, and those of 40 rows half as long again."""
+products of matrices take a fifth longer than of all rows at once; those of 40 rows take half as long again."""
 
 
 def linear_soft_target_loss(
