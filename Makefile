@@ -18,10 +18,10 @@ INSTALLED := $(VENV)/installed
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf links repository test lint unit nbval slow test-site lighthouse colab notebooks results teacher student figures printed play bench peers costs course mutants serve clean
+.PHONY: help setup book pdf links repository test lint unit nbval slow test-site lighthouse colab-packages colab notebooks results teacher student figures printed play bench peers costs course mutants serve clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv, and install what pip does not bring; says what it installs, and what for
 	@$(BIN)/python tools/set_up.py
@@ -54,7 +54,7 @@ unit: setup ## unit tests, doctests and the checks of the book
 nbval: setup ## every notebook, two at a time; SHARD=1/2 for one of two shares
 	$(BIN)/python tools/run_nbval.py --shard $(SHARD)
 
-slow: setup ## what takes long: every recipe for a few steps, runs on two processes and runs killed, the course graded, small builds
+slow: setup ## what takes long: every recipe for a few steps, runs on two processes and runs killed, others' libraries, the course graded, small builds
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20 -m "slow and not site"
 
 test-site: setup ## open every page of the built site in a browser, and try what can be moved
@@ -63,7 +63,10 @@ test-site: setup ## open every page of the built site in a browser, and try what
 lighthouse: book ## ask Lighthouse of the intro, the longest chapter and an API page (it wants Node 20 or newer)
 	$(BIN)/python tools/run_lighthouse.py
 
-colab: setup ## run the chapter that installs the most as Colab does, from what is committed; NOTEBOOKS="book/01-….ipynb …" for others
+colab-packages: ## install what Colab has into _build/colab
+	@$(PYTHON) tools/run_colab.py --prepare
+
+colab: setup colab-packages ## run the chapter that installs the most as Colab does, from what is committed; NOTEBOOKS="book/01-….ipynb …" for others
 	$(BIN)/python tools/run_colab.py $(NOTEBOOKS)
 
 notebooks: setup ## execute every notebook anew, in place

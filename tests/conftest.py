@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
-import time
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -15,9 +13,10 @@ from kdft_lib.data import Splits, TensorData
 from kdft_lib.datasets import fashion_mnist
 
 WORKERS = Path(__file__).parent / "workers"
-sys.path.insert(0, str(WORKERS))
+sys.path[:0] = [str(WORKERS), str(Path(__file__).parents[1] / "tools")]
 
 import forked  # noqa: E402
+from forked_kernels import LOADED, launcher  # noqa: E402
 
 
 class NormalizedNet(nn.Module):
@@ -80,9 +79,7 @@ def chromium():
 def forks():
     """Processes made from one that has loaded what training loads, early or late: as new as any, and quick to start."""
     context = multiprocessing.get_context("forkserver")
-    loaded = ("accelerate", "peft", "safetensors.torch", "torch._dynamo", "torch.distributed.fsdp", "tqdm.auto")
-    in_kernels = ("kdft_lib.experiments", "ipykernel.kernelapp", "sklearn.svm", "scipy.stats")
-    context.set_forkserver_preload(["kdft_lib.training", *loaded, *in_kernels])
+    context.set_forkserver_preload(["kdft_lib.training", *LOADED, "peft", "sklearn.svm"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         forkserver.ensure_running()
@@ -116,37 +113,13 @@ def printed(fork, tmp_path_factory):
     return run
 
 
-class Kernel:
-    """Of a process what Jupyter's manager asks of one that it started itself."""
-
-    stdin = stdout = stderr = None
-
-    def __init__(self, process):
-        self.process, self.pid = process, process.pid
-        while os.getpgid(self.pid) != self.pid:  # Before, a signal to its group would reach us.
-            time.sleep(0.001)
-
-    def poll(self):
-        return self.process.exitcode
-
-    def wait(self):
-        self.process.join()
-        return self.poll()
-
-    def send_signal(self, number):
-        os.kill(self.pid, number)
-
-
 @pytest.fixture(scope="module")
-def kernels(fork):
+def kernels(forks):
     """Kernels of Jupyter are such processes too."""
     from jupyter_client.provisioning import local_provisioner
 
-    def launch(command, *, env, cwd=None, **_):
-        return Kernel(fork("kernel.py", cwd or os.getcwd(), *command[3:], **env))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_provisioner, "launch_kernel", launch)
+        patch.setattr(local_provisioner, "launch_kernel", launcher(forks))
         yield
 
 

@@ -215,6 +215,7 @@ def test_runs_killed_at_random_moments_end_bit_for_bit_alike(forks, tmp_path, ca
     print(f"\n{case}: {kills} kills survived in {ended + 1} runs, bit for bit")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_run_goes_on(forks, tmp_path):
     folder = tmp_path / "stopped"
     command = [sys.executable, str(WORKERS / "resumable.py"), str(folder), "hint"]

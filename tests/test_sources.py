@@ -315,7 +315,7 @@ def test_a_process_reads_its_own_samples_alone():
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupted_run_resumes_exactly(kind, workers, tmp_path, assert_same_bits):
     if workers and kind not in ("Dataset", "IterableDataset", "DataLoader"):
         pytest.skip("workers read what is not in memory")

