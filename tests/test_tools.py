@@ -182,8 +182,9 @@ def test_what_colab_has_is_installed_again_only_when_it_is_other(tmp_path, monke
         tmp_path.joinpath("colab").mkdir(exist_ok=True)
 
     monkeypatch.setattr(run_colab.subprocess, "run", run)
-    for version, commands in (("1", 2), ("1", 2), ("2", 4)):
-        assert run_colab.colab(tmp_path / "colab", "python3", {"numpy": version}) == tmp_path / "colab"
+    within, outside = sys.executable, str(Path(sys.executable).resolve())
+    for python, version, commands in ((outside, "1", 2), (within, "1", 2), (within, "2", 4)):
+        assert run_colab.colab(tmp_path / "colab", python, {"numpy": version}) == tmp_path / "colab"
         assert len(ran) == commands
         assert ran[-1][-1] == f"numpy=={version}"
 
