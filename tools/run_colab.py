@@ -63,9 +63,8 @@ def installed(environment: Path) -> dict[str, str]:
 
 def colab(folder: Path, python: str, versions: dict[str, str]) -> Path:
     """An environment with these packages, as Colab starts with them; one that was made in the folder serves again."""
-    # Of an environment's interpreter, the one that it was made with.
-    interpreter = Path(shutil.which(python) or python).resolve()
-    made, wanted = folder / "made.json", {"python": str(interpreter), **versions}
+    version = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    made, wanted = folder / "made.json", {"python": version, **versions}
     if made.exists() and json.loads(made.read_text(encoding="utf-8")) == wanted:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
