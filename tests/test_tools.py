@@ -182,7 +182,7 @@ def test_what_colab_has_is_installed_again_only_when_it_is_other(tmp_path, monke
         if command[1:] == ["--version"]:
             return SimpleNamespace(stdout=f"Python {Path(command[0]).name.removeprefix('python')}\n")
         tmp_path.joinpath("colab").mkdir(exist_ok=True)
-        installed.extend(part for part in command if "==" in str(part))
+        return installed.extend(part for part in command if "==" in str(part))
 
     monkeypatch.setattr(run_colab.subprocess, "run", run)
     for python, version in (
