@@ -130,7 +130,8 @@ def distinct(texts: Sequence[str]) -> list[int]:
     """The rows of texts that share no more than a quarter of their phrases with a text kept before."""
     kept: list[int] = []
     phrases: list[set[tuple[str, ...]]] = []
-    having: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    # In tuples: through 800,000 lists Python's garbage collector would go again and again.
+    having: defaultdict[tuple[str, ...], tuple[int, ...]] = defaultdict(tuple)
     for row, text in enumerate(texts):
         words = re.findall(r"\w+", text.lower())
         own = set(zip(*(words[start:] for start in range(_PHRASE)), strict=False)) or {tuple(words)}
@@ -138,7 +139,7 @@ def distinct(texts: Sequence[str]) -> list[int]:
         if any(count > _SAME * (len(own) + len(phrases[place]) - count) for place, count in shared.items()):
             continue
         for phrase in own:
-            having[phrase].append(len(kept))
+            having[phrase] += (len(kept),)
         kept.append(row)
         phrases.append(own)
     return kept
